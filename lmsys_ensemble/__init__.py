@@ -1,0 +1,77 @@
+"""Probabilities from several LLM preference classifiers at once.
+
+>>> from lmsys_ensemble import Ensemble
+>>> probabilities = Ensemble().predict(battles)  # doctest: +SKIP
+
+Names are imported when they are first used, so that ``import lmsys_ensemble`` takes no time and never loads torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Battles": "lmsys_ensemble.battles",
+    "Blender": "lmsys_ensemble.blending.blender",
+    "ClassifierScorer": "lmsys_ensemble.scorers.classifier",
+    "Ensemble": "lmsys_ensemble.ensemble",
+    "EnsembleError": "lmsys_ensemble.errors",
+    "FakeScorer": "lmsys_ensemble.scorers.fake",
+    "GemmaScorer": "lmsys_ensemble.scorers.gemma",
+    "LlamaScorer": "lmsys_ensemble.scorers.llama",
+    "SavedScorer": "lmsys_ensemble.scorers.saved",
+    "Scorer": "lmsys_ensemble.scorers.base",
+    "build_submission": "lmsys_ensemble.submission",
+    "check_scorer": "lmsys_ensemble.scorers.check",
+    "parse_battles": "lmsys_ensemble.battles",
+    "parse_labels": "lmsys_ensemble.battles",
+    "read_table": "lmsys_ensemble.battles",
+    "write_submission": "lmsys_ensemble.submission",
+}
+
+__all__ = [
+    "Battles",
+    "Blender",
+    "ClassifierScorer",
+    "Ensemble",
+    "EnsembleError",
+    "FakeScorer",
+    "GemmaScorer",
+    "LlamaScorer",
+    "SavedScorer",
+    "Scorer",
+    "__version__",
+    "build_submission",
+    "check_scorer",
+    "parse_battles",
+    "parse_labels",
+    "read_table",
+    "write_submission",
+]
+
+if TYPE_CHECKING:
+    from lmsys_ensemble.battles import Battles, parse_battles, parse_labels, read_table
+    from lmsys_ensemble.blending.blender import Blender
+    from lmsys_ensemble.ensemble import Ensemble
+    from lmsys_ensemble.errors import EnsembleError
+    from lmsys_ensemble.scorers.base import Scorer
+    from lmsys_ensemble.scorers.check import check_scorer
+    from lmsys_ensemble.scorers.classifier import ClassifierScorer
+    from lmsys_ensemble.scorers.fake import FakeScorer
+    from lmsys_ensemble.scorers.gemma import GemmaScorer
+    from lmsys_ensemble.scorers.llama import LlamaScorer
+    from lmsys_ensemble.scorers.saved import SavedScorer
+    from lmsys_ensemble.submission import build_submission, write_submission
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

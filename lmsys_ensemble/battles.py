@@ -1,0 +1,371 @@
+"""Battles: a prompt and two responses, each a sequence of turns, as they come in tables of many shapes.
+
+Whether a text column holds JSON lists, real lists or plain strings is decided once for the whole column, never
+row by row, so that a text which happens to look like a list is not taken for one. JSON is read by ``json.loads``;
+nothing is ever evaluated.
+"""
+
+import csv
+import difflib
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, overload
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.probabilities import Probabilities, check_probabilities
+from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS, THREE_WAY, WINNER_COLUMN, Task
+
+Turns: TypeAlias = tuple[str, ...]
+TextFormat: TypeAlias = Literal["auto", "json", "list", "plain"]
+
+MAX_LISTED_FAULTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Battle:
+    """One prompt and two responses.
+
+    Parameters
+    ----------
+    id : int or str
+        Identity of the row, as it came.
+    prompt, response_a, response_b : tuple of str
+        Turns in order; all three have the same number of turns. A null turn is an empty string.
+    """
+
+    id: object
+    prompt: Turns
+    response_a: Turns
+    response_b: Turns
+
+
+@dataclass(frozen=True)
+class Battles(Sequence[Battle]):
+    """A table of battles in the order of the rows they came from.
+
+    Attributes
+    ----------
+    ids : pandas.Index
+        Unique ids with the dtype they came with.
+    prompts, responses_a, responses_b : list of tuple of str
+        Turns of every row.
+    n_replaced_surrogates : int
+        Lone surrogates that became U+FFFD, over all cells.
+    """
+
+    ids: "pd.Index[Any]"
+    prompts: list[Turns]
+    responses_a: list[Turns]
+    responses_b: list[Turns]
+    n_replaced_surrogates: int = 0
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @overload
+    def __getitem__(self, position: int) -> Battle: ...
+    @overload
+    def __getitem__(self, position: slice) -> "Battles": ...
+    def __getitem__(self, position: int | slice) -> "Battle | Battles":
+        if isinstance(position, slice):
+            return self.take(np.arange(len(self))[position])
+        return Battle(
+            self.ids[position], self.prompts[position], self.responses_a[position], self.responses_b[position]
+        )
+
+    def __iter__(self) -> Iterator[Battle]:
+        return map(Battle, self.ids, self.prompts, self.responses_a, self.responses_b)
+
+    def take(self, positions: NDArray[np.intp]) -> "Battles":
+        """Return the rows at `positions`, in that order."""
+        return replace(
+            self,
+            ids=self.ids[positions],
+            prompts=[self.prompts[i] for i in positions],
+            responses_a=[self.responses_a[i] for i in positions],
+            responses_b=[self.responses_b[i] for i in positions],
+        )
+
+    def swapped(self) -> "Battles":
+        """Return the same battles with the two responses exchanged."""
+        return replace(self, responses_a=self.responses_b, responses_b=self.responses_a)
+
+    def content_hashes(self) -> list[str]:
+        """Return a hash of every row's texts (not of its id), 32 hexadecimal digits each."""
+        return [
+            hashlib.blake2b(
+                json.dumps([battle.prompt, battle.response_a, battle.response_b]).encode(), digest_size=16
+            ).hexdigest()
+            for battle in self
+        ]
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a CSV or Parquet file of battles.
+
+    Texts of a CSV stay texts (an answer that reads ``null`` or ``NA`` is not a missing value), and ids stay strings
+    unless all of them are integers written the canonical way, so that ``007`` is not turned into 7.
+
+    Parameters
+    ----------
+    path : str or Path
+        File whose suffix is ``.csv``, ``.parquet`` or ``.pq``.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, its suffix is unknown or its content is not what the suffix says.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    suffix = path.suffix.lower()
+    try:
+        if suffix in {".parquet", ".pq"}:
+            return pd.read_parquet(path)
+        if suffix == ".csv":
+            csv.field_size_limit(sys.maxsize)
+            header = pd.read_csv(path, nrows=0).columns
+            as_text = {name: str for name in (ID_COLUMN, *TEXT_COLUMNS, WINNER_COLUMN) if name in header}
+            keep = {name: [] for name in as_text}
+            table = pd.read_csv(path, dtype=as_text, na_values=keep, keep_default_na=False)
+            return _with_numbers(table)
+    except (ValueError, OSError, UnicodeError) as error:
+        raise InputError(f"{path} cannot be read as {suffix[1:]}: {error}") from error
+    raise InputError(f"{path} must end in .csv or .parquet, got {suffix or 'no suffix'!r}")
+
+
+def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """Make numbers of the ids and of the label columns where every cell is one."""
+    if ID_COLUMN in table:
+        numbers = pd.to_numeric(table[ID_COLUMN], errors="coerce")
+        if pd.api.types.is_integer_dtype(numbers) and (numbers.astype(str) == table[ID_COLUMN]).all():
+            table[ID_COLUMN] = numbers
+    for name in THREE_WAY.columns:
+        if name in table:
+            table[name] = pd.to_numeric(table[name], errors="coerce")
+    return table
+
+
+def parse_battles(table: pd.DataFrame, text_format: TextFormat = "auto") -> Battles:
+    """Validate a table and split its texts into turns.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With the columns ``id``, ``prompt``, ``response_a`` and ``response_b``; others are ignored.
+    text_format : {"auto", "json", "list", "plain"}
+        What the text columns hold. ``auto`` decides for each column: real lists, strings that are JSON lists of
+        strings and nulls (where at least half of the cells are), or plain strings of one turn.
+
+    Returns
+    -------
+    Battles
+        In the order of the table.
+
+    Raises
+    ------
+    InputError
+        If columns are missing, ids are missing or duplicated, or cells are no text; up to ten are named.
+    """
+    _require_columns(table, (ID_COLUMN, *TEXT_COLUMNS))
+    ids = parse_ids(table[ID_COLUMN])
+    faults: list[str] = []
+    n_surrogates = 0
+    columns: list[list[Turns]] = []
+    for name in TEXT_COLUMNS:
+        cells = table[name].tolist()
+        parsed = _parse_column(cells, name, ids, _decide_format(cells, text_format), faults)
+        cleaned, replaced = _replace_surrogates(parsed)
+        n_surrogates += replaced
+        columns.append(cleaned)
+    if not faults:
+        faults = [
+            f"row {row_id!r}: {len(p)} turns in prompt, {len(a)} in response_a and {len(b)} in response_b"
+            for row_id, p, a, b in zip(ids, *columns, strict=True)
+            if not len(p) == len(a) == len(b)
+        ]
+    if faults:
+        listed = "\n  ".join(faults[:MAX_LISTED_FAULTS])
+        more = len(faults) - MAX_LISTED_FAULTS
+        tail = f"\n  and {more} more" if more > 0 else ""
+        raise InputError(f"{len(faults)} of the table's cells or rows cannot be used:\n  {listed}{tail}")
+    return Battles(ids, *columns, n_replaced_surrogates=n_surrogates)
+
+
+def parse_ids(column: "pd.Series[Any]") -> "pd.Index[Any]":
+    """Validate ids and return them with the dtype they came with.
+
+    Raises
+    ------
+    InputError
+        If an id is missing, no integer or string, or not unique.
+    """
+    ids = pd.Index(column)
+    faulty = [
+        f"position {i}: {value!r}"
+        for i, value in enumerate(column.tolist())
+        if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer | str)
+    ]
+    if faulty:
+        raise InputError(
+            f"ids must be integers or strings; {len(faulty)} are not: {', '.join(faulty[:MAX_LISTED_FAULTS])}"
+        )
+    if len({isinstance(value, str) for value in column}) > 1:
+        raise InputError("ids must be all integers or all strings, got a mixture")
+    if not ids.is_unique:
+        twice = ids[ids.duplicated()].unique().tolist()
+        listed = ", ".join(repr(value) for value in twice[:MAX_LISTED_FAULTS])
+        raise InputError(f"{len(twice)} ids occur more than once (rows are never merged): {listed}")
+    return ids
+
+
+def parse_labels(table: pd.DataFrame, task: Task = THREE_WAY) -> Probabilities:
+    """Read labels: one column a class (one-hot or soft), or a ``winner`` column with class names.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With the columns of ``task.columns``, or ``winner`` (``model_a``, ``model_b``, ``tie``).
+    task : Task
+        Gives the classes and their order.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_classes)
+        Rows sum to 1.
+
+    Raises
+    ------
+    InputError
+        If there are no labels, or a row's labels are no probabilities; names the first such row.
+    """
+    if set(task.columns) <= set(table.columns):
+        try:
+            return check_probabilities(table[list(task.columns)].to_numpy(), name=f"labels {', '.join(task.columns)}")
+        except InputError as error:
+            raise InputError(f"{error} (rows are counted from 0)") from error
+    if WINNER_COLUMN not in table:
+        raise InputError(
+            f"no labels found: expected the columns {', '.join(task.columns)}, or {WINNER_COLUMN!r} "
+            f"with the values {', '.join(task.classes)}"
+        )
+    codes = {name: code for code, name in enumerate(task.classes)}
+    if "tie" in codes:
+        codes["tie (bothbad)"] = codes["tie"]
+    winners = table[WINNER_COLUMN].tolist()
+    unknown = [f"row {i}: {value!r}" for i, value in enumerate(winners) if value not in codes]
+    if unknown:
+        raise InputError(
+            f"{WINNER_COLUMN} must be one of {', '.join(task.classes)}; {len(unknown)} are not: "
+            + ", ".join(unknown[:MAX_LISTED_FAULTS])
+        )
+    one_hot: Probabilities = np.eye(task.n_classes)[[codes[value] for value in winners]]
+    return one_hot
+
+
+def _require_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in table.columns]
+    if not missing:
+        return
+    present = [str(name) for name in table.columns]
+    hints = []
+    for name in missing:
+        close = difflib.get_close_matches(name, present, n=1)
+        hints.append(f"{name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+    raise InputError(f"columns are missing: {', '.join(hints)}; the table has {', '.join(present) or 'none'}")
+
+
+def _json_turns(cell: str) -> list[str | None] | None:
+    """Return the turns of a JSON list of strings and nulls, or None for any other text."""
+    text = cell.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        turns = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return turns if all(turn is None or isinstance(turn, str) for turn in turns) else None
+
+
+def _decide_format(cells: Sequence[object], text_format: TextFormat) -> TextFormat:
+    if text_format != "auto":
+        return text_format
+    if any(isinstance(cell, list | tuple | np.ndarray) for cell in cells):
+        return "list"
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    n_json = sum(_json_turns(text) is not None for text in texts)
+    return "json" if n_json and 2 * n_json >= len(texts) else "plain"
+
+
+def _parse_column(
+    cells: Sequence[object], name: str, ids: "pd.Index[Any]", text_format: TextFormat, faults: list[str]
+) -> list[Turns]:
+    parsed: list[Turns] = []
+    for row_id, cell in zip(ids, cells, strict=True):
+        turns, fault = _parse_cell(cell, text_format)
+        if fault:
+            faults.append(f"row {row_id!r}, column {name!r}: {fault}")
+        parsed.append(tuple(turn or "" for turn in turns))
+    return parsed
+
+
+def _parse_cell(cell: object, text_format: TextFormat) -> tuple[Sequence[str | None], str]:
+    """Return the turns of a cell and what is wrong with it ('' if nothing is)."""
+    if text_format == "list":
+        if not isinstance(cell, list | tuple | np.ndarray):
+            return (), f"expected a list of strings like the column's other cells, got {_describe(cell)}"
+        turns: Sequence[Any] | None = list(cell)
+    elif not isinstance(cell, str):
+        return (), f"expected text, got {_describe(cell)}"
+    elif text_format == "plain":
+        turns = [cell]
+    else:
+        turns = _json_turns(cell)
+        if turns is None:
+            return (), (
+                f"expected a JSON list of strings and nulls like the column's other cells, got {_describe(cell)}; "
+                "pass text_format='plain' if the column holds plain texts"
+            )
+    for number, turn in enumerate(turns, 1):
+        if turn is not None and not isinstance(turn, str):
+            return (), f"turn {number} must be text or null, got {_describe(turn)}"
+    return (turns, "") if len(turns) else ((), "an empty list has no turns")
+
+
+def _describe(value: object) -> str:
+    text = repr(value)
+    shown = text if len(text) <= 40 else f"{text[:40]}…"
+    return f"{shown} ({type(value).__name__})"
+
+
+def _replace_surrogates(column: list[Turns]) -> tuple[list[Turns], int]:
+    """Join surrogate pairs and turn lone surrogates, which no tokenizer takes, into U+FFFD."""
+    replaced = 0
+    cleaned = []
+    for turns in column:
+        if any(not _is_encodable(turn) for turn in turns):
+            fixed = []
+            for turn in turns:
+                joined = turn.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                replaced += joined.count("\ufffd") - turn.count("\ufffd")
+                fixed.append(joined)
+            turns = tuple(fixed)
+        cleaned.append(turns)
+    return cleaned, replaced
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Combining the probabilities of several scorers."""

@@ -1,0 +1,1 @@
+"""From battles to token ids: templates, truncation, batches."""

@@ -1,0 +1,69 @@
+"""Batches by token budget, longest first, and the way back to the order of the rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmsys_ensemble.errors import ConfigError, EnsembleError
+
+
+def plan_batches(lengths: Sequence[int] | NDArray[np.intp], tokens_per_batch: int) -> list[NDArray[np.intp]]:
+    """Group rows of similar length, so that a padded batch holds at most `tokens_per_batch` tokens.
+
+    Longest rows come first: what does not fit in memory fails at once, not in the last hour. A row longer than the
+    budget is a batch of its own.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Tokens of every row.
+    tokens_per_batch : int
+        Rows times longest row of a batch, padding included.
+
+    Returns
+    -------
+    list of ndarray
+        Row positions of every batch; each row is in exactly one.
+    """
+    if tokens_per_batch < 1:
+        raise ConfigError(f"tokens_per_batch must be at least 1, got {tokens_per_batch}")
+    order = np.argsort(-np.asarray(lengths, dtype=np.intp), kind="stable")
+    batches = []
+    start = 0
+    while start < len(order):
+        n_rows = max(tokens_per_batch // max(int(lengths[order[start]]), 1), 1)
+        batches.append(order[start : start + n_rows])
+        start += n_rows
+    return batches
+
+
+def restore_order(
+    parts: Sequence[NDArray[np.float32]], batches: Sequence[NDArray[np.intp]], n_rows: int
+) -> NDArray[np.float32]:
+    """Put results of batches back into the order of the rows.
+
+    Parameters
+    ----------
+    parts : sequence of ndarray of shape (rows of the batch, n_classes)
+        A result a batch.
+    batches : sequence of ndarray
+        Row positions of every batch.
+    n_rows : int
+        Number of rows in all.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_classes)
+
+    Raises
+    ------
+    EnsembleError
+        If the batches are no permutation of the rows; this is a defect of the library.
+    """
+    order = np.concatenate(batches) if len(batches) else np.empty(0, dtype=np.intp)
+    if not np.array_equal(np.sort(order), np.arange(n_rows)):
+        raise EnsembleError(f"internal error: {len(order)} results for {n_rows} rows are no permutation of them")
+    result = np.empty((n_rows, *parts[0].shape[1:]), dtype=np.float32)
+    result[order] = np.concatenate(parts)
+    return result

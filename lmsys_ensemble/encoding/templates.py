@@ -1,0 +1,121 @@
+"""Named, versioned templates: how a battle becomes text.
+
+A template never changes once it is published under a version: a model is only as good as the template it was trained
+with, so its recipe names both.
+"""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from lmsys_ensemble.battles import Battle, Turns
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.schema import PROMPT, RESPONSE_A, RESPONSE_B, TEXT_COLUMNS
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of the text: fixed words of the template, then words of the user.
+
+    Parameters
+    ----------
+    field : str
+        ``prompt``, ``response_a`` or ``response_b``.
+    turn : int
+        Number of the turn, from 0.
+    literal, text : str
+        What the template writes, and what it writes before.
+    """
+
+    field: str
+    turn: int
+    literal: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a battle becomes text.
+
+    Parameters
+    ----------
+    name, version : str, int
+        Identity, as recipes state it.
+    layout : {"by_field", "by_turn"}
+        ``by_field`` writes the whole prompt, then all of response A, then all of response B, the turns of each
+        joined by `turn_separator`. ``by_turn`` writes prompt, response A and response B of the first turn, then of
+        the second, with `turn_separator` between turns.
+    prompt, response_a, response_b : str
+        Words before each field.
+    turn_separator : str
+        Words between turns.
+    """
+
+    name: str
+    version: int
+    layout: Literal["by_field", "by_turn"]
+    prompt: str
+    response_a: str
+    response_b: str
+    turn_separator: str
+
+    def pieces(self, battle: Battle) -> Iterator[Piece]:
+        """Yield the pieces of a battle in the order of the text."""
+        fields: dict[str, Turns] = {
+            PROMPT: battle.prompt, RESPONSE_A: battle.response_a, RESPONSE_B: battle.response_b
+        }
+        literals = {PROMPT: self.prompt, RESPONSE_A: self.response_a, RESPONSE_B: self.response_b}
+        if self.layout == "by_field":
+            for field in TEXT_COLUMNS:
+                for turn, text in enumerate(fields[field]):
+                    yield Piece(field, turn, self.turn_separator if turn else literals[field], text)
+        else:
+            for turn in range(len(battle.prompt)):
+                for field in TEXT_COLUMNS:
+                    separator = self.turn_separator if turn and field == PROMPT else ""
+                    yield Piece(field, turn, separator + literals[field], fields[field][turn])
+
+    def render(self, battle: Battle) -> str:
+        """Return the whole text of a battle, before any truncation."""
+        return "".join(piece.literal + piece.text for piece in self.pieces(battle))
+
+
+_TEMPLATES = (
+    # The public Gemma-2 notebooks of the Chatbot Arena competition: turns joined by a blank.
+    Template(
+        "kaggle-gemma", 1, "by_field", "<prompt>: ", "\n\n<response_a>: ", "\n\n<response_b>: ", " "
+    ),
+    # The public Llama-3 inference notebook of the same competition.
+    Template(
+        "kaggle-llama", 1, "by_field", "User prompt: ", "\n\nModel A :\n", "\n\n--------\n\nModel B:\n", " "
+    ),
+    # Turn by turn, so that what is cut from a long conversation is its beginning, for both responses alike.
+    Template(
+        "turns", 1, "by_turn", "<prompt>: ", "\n\n<response_a>: ", "\n\n<response_b>: ", "\n\n"
+    ),
+)
+
+TEMPLATES = {template.name: template for template in _TEMPLATES}
+"""Built-in templates by name."""
+
+
+def get_template(name: str, version: int | None = None) -> Template:
+    """Return a built-in template.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name, or it has another version.
+    """
+    if name not in TEMPLATES:
+        close = difflib.get_close_matches(name, TEMPLATES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"unknown template {name!r}{hint} Known templates: {', '.join(sorted(TEMPLATES))}")
+    template = TEMPLATES[name]
+    if version is not None and version != template.version:
+        raise ConfigError(
+            f"template {name!r} has version {template.version} here, version {version} is asked for; "
+            "install the release of lmsys_ensemble that the model was trained with"
+        )
+    return template

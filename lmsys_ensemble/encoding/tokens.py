@@ -1,0 +1,277 @@
+"""Token ids of battles, with the field that every token came from and an account of what was cut.
+
+Beginning and end tokens are appended here, as the recipe says; text of the user never becomes a control token.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from lmsys_ensemble.battles import Battle, Battles
+from lmsys_ensemble.encoding.templates import Piece, Template
+from lmsys_ensemble.encoding.truncation import POLICIES, Policy, balanced_shares
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS
+
+LITERAL = 0
+FIELD_CODES = {name: code for code, name in enumerate(TEXT_COLUMNS, 1)}
+"""What `Encoded.fields` holds: 0 for the template's words and control tokens, then prompt, response A, response B."""
+
+MAX_CHARACTERS_PER_TOKEN = 32
+"""Characters of a text that are read for every token of the budget. The longest tokens in use, runs of blanks,
+have about that many; a cell of 50 MB is not tokenised to keep 2,048 tokens of it."""
+
+_ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of battles.
+
+    Attributes
+    ----------
+    ids : list of ndarray of int32
+        Token ids of every row.
+    fields : list of ndarray of int8
+        Where each token came from, see `FIELD_CODES`.
+    retention : DataFrame
+        A row a battle: ``id``, ``n_tokens``, ``truncated``, tokens kept and cut by field (``prompt_kept``,
+        ``prompt_cut`` and so on; counts of what was cut are estimates where the text was too long to be read
+        to its end), and ``note``, which names empty and entirely cut fields.
+    """
+
+    ids: list[NDArray[np.int32]]
+    fields: list[NDArray[np.int8]]
+    retention: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> NDArray[np.intp]:
+        """Number of tokens of every row."""
+        return np.array([len(row) for row in self.ids], dtype=np.intp)
+
+
+@dataclass
+class _Part:
+    """A piece as tokens: the template's words, then the user's."""
+
+    piece: Piece
+    literal: list[int]
+    text: list[int]
+    unread: float = 1.0
+    """Characters of the text over characters that were read."""
+
+
+@dataclass
+class _Row:
+    ids: list[int] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+    totals: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(FIELD_CODES) + 1))
+
+    def extend(self, ids: Sequence[int], code: int) -> None:
+        self.ids.extend(ids)
+        self.codes.extend([code] * len(ids))
+
+
+class Encoder:
+    """Turns battles into token ids.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        Copied, so that no two threads share one.
+    template : Template
+        How a battle becomes text.
+    max_tokens : int
+        Longest sequence, control tokens included.
+    truncation : {"balanced", "per_field", "tail"}
+        What is cut from battles that are too long, see `lmsys_ensemble.encoding.truncation`.
+    bos_id, eos_id : int or None
+        Ids put before and behind every sequence; None for none.
+
+    Raises
+    ------
+    ConfigError
+        If the policy is unknown, or `max_tokens` has no room for the template and a token of each field.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: Template,
+        *,
+        max_tokens: int,
+        truncation: Policy = "balanced",
+        bos_id: int | None = None,
+        eos_id: int | None = None,
+    ):
+        self.tokenizer = copy.deepcopy(tokenizer)
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self.tokenizer.encode_special_tokens = True  # control tokens in the text of a user stay text
+        self.template = template
+        self.max_tokens = max_tokens
+        self.truncation = truncation
+        self.before = [] if bos_id is None else [bos_id]
+        self.after = [] if eos_id is None else [eos_id]
+        self.budget = max_tokens - len(self.before) - len(self.after)
+        self._literals: dict[str, list[int]] = {}
+        if truncation not in POLICIES:
+            raise ConfigError(f"unknown truncation {truncation!r}; known: {', '.join(POLICIES)}")
+        empty = Battle(None, ("",), ("",), ("",))
+        least = sum(len(self._literal(piece.literal)) + 1 for piece in template.pieces(empty))
+        if self.budget < least:
+            raise ConfigError(
+                f"max_tokens={max_tokens} is too short: template {template.name!r} alone needs "
+                f"{least + max_tokens - self.budget} tokens"
+            )
+
+    def encode(self, battles: Battles) -> Encoded:
+        """Encode battles, in their order."""
+        rows: list[_Row] = []
+        encode = {"balanced": self._balanced, "per_field": self._per_field, "tail": self._tail}[self.truncation]
+        ids: list[NDArray[np.int32]] = []
+        codes: list[NDArray[np.int8]] = []
+        totals: list[NDArray[np.float64]] = []
+        for start in range(0, len(battles), _ROWS_AT_ONCE):
+            rows = encode(battles[start : start + _ROWS_AT_ONCE])
+            around = [LITERAL] * len(self.before), [LITERAL] * len(self.after)
+            ids.extend(np.array(self.before + row.ids + self.after, dtype=np.int32) for row in rows)
+            codes.extend(np.array(around[0] + row.codes + around[1], dtype=np.int8) for row in rows)
+            totals.extend(row.totals for row in rows)
+        return Encoded(ids, codes, _retention(battles, codes, totals))
+
+    def _literal(self, literal: str) -> list[int]:
+        if literal not in self._literals:
+            self._literals[literal] = self.tokenizer.encode(literal, add_special_tokens=False).ids
+        return self._literals[literal]
+
+    def _read(self, text: str) -> str:
+        return text[: MAX_CHARACTERS_PER_TOKEN * self.max_tokens]
+
+    def _parts(self, rows: Sequence[Sequence[Piece]]) -> Iterator[list[_Part]]:
+        """Tokenise pieces; a piece's own words are those of its tokens that its literal alone begins with."""
+        texts = [piece.literal + self._read(piece.text) for pieces in rows for piece in pieces]
+        encodings = iter(self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+        for pieces in rows:
+            parts = []
+            for piece in pieces:
+                ids = next(encodings).ids
+                n_literal = _common_prefix(self._literal(piece.literal), ids)
+                unread = len(piece.text) / len(self._read(piece.text)) if piece.text else 1.0
+                parts.append(_Part(piece, ids[:n_literal], ids[n_literal:], unread))
+            yield parts
+
+    def _balanced(self, battles: Battles) -> list[_Row]:
+        return [
+            self._balance(parts) for parts in self._parts([list(self.template.pieces(battle)) for battle in battles])
+        ]
+
+    def _balance(self, parts: list[_Part]) -> _Row:
+        row = _Row()
+        # Before all turns of a field stands its name, which stays; before a turn's own words, it goes with the turn.
+        always = [self.template.layout == "by_field" and part.piece.turn == 0 for part in parts]
+        n_turns = max((part.piece.turn for part in parts), default=-1) + 1
+        lengths: list[list[int]] = [[] for _ in range(n_turns)]
+        literals = [0] * n_turns
+        budget = self.budget
+        for part, kept in zip(parts, always, strict=True):
+            lengths[part.piece.turn].append(len(part.text))
+            if kept:
+                budget -= len(part.literal)
+            else:
+                literals[part.piece.turn] += len(part.literal)
+            row.totals[FIELD_CODES[part.piece.field]] += len(part.text) * part.unread
+        shares, first = balanced_shares(lengths, literals, budget)
+        taken = [iter(turn) for turn in shares]
+        for part, kept in zip(parts, always, strict=True):
+            if kept or part.piece.turn >= first:
+                row.extend(part.literal, LITERAL)
+            row.extend(part.text[: next(taken[part.piece.turn])], FIELD_CODES[part.piece.field])
+        return row
+
+    def _per_field(self, battles: Battles) -> list[_Row]:
+        merged = [_by_field(self.template.pieces(battle)) for battle in battles]
+        rows = []
+        for parts in self._parts(merged):
+            row = _Row()
+            for part in parts:
+                room = self.budget // len(parts)
+                code = FIELD_CODES[part.piece.field]
+                row.totals[code] += len(part.text) * part.unread
+                row.extend(part.literal[:room], LITERAL)
+                row.extend(part.text[: max(room - len(part.literal), 0)], code)
+            rows.append(row)
+        return rows
+
+    def _tail(self, battles: Battles) -> list[_Row]:
+        pieces = [list(self.template.pieces(battle)) for battle in battles]
+        texts = ["".join(piece.literal + self._read(piece.text) for piece in row) for row in pieces]
+        encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [self._cut_tail(row, encoding) for row, encoding in zip(pieces, encodings, strict=True)]
+
+    def _cut_tail(self, pieces: list[Piece], encoding: Any) -> _Row:
+        ends, codes, unread = [], [], np.ones(len(FIELD_CODES) + 1)
+        position = 0
+        for piece in pieces:
+            text = self._read(piece.text)
+            code = FIELD_CODES[piece.field]
+            unread[code] = max(unread[code], len(piece.text) / max(len(text), 1))
+            for length, owner in ((len(piece.literal), LITERAL), (len(text), code)):
+                position += length
+                ends.append(position)
+                codes.append(owner)
+        last_characters = np.array([end for _, end in encoding.offsets], dtype=np.intp) - 1
+        owners = np.array(codes, dtype=np.intp)[np.searchsorted(ends, last_characters, side="right")]
+        row = _Row(encoding.ids[: self.budget], owners[: self.budget].tolist())
+        row.totals = np.bincount(owners, minlength=len(FIELD_CODES) + 1) * unread
+        return row
+
+
+def _by_field(pieces: Iterator[Piece]) -> list[Piece]:
+    """Merge the turns of every field into one piece."""
+    merged: dict[str, Piece] = {}
+    for piece in pieces:
+        known = merged.get(piece.field)
+        text = piece.text if known is None else known.text + piece.literal + piece.text
+        merged[piece.field] = Piece(piece.field, 0, known.literal if known else piece.literal, text)
+    return list(merged.values())
+
+
+def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    for position, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return position
+    return min(len(one), len(other))
+
+
+def _retention(
+    battles: Battles, codes: list[NDArray[np.int8]], totals: list[NDArray[np.float64]]
+) -> pd.DataFrame:
+    n_codes = len(FIELD_CODES) + 1
+    kept = np.array([np.bincount(row, minlength=n_codes) for row in codes]).reshape(-1, n_codes)
+    had = np.rint(np.array(totals).reshape(-1, n_codes)).astype(np.intp)
+    cut = np.maximum(had - kept, 0)
+    cut[:, LITERAL] = 0
+    frame = {
+        ID_COLUMN: battles.ids,
+        "n_tokens": kept.sum(axis=1),
+        "truncated": cut.any(axis=1),
+    }
+    notes: list[list[str]] = [[] for _ in codes]
+    for name, code in FIELD_CODES.items():
+        frame[f"{name}_kept"], frame[f"{name}_cut"] = kept[:, code], cut[:, code]
+        for row in np.flatnonzero(kept[:, code] == 0):
+            notes[row].append(f"{name} cut entirely" if cut[row, code] else f"{name} empty")
+    frame["note"] = np.array([", ".join(note) for note in notes], dtype=object)
+    return pd.DataFrame(frame)
+
+

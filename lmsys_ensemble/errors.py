@@ -1,0 +1,78 @@
+"""Every error that the library raises on purpose.
+
+::
+
+    EnsembleError
+    ├── InputError (ValueError)          the battles, labels or probabilities that came in
+    │   └── SubmissionError              a table that must not be submitted
+    ├── ConfigError (ValueError)         a setting, a configuration file or a recipe
+    │   └── RegistryError                an unknown or duplicate scorer name
+    ├── ModelError                       a base model, an adapter or a head
+    │   ├── IntegrityError               a damaged or exchanged file
+    │   └── GoldenError                  loads, but does not give the numbers it gave when saved
+    ├── DeviceError                      a device that is not there or cannot do what is asked
+    ├── MissingDependencyError (ImportError)
+    └── ScoringError                     a scorer failed while it ran; names scorer, device and rows
+
+A message says what was got, what was expected and how to put it right.
+"""
+
+
+class EnsembleError(Exception):
+    """Base class of all errors that the library raises on purpose."""
+
+
+class InputError(EnsembleError, ValueError):
+    """Battles, labels or probabilities that cannot be used as they are."""
+
+
+class SubmissionError(InputError):
+    """A submission that would be refused, or worse, accepted with misaligned rows."""
+
+
+class ConfigError(EnsembleError, ValueError):
+    """A setting, a configuration file or a recipe that is wrong or contradicts another."""
+
+
+class RegistryError(ConfigError):
+    """A scorer name that is unknown or registered twice."""
+
+
+class ModelError(EnsembleError):
+    """A base model, an adapter or a head that cannot be loaded as what it claims to be."""
+
+
+class IntegrityError(ModelError):
+    """A file that is damaged, cut short or not the one that was pinned."""
+
+
+class GoldenError(ModelError):
+    """A model that loads but does not reproduce the logits stored when it was saved."""
+
+
+class DeviceError(EnsembleError):
+    """A device that does not exist here or cannot do what is asked of it."""
+
+
+class MissingDependencyError(EnsembleError, ImportError):
+    """An optional package that is needed for what was asked."""
+
+
+class ScoringError(EnsembleError):
+    """A scorer failed while it ran.
+
+    Parameters
+    ----------
+    message : str
+        What happened, in words for the user.
+    scorer, device : str
+        Which scorer failed and where it ran.
+    row_ids : tuple
+        Ids of the rows at fault, where they are known.
+    """
+
+    def __init__(self, message: str, *, scorer: str = "", device: str = "", row_ids: tuple[object, ...] = ()):
+        super().__init__(message)
+        self.scorer = scorer
+        self.device = device
+        self.row_ids = row_ids

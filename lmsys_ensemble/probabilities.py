@@ -1,0 +1,110 @@
+"""Logits and probabilities: the only softmax, the only renormalisation, the only swap of classes.
+
+Which of the two an array holds is said by its name and by its type alias, never guessed from its values.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.schema import Task
+
+Logits: TypeAlias = NDArray[np.float32]
+"""Unnormalised log probabilities of shape (n_rows, n_classes), float32."""
+
+Probabilities: TypeAlias = NDArray[np.float64]
+"""Probabilities of shape (n_rows, n_classes), float64; every row sums to 1."""
+
+PROBABILITY_FLOOR = 1e-15
+"""Smallest probability that enters a logarithm, as in scikit-learn's ``log_loss``."""
+
+ROUNDING_TOLERANCE = 0.01
+"""How far from 1 a row's sum may lie and still be taken for rounding, as in files with two decimals."""
+
+
+def softmax(logits: ArrayLike, temperature: float = 1.0) -> Probabilities:
+    """Turn logits into probabilities, in float64.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_rows, n_classes)
+        Unnormalised log probabilities.
+    temperature : float
+        Logits are divided by it; above 1 the result is less confident.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_classes)
+    """
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    exponents = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    result: Probabilities = exponents / exponents.sum(axis=1, keepdims=True)
+    return result
+
+
+def log_probabilities(probabilities: ArrayLike) -> Probabilities:
+    """Return natural logarithms, floored at ``log(PROBABILITY_FLOOR)``, of shape (n_rows, n_classes)."""
+    floored = np.maximum(np.asarray(probabilities, dtype=np.float64), PROBABILITY_FLOOR)
+    result: Probabilities = np.log(floored)
+    return result
+
+
+def renormalise(probabilities: ArrayLike) -> Probabilities:
+    """Divide every row by its sum; no check is made (see `check_probabilities`)."""
+    values = np.asarray(probabilities, dtype=np.float64)
+    result: Probabilities = values / values.sum(axis=1, keepdims=True)
+    return result
+
+
+def check_probabilities(
+    probabilities: ArrayLike, *, n_classes: int | None = None, n_rows: int | None = None, name: str = "probabilities"
+) -> Probabilities:
+    """Validate probabilities once, where they enter, and remove what rounding did to their sums.
+
+    Parameters
+    ----------
+    probabilities : array-like of shape (n_rows, n_classes)
+        Rows may miss a sum of 1 by `ROUNDING_TOLERANCE`.
+    n_classes, n_rows : int, optional
+        Expected shape.
+    name : str
+        What the error message calls the array.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_classes)
+        float64; every row sums to 1.
+
+    Raises
+    ------
+    InputError
+        If the shape is wrong, or a row is not finite, is negative or does not sum to 1.
+    """
+    try:
+        values = np.asarray(probabilities, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be numbers of shape (n_rows, n_classes): {error}") from error
+    if values.ndim != 2:
+        raise InputError(f"{name} must have shape (n_rows, n_classes), got shape {values.shape}")
+    if n_classes is not None and values.shape[1] != n_classes:
+        raise InputError(f"{name} has {values.shape[1]} columns, expected {n_classes} (one a class)")
+    if n_rows is not None and len(values) != n_rows:
+        raise InputError(f"{name} has {len(values)} rows, expected {n_rows}")
+    sums = values.sum(axis=1)
+    for fault, rows in (
+        ("is not finite", ~np.isfinite(values).all(axis=1)),
+        ("is negative", (values < 0).any(axis=1)),
+        ("does not sum to 1; logits must go through softmax first", np.abs(sums - 1) > ROUNDING_TOLERANCE),
+    ):
+        if rows.any():
+            first = int(np.flatnonzero(rows)[0])
+            row = np.array2string(values[first], precision=4)
+            raise InputError(f"{name}: {int(rows.sum())} of {len(values)} rows: row {first}, {row}, {fault}")
+    return renormalise(values)
+
+
+def swap_classes(values: NDArray[Any], task: Task) -> NDArray[Any]:
+    """Exchange the classes "A wins" and "B wins" of an array of shape (n_rows, n_classes)."""
+    return values[:, list(task.swap_order)]

@@ -1,0 +1,1 @@
+"""Running scorers: devices, worker threads, progress."""

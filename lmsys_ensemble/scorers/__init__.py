@@ -1,0 +1,1 @@
+"""Scorers: from battles to logits."""
