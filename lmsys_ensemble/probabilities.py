@@ -108,3 +108,44 @@ def check_probabilities(
 def swap_classes(values: NDArray[Any], task: Task) -> NDArray[Any]:
     """Exchange the classes "A wins" and "B wins" of an array of shape (n_rows, n_classes)."""
     return values[:, list(task.swap_order)]
+
+
+def swap_order(n_classes: int) -> tuple[int, ...]:
+    """Class order after the two responses have changed places, where only the number of classes is known."""
+    return Task("", ("",) * n_classes).swap_order
+
+
+def check_labels(labels: ArrayLike, *, n_classes: int, n_rows: int | None = None) -> Probabilities:
+    """Validate labels once, where they enter, and bring them into the shape that all measures take.
+
+    Parameters
+    ----------
+    labels : array-like of shape (n_rows,) or (n_rows, n_classes)
+        Class positions 0, 1, ... in the order of the classes; or one-hot or soft labels whose rows sum to 1.
+    n_classes, n_rows : int
+        Expected number of classes, and of rows where it is known.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_classes)
+        float64; every row sums to 1.
+
+    Raises
+    ------
+    InputError
+        If the shape is wrong, or a label is missing or no class.
+    """
+    cure = f"labels must be class positions 0 to {n_classes - 1}, or rows of {n_classes} shares that sum to 1"
+    try:
+        values = np.asarray(labels, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{cure}; got {error}") from error
+    if values.ndim == 2:
+        return check_probabilities(values, n_classes=n_classes, n_rows=n_rows, name="labels")
+    if values.ndim != 1 or (n_rows is not None and len(values) != n_rows):
+        raise InputError(f"labels have shape {values.shape}, expected {'(n_rows,)' if n_rows is None else (n_rows,)}; {cure}")
+    wrong = np.flatnonzero(~np.isin(values, np.arange(n_classes)))
+    if len(wrong):
+        raise InputError(f"{len(wrong)} of {len(values)} labels are no class: row {wrong[0]}, {values[wrong[0]]}; {cure}")
+    result: Probabilities = np.eye(n_classes)[values.astype(np.intp)]
+    return result

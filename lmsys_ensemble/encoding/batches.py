@@ -64,6 +64,8 @@ def restore_order(
     order = np.concatenate(batches) if len(batches) else np.empty(0, dtype=np.intp)
     if not np.array_equal(np.sort(order), np.arange(n_rows)):
         raise EnsembleError(f"internal error: {len(order)} results for {n_rows} rows are no permutation of them")
+    if not parts:
+        raise EnsembleError("internal error: no results to put into order")
     result = np.empty((n_rows, *parts[0].shape[1:]), dtype=np.float32)
     result[order] = np.concatenate(parts)
     return result

@@ -1,0 +1,97 @@
+"""Is a scorer what it claims to be? Signs that its rows or columns are not in order, or that it knows nothing."""
+
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmsys_ensemble.blending.blend import Array
+from lmsys_ensemble.intervals import standard_error
+from lmsys_ensemble.metrics import row_log_losses
+from lmsys_ensemble.probabilities import Probabilities, log_probabilities
+
+MIN_ROWS = 200
+"""With fewer rows a good scorer can look like a shuffled one by chance."""
+
+MAX_CLASSES = 5
+"""With more classes not all orders of the columns are tried."""
+
+
+class MemberWarning(UserWarning):
+    """A scorer looks misaligned with the labels, or worse than knowing nothing."""
+
+
+def diagnose_members(
+    members: list[Probabilities], labels: Probabilities, weights: Array, codes: NDArray[np.intp]
+) -> list[str]:
+    """List what looks wrong about the scorers.
+
+    Parameters
+    ----------
+    members : list of ndarray of shape (n_rows, n_classes)
+        Checked probabilities, one array a scorer.
+    labels : ndarray of shape (n_rows, n_classes)
+        One-hot or soft labels.
+    weights : ndarray of shape (n_rows,)
+        Weights of the rows.
+    codes : ndarray of shape (n_rows,)
+        Numbers of the rows' groups.
+
+    Returns
+    -------
+    list of str
+        One sentence a finding: the scorer would lose nothing if its rows were shuffled; another order of its columns
+        fits far better; or it is worse than the class prior.
+    """
+    if len(labels) < MIN_ROWS:
+        return []
+    prior = np.average(labels, axis=0, weights=weights)
+    prior_loss = float(-(prior @ log_probabilities(prior[None])[0]))
+    findings = []
+    for position, member in enumerate(members):
+        logs = log_probabilities(member)
+        loss = float(np.average(row_log_losses(labels, member), weights=weights))
+        gain, error = _gain_over_shuffled(logs, labels, weights, codes)
+        name = f"scorer {position} (log loss {loss:.4f})"
+        if gain <= 2 * error:
+            findings.append(
+                f"{name}: shuffling its rows would not hurt it (it gains {gain:.4f} +- {error:.4f} from their order); "
+                "check that its rows are those of the labels"
+            )
+        elif order := _better_order(member, labels, weights, codes):
+            findings.append(f"{name}: its columns would fit much better in the order {order}; check the order of classes")
+        elif loss > prior_loss:
+            findings.append(
+                f"{name} is worse than the class prior ({prior_loss:.4f}), which knows nothing of a row; check the order "
+                "of its rows and columns, or calibrate it with calibration='before'"
+            )
+    return findings
+
+
+def _gain_over_shuffled(
+    logs: Array, labels: Probabilities, weights: Array, codes: NDArray[np.intp]
+) -> tuple[float, float]:
+    """Expected rise of the log loss if rows were shuffled, and its standard error.
+
+    The expectation over all shuffles is exact: shuffled predictions are independent of the labels, so that the rise is
+    the covariance of labels and log probabilities.
+    """
+    centred_logs = logs - np.average(logs, axis=0, weights=weights)
+    centred_labels = labels - np.average(labels, axis=0, weights=weights)
+    products = (centred_logs * centred_labels).sum(axis=1)
+    return float(np.average(products, weights=weights)), standard_error(products, weights, codes)
+
+
+def _better_order(
+    member: Probabilities, labels: Probabilities, weights: Array, codes: NDArray[np.intp]
+) -> tuple[int, ...] | None:
+    """Return an order of the columns whose log loss is lower beyond doubt (by 4 standard errors), if there is one."""
+    n_classes = labels.shape[1]
+    if n_classes > MAX_CLASSES:
+        return None
+    orders = list(permutations(range(n_classes)))
+    losses = [row_log_losses(labels, member[:, list(order)]) for order in orders]
+    best = int(np.argmin([np.average(row, weights=weights) for row in losses]))
+    gains = losses[0] - losses[best]
+    beyond_doubt = np.average(gains, weights=weights) > 4 * standard_error(gains, weights, codes)
+    return orders[best] if best and beyond_doubt else None

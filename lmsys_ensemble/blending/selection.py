@@ -1,0 +1,147 @@
+"""Choosing a method by cross-fitting: the simplest that is as good as the best, and the equal blend if in doubt."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lmsys_ensemble.blending.blend import Array
+from lmsys_ensemble.blending.recipe import Recipe, parse_calibration
+from lmsys_ensemble.folds import group_folds
+from lmsys_ensemble.intervals import paired_difference, standard_error
+from lmsys_ensemble.metrics import row_log_losses
+from lmsys_ensemble.probabilities import Probabilities
+
+CANDIDATES = (
+    ("equal", "none"),
+    ("equal", "after"),
+    ("greedy", "none"),
+    ("linear", "none"),
+    ("linear", "after"),
+    ("equal", "before+after"),
+    ("log", "none"),
+    ("linear", "before+after"),
+    ("log", "bias"),
+    ("linear", "before+after+bias"),
+    ("stack", "bias"),
+)
+"""Methods and calibrations that are compared. "before" never stands alone: an average of calibrated scorers is
+under-confident (Ranjan & Gneiting 2010, JRSS B 72(1))."""
+
+N_BOOTSTRAP = 1000
+
+
+def candidate_recipes(
+    n_scorers: int, n_classes: int, calibration: str | None = None, *, swap_equivariant: bool = False, l2: float = 1.0
+) -> list[Recipe]:
+    """List what is compared, by number of free parameters; the equal blend comes first.
+
+    Parameters
+    ----------
+    n_scorers, n_classes : int
+        Sizes, for counting parameters. With one scorer only calibrations of "equal" and "stack" are left.
+    calibration : str, optional
+        Calibrations to stay within, e.g. "none".
+    swap_equivariant, l2
+        Passed on to every recipe.
+
+    Returns
+    -------
+    list of Recipe
+    """
+    allowed = None if calibration is None else parse_calibration(calibration)
+    recipes = [
+        Recipe(method, parts, swap_equivariant=swap_equivariant, l2=l2)
+        for method, parts in CANDIDATES
+        if (allowed is None or parse_calibration(parts) <= allowed) and (n_scorers > 1 or method in ("equal", "stack"))
+    ]
+    return sorted(recipes, key=lambda recipe: recipe.n_parameters(n_scorers, n_classes))
+
+
+def cross_fit(
+    recipe: Recipe, members: list[Probabilities], labels: Probabilities, weights: Array, folds: NDArray[np.intp]
+) -> Probabilities:
+    """Predict every row by a blend that was fitted on the other folds.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to fit.
+    members : list of ndarray of shape (n_rows, n_classes)
+        Checked probabilities, one array a scorer.
+    labels : ndarray of shape (n_rows, n_classes)
+        One-hot or soft labels.
+    weights : ndarray of shape (n_rows,)
+        Weights of the rows.
+    folds : ndarray of shape (n_rows,)
+        Fold of every row, see `lmsys_ensemble.folds.group_folds`.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_classes)
+    """
+    result = np.empty_like(labels)
+    for fold in np.unique(folds):
+        held = folds == fold
+        blend = recipe.fit([member[~held] for member in members], labels[~held], weights[~held])
+        result[held] = blend.apply([member[held] for member in members])
+    return result
+
+
+def select_recipe(
+    recipes: Sequence[Recipe], members: list[Probabilities], labels: Probabilities, weights: Array,
+    codes: NDArray[np.intp], *, n_folds: int = 5, seed: int = 0,
+) -> tuple[Recipe, pd.DataFrame]:
+    """Choose the simplest recipe that is not worse than the best, and better than the equal blend beyond chance.
+
+    A recipe is in the choice if its out-of-fold log loss is within one standard error of the lowest (Breiman et al.
+    1984, "Classification and regression trees", section 3.4.3; here it is the error of the *paired* difference), and
+    if the interval of its difference to the equal blend lies below 0. The first in the choice is taken; the equal
+    blend needs no proof.
+
+    Parameters
+    ----------
+    recipes : sequence of Recipe
+        By simplicity; the first is the equal blend.
+    members, labels, weights
+        As for `cross_fit`.
+    codes : ndarray of shape (n_rows,)
+        Numbers of the rows' groups; groups are not divided between folds.
+    n_folds, seed : int
+        Number of folds and seed of their shuffle and of the bootstrap. There are never more folds than groups.
+
+    Returns
+    -------
+    recipe : Recipe
+        The chosen one.
+    table : DataFrame
+        One row a recipe: method, calibration, n_parameters, log_loss (out of fold), standard_error (of that),
+        difference, low, high (to the equal blend, with a 95 % paired bootstrap interval over groups), gap, gap_error
+        (to the lowest, with its standard error), selected.
+    """
+    folds = group_folds(codes, min(n_folds, int(codes.max()) + 1), seed)
+    losses = [row_log_losses(labels, cross_fit(recipe, members, labels, weights, folds)) for recipe in recipes]
+    means = [float(np.average(row, weights=weights)) for row in losses]
+    best = int(np.argmin(means))
+    records = []
+    for recipe, row, mean in zip(recipes, losses, means, strict=True):
+        to_equal = paired_difference(row, losses[0], codes, weights=weights, n_bootstrap=N_BOOTSTRAP, seed=seed)
+        records.append({
+            "method": recipe.method,
+            "calibration": recipe.calibration,
+            "n_parameters": recipe.n_parameters(len(members), labels.shape[1]),
+            "log_loss": mean,
+            "standard_error": standard_error(row, weights, codes),
+            "difference": to_equal.mean,
+            "low": to_equal.low,
+            "high": to_equal.high,
+            "gap": mean - means[best],
+            "gap_error": standard_error(row - losses[best], weights, codes),
+        })  # fmt: skip
+    table = pd.DataFrame(records)
+    choice = (table["gap"] <= table["gap_error"]) & (table["high"] < 0)
+    choice.iloc[0] = table["gap"].iloc[0] <= table["gap_error"].iloc[0] or not choice.any()
+    chosen = int(np.argmax(choice))
+    table["selected"] = np.arange(len(table)) == chosen
+    return recipes[chosen], table

@@ -1,0 +1,125 @@
+"""Configuration files of ensembles: which scorers, which blender."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.files import Settings, parse_settings, read_mapping, suggest, write_atomically
+from lmsys_ensemble.schema import TASKS, THREE_WAY, Task
+from lmsys_ensemble.scorers.base import Scorer
+from lmsys_ensemble.scorers.registry import build_scorer, scorer_type
+
+CONFIG_FILE = "ensemble.yaml"
+BLENDER_FILE = "blender.json"
+DEFAULT_CONFIG = "default"
+
+
+class EnsembleConfig(Settings):
+    """Content of an ensemble's YAML file.
+
+    ``scorers`` holds mappings (``type`` and the settings of that scorer) or paths of ``scorer.yaml`` files;
+    ``blender`` a mapping of `Blender` arguments or the path of a saved blender. Paths are relative to the file.
+    """
+
+    version: Literal[1] = 1
+    task: str = THREE_WAY.name
+    scorers: list[dict[str, Any] | str]
+    blender: dict[str, Any] | str = {}
+
+
+def models_folder() -> Path:
+    """Return the folder of the models and ensembles that come with the library."""
+    package = Path(__file__).parent
+    installed = package / "models"
+    return installed if installed.is_dir() else package.parent / "models"
+
+
+def find_config(config: str | Path) -> Path:
+    """Return the path of a configuration: a file, or the name of one that comes with the library.
+
+    Raises
+    ------
+    ConfigError
+        If there is neither.
+    """
+    path = Path(config)
+    if path.is_file():
+        return path
+    if (path / CONFIG_FILE).is_file():
+        return path / CONFIG_FILE
+    named = {file.stem: file for file in models_folder().glob("*.yaml")}
+    name = path.stem if path.parent in (Path("."), Path("models")) else str(config)
+    if name in named:
+        return named[name]
+    raise ConfigError(f"there is no configuration {str(config)!r}{suggest(str(config), named)}")
+
+
+def read_config(config: str | Path) -> tuple[list[Scorer], Blender, Task]:
+    """Make the scorers and the blender that a configuration file describes; nothing is loaded.
+
+    Raises
+    ------
+    ConfigError
+        If the file is not there, or a setting is wrong; names the file and the setting.
+    """
+    path = find_config(config)
+    settings = parse_settings(EnsembleConfig, read_mapping(path), path)
+    if settings.task not in TASKS:
+        raise ConfigError(f"{path}: unknown task {settings.task!r}{suggest(settings.task, TASKS)}")
+    if not settings.scorers:
+        raise ConfigError(f"{path}: an ensemble needs at least one scorer")
+    scorers = [_scorer(entry, path) for entry in settings.scorers]
+    return scorers, _blender(settings.blender, path), TASKS[settings.task]
+
+
+def write_config(folder: Path, scorers: Sequence[Scorer], blender: Blender, task: Task) -> None:
+    """Write an ensemble as a folder that `read_config` takes: ``ensemble.yaml`` and ``blender.json``.
+
+    Raises
+    ------
+    RegistryError
+        If a scorer's class is not registered under a name.
+    """
+    entries: list[dict[str, Any]] = []
+    for scorer in scorers:
+        entry: dict[str, Any] = {"type": scorer_type(scorer)}
+        for name, value in scorer.settings().items():
+            if value is not None:
+                is_path = name in scorer.path_settings and Path(str(value)).exists()
+                entry[name] = str(Path(str(value)).resolve()) if is_path else value
+        entries.append(entry)
+    content = {"version": 1, "task": task.name, "scorers": entries, "blender": BLENDER_FILE}
+    folder.mkdir(parents=True, exist_ok=True)
+    blender.save(folder / BLENDER_FILE)
+    write_atomically(folder / CONFIG_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _scorer(entry: dict[str, Any] | str, path: Path) -> Scorer:
+    source, folder = path, path.parent
+    if isinstance(entry, str):
+        source = folder / entry
+        if source.is_dir():
+            source = source / "scorer.yaml"
+        folder = source.parent
+        entry = read_mapping(source)
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{source}: a scorer must be a mapping with a type, got {type(entry).__name__}")
+    try:
+        return build_scorer(entry, folder)
+    except ConfigError as error:
+        raise type(error)(f"{source}: {error}") from error
+
+
+def _blender(entry: dict[str, Any] | str, path: Path) -> Blender:
+    if isinstance(entry, str):
+        return Blender.load(path.parent / entry)
+    known = set(inspect.signature(Blender).parameters)
+    for name in entry:
+        if name not in known:
+            raise ConfigError(f"{path}: the blender has no setting {name!r}{suggest(name, known)}")
+    return Blender(**entry)

@@ -1,0 +1,144 @@
+"""How sure a measured mean is: cluster-robust standard errors and the bootstrap over groups.
+
+Rows that share a group (a prompt) are not independent, so whole groups are drawn, never rows. All measures that are
+functions of sums over rows are resampled at once: draws are counts of groups, and counts times sums of groups is one
+matrix product.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lmsys_ensemble.folds import group_codes
+
+Array: TypeAlias = NDArray[np.float64]
+
+N_BOOTSTRAP = 1000
+_BLOCK = 5_000_000
+"""Most counts that are held in memory at once."""
+
+
+def sums_by_group(values: Array, codes: NDArray[np.intp]) -> Array:
+    """Add up the rows of every group.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows, n_columns)
+        Numbers to add.
+    codes : ndarray of shape (n_rows,)
+        Numbers of the groups, see `lmsys_ensemble.folds.group_codes`.
+
+    Returns
+    -------
+    ndarray of shape (n_groups, n_columns)
+    """
+    if len(codes) == 0 or codes.max() + 1 == len(codes):
+        return values
+    return np.column_stack([np.bincount(codes, weights=column) for column in values.T])
+
+
+def bootstrap_sums(sums: Array, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0) -> Array:
+    """Draw groups with replacement and add up their sums.
+
+    Parameters
+    ----------
+    sums : ndarray of shape (n_groups, n_columns)
+        From `sums_by_group`.
+    n_bootstrap, seed : int
+        Number of draws and seed of the generator.
+
+    Returns
+    -------
+    ndarray of shape (n_bootstrap, n_columns)
+    """
+    n_groups = len(sums)
+    generator = np.random.default_rng(seed)
+    result = np.empty((n_bootstrap, sums.shape[1]))
+    block = max(1, _BLOCK // max(n_groups, 1))
+    for first in range(0, n_bootstrap, block):
+        size = min(block, n_bootstrap - first)
+        counts = np.empty((size, n_groups))
+        for draw in range(size):
+            counts[draw] = np.bincount(generator.integers(0, n_groups, n_groups), minlength=n_groups)
+        result[first : first + size] = counts @ sums
+    return result
+
+
+def standard_error(values: Array, weights: Array | None = None, codes: NDArray[np.intp] | None = None) -> float:
+    """Standard error of a weighted mean, robust to dependence within groups.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows,)
+        What is averaged.
+    weights : ndarray of shape (n_rows,), optional
+        Weights of the mean.
+    codes : ndarray of shape (n_rows,), optional
+        Numbers of the groups; without it rows are independent.
+
+    Returns
+    -------
+    float
+        NaN for fewer than two groups.
+    """
+    weights = np.ones(len(values)) if weights is None else weights
+    codes = np.arange(len(values)) if codes is None else codes
+    residuals = weights * (values - np.average(values, weights=weights))
+    totals = np.bincount(codes, weights=residuals)
+    if len(totals) < 2:
+        return float("nan")
+    return float(np.sqrt(totals @ totals * len(totals) / (len(totals) - 1)) / weights.sum())
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of two means over the same rows.
+
+    Attributes
+    ----------
+    mean : float
+        Mean of the differences; negative where the first is smaller.
+    standard_error : float
+        Its standard error.
+    low, high : float
+        95 % percentile bootstrap interval.
+    """
+
+    mean: float
+    standard_error: float
+    low: float
+    high: float
+
+
+def paired_difference(
+    first: Array, second: Array, groups: ArrayLike | None = None, *,
+    weights: Array | None = None, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0,
+) -> Difference:
+    """Compare two predictions row by row, e.g. their log losses on the same rows.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (n_rows,)
+        Loss of every row under the two predictions.
+    groups : array-like of shape (n_rows,), optional
+        Rows of one group are drawn together.
+    weights : ndarray of shape (n_rows,), optional
+        Weights of the rows.
+    n_bootstrap, seed : int
+        Number of resamples and seed of the generator.
+
+    Returns
+    -------
+    Difference
+        Of ``first - second``.
+    """
+    values = first - second
+    weights = np.ones(len(values)) if weights is None else weights
+    codes = group_codes(groups, len(values))
+    draws = bootstrap_sums(sums_by_group(np.column_stack([values * weights, weights]), codes), n_bootstrap, seed)
+    draws = draws[draws[:, 1] > 0]
+    low, high = np.percentile(draws[:, 0] / draws[:, 1], [2.5, 97.5])
+    mean = float(np.average(values, weights=weights))
+    return Difference(mean, standard_error(values, weights, codes), float(low), float(high))

@@ -1,0 +1,212 @@
+"""LoRA adapters with their heads: every key is accounted for before a number is computed.
+
+PEFT only warns of a missing LoRA key, and a head that was never saved comes back as random numbers. Here a missing,
+unexpected, mis-shaped or non-finite tensor is an error that lists it.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from lmsys_ensemble.errors import ModelError
+from lmsys_ensemble.modeling.loading import HEAD_NAMES, LOAD_LOCK, check_safetensors
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+MERGE_ROUNDING = 0.05
+"""Largest share of a LoRA update that may be lost to rounding when it is merged in half precision."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter with its head, read from a PEFT folder but not yet attached."""
+
+    folder: Path
+    config: LoraConfig
+    weights: Mapping[str, torch.Tensor]
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read a PEFT folder, such as a Trainer's ``checkpoint-5748``.
+
+    Raises
+    ------
+    ModelError
+        If it is no LoRA adapter, or its weights are pickled.
+    IntegrityError
+        If the weights' file is damaged.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"there is no adapter folder {folder}")
+    if not (folder / CONFIG_FILE).is_file():
+        raise ModelError(f"{folder} holds no {CONFIG_FILE}; is it a folder that PEFT saved?")
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        pickled = folder / "adapter_model.bin"
+        cure = (
+            f"; {pickled.name} is a pickle, which can run code: convert it with "
+            f"'lmsys-ensemble import-checkpoint {pickled}'"
+            if pickled.is_file()
+            else ""
+        )
+        raise ModelError(f"{folder} holds no {WEIGHTS_FILE}{cure}")
+    check_safetensors(path)
+    config = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(config, LoraConfig):
+        raise ModelError(f"{folder} is a {config.peft_type} adapter; only LoRA adapters are supported")
+    return Adapter(folder, config, load_file(path))
+
+
+def head_name(model: torch.nn.Module) -> str:
+    """Return the attribute that holds a model's classification head."""
+    for name in HEAD_NAMES:
+        if hasattr(model, name):
+            return name
+    raise ModelError(f"{type(model).__name__} has no classification head called {' or '.join(HEAD_NAMES)}")
+
+
+def inject_lora(model: Any, config: LoraConfig) -> Any:
+    """Put LoRA layers and a trainable copy of the head into `model`, and return the PEFT model around it.
+
+    The base model that the configuration names is not followed: `model` is the base.
+    """
+    config.task_type = "SEQ_CLS"
+    config.modules_to_save = sorted({*(config.modules_to_save or []), head_name(model)})
+    config.base_model_name_or_path = None
+    try:
+        with LOAD_LOCK:
+            return get_peft_model(model, config, autocast_adapter_dtype=False)
+    except ValueError as error:
+        raise ModelError(f"the adapter does not fit {type(model).__name__}: {error}") from error
+
+
+def attach_adapter(model: Any, adapter: Adapter, merge: bool | None = None) -> Any:
+    """Attach an adapter and its head to a base model.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Base model; it is changed.
+    adapter : Adapter
+        As read.
+    merge : bool, optional
+        Whether the LoRA weights are added to the base's. By default they are where that is exact enough: in float32,
+        and in half precision where rounding loses no more than `MERGE_ROUNDING` of any update; never where the base
+        is quantised.
+
+    Returns
+    -------
+    PreTrainedModel
+        The model with the adapter in it, in evaluation mode.
+
+    Raises
+    ------
+    ModelError
+        If keys are missing, unexpected, mis-shaped or not finite; lists them.
+    """
+    adapter.config.inference_mode = True
+    wrapped = inject_lora(model, adapter.config)
+    account_for_keys(get_peft_model_state_dict(wrapped, save_embedding_layers=False), adapter.weights, adapter.folder)
+    set_peft_model_state_dict(wrapped, dict(adapter.weights))
+    loss = None if is_quantised(model) else merge_rounding(wrapped)
+    merged = loss is not None and loss <= MERGE_ROUNDING if merge is None else merge
+    if merged and loss is None:
+        raise ModelError(f"{adapter.folder}: merge=True on a quantised base would round the update away")
+    if merged:
+        result = wrapped.merge_and_unload()
+        logger.info("merged the LoRA weights of %s (largest rounding loss %.1e)", adapter.folder.name, loss)
+    else:
+        result = wrapped.get_base_model()
+        why = "the base is quantised" if loss is None else f"rounding would lose {loss:.1%} of an update"
+        logger.info("left the LoRA weights of %s unmerged: %s", adapter.folder.name, why if merge is None else "asked")
+    result.requires_grad_(False)
+    return result.eval()
+
+
+def account_for_keys(
+    expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], source: str | Path
+) -> None:
+    """Compare an adapter's tensors with those that the model has a place for.
+
+    Raises
+    ------
+    ModelError
+        Lists missing, unexpected, mis-shaped and non-finite tensors.
+    """
+    faults = {
+        "missing": sorted(set(expected) - set(found)),
+        "unexpected": sorted(set(found) - set(expected)),
+        "of another shape": [
+            f"{key} (got {tuple(found[key].shape)}, expected {tuple(expected[key].shape)})"
+            for key in sorted(set(found) & set(expected))
+            if found[key].shape != expected[key].shape
+        ],
+        "not finite": sorted(key for key, tensor in found.items() if not torch.isfinite(tensor).all()),
+    }
+    said = [
+        f"{len(keys)} {fault}: {', '.join(keys[:10])}{', …' if len(keys) > 10 else ''}"
+        for fault, keys in faults.items()
+        if keys
+    ]
+    if not said:
+        return
+    no_head = any(part in HEAD_NAMES for key in faults["missing"] for part in key.split("."))
+    cure = (
+        ". The trained head was not saved (task_type or modules_to_save unset in training); a random head would give "
+        "random probabilities"
+        if no_head
+        else ""
+    )
+    raise ModelError(f"{source}: the adapter's tensors do not match the model: {'; '.join(said)}{cure}")
+
+
+def is_quantised(model: Any) -> bool:
+    """Tell whether a model's linear layers hold bitsandbytes weights."""
+    return getattr(model, "quantization_method", None) is not None or bool(
+        getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)
+    )
+
+
+@torch.no_grad()
+def merge_rounding(wrapped: Any) -> float:
+    """Return the largest share of any LoRA update that merging loses to the rounding of the weights.
+
+    For weights W and an update D the share is ``norm(round(W + D) - (W + D)) / norm(D)`` (Frobenius norms).
+    """
+    worst = 0.0
+    for layer in wrapped.modules():
+        if not isinstance(layer, LoraLayer) or not isinstance(layer.get_base_layer(), torch.nn.Linear):
+            continue
+        weight = layer.get_base_layer().weight
+        for name in layer.active_adapters:
+            delta = layer.get_delta_weight(name).float()
+            exact = weight.float() + delta
+            size = float(delta.norm())
+            if size > 0:
+                worst = max(worst, float((exact.to(weight.dtype).float() - exact).norm()) / size)
+    return worst
+
+
+def save_adapter(wrapped: Any, folder: Path) -> None:
+    """Write a PEFT model's LoRA weights, head and configuration as safetensors and JSON."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    save_file({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}, folder / WEIGHTS_FILE,
+              metadata={"format": "pt"})
+    config = wrapped.peft_config["default"]
+    inference_mode, config.inference_mode = config.inference_mode, True
+    config.save_pretrained(str(folder))
+    config.inference_mode = inference_mode

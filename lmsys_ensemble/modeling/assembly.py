@@ -1,0 +1,71 @@
+"""Putting a classifier together: base model, head, adapter, golden check."""
+
+import logging
+from pathlib import Path
+
+from lmsys_ensemble.modeling.adapters import attach_adapter, read_adapter
+from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
+from lmsys_ensemble.modeling.golden import check_golden, golden_inputs, read_golden
+from lmsys_ensemble.modeling.hardware import dtype_name, resolve_dtype
+from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
+from lmsys_ensemble.modeling.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+
+def assemble(
+    base: Path,
+    recipe: Recipe,
+    *,
+    adapter: Path | None,
+    device: str,
+    dtype: str = "auto",
+    quantization: str = "none",
+    attn_implementation: str = "auto",
+    merge: bool | None = None,
+    golden_folder: Path | None = None,
+) -> ForwardPass:
+    """Load a classifier as its recipe says and make sure that it is the one that was trained.
+
+    Parameters
+    ----------
+    base : Path
+        Folder of the base model.
+    recipe : Recipe
+        How it was trained.
+    adapter : Path, optional
+        PEFT folder; without one the base must hold a trained head.
+    device, dtype, quantization, attn_implementation, merge
+        As for `lmsys_ensemble.scorers.classifier.ClassifierScorer`.
+    golden_folder : Path, optional
+        Folder whose ``golden.json`` must come out, if it has one.
+
+    Raises
+    ------
+    ModelError
+        If weights are missing or do not fit, or the golden rows come out otherwise.
+    """
+    read = read_adapter(adapter) if adapter else None
+    settings = LoadSettings(
+        n_classes=len(recipe.classes),
+        device=device,
+        dtype=resolve_dtype(dtype, device),
+        quantization=quantization,
+        attn_implementation=attn_implementation,
+        n_layers=recipe.head.layers,
+        soft_capping=recipe.soft_capping,
+    )
+    model = load_classifier(base, settings, head_follows=read is not None)
+    prepare_head(model, recipe.head.pooling, len(recipe.classes))
+    if read is not None:
+        model = attach_adapter(model, read, merge)
+    pad_token_id = recipe.special_tokens.pad_token_id
+    if pad_token_id is None:
+        pad_token_id = model.config.pad_token_id
+    forward = ForwardPass(model, recipe.head.pooling, pad_token_id)
+    golden = read_golden(golden_folder) if golden_folder and golden_folder.is_dir() else None
+    if golden is not None:
+        number_format = quantization if quantization != "none" else dtype_name(settings.dtype)
+        difference = check_golden(golden, forward(*golden_inputs(golden)), number_format, golden_folder or base)
+        logger.info("golden rows of %s reproduced within %.1e", golden_folder, difference)
+    return forward

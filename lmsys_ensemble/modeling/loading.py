@@ -1,0 +1,307 @@
+"""Loading of base models and tokenizers: safetensors only, no remote code, one load at a time.
+
+``from_pretrained`` sets torch's default dtype for the whole process while it runs, so two threads that load at once
+get each other's dtypes, silently. Every load in this library takes `LOAD_LOCK`.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
+from transformers.utils import logging as transformers_logging
+
+from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
+from lmsys_ensemble.files import read_mapping, suggest
+from lmsys_ensemble.modeling.bundled import BUNDLED_MODELS, PREFIX, ensure_bundled
+
+logger = logging.getLogger(__name__)
+
+LOAD_LOCK = threading.RLock()
+"""Held by whoever builds a model or a tokenizer."""
+
+QUANTIZATIONS = ("none", "nf4", "int8")
+HEAD_NAMES = ("score", "classifier")
+"""Names that transformers gives to classification heads; they stay unquantised."""
+
+HUB_NAMES = {
+    "gemma-2-2b": "google/gemma-2-2b",
+    "gemma-2-2b-it": "google/gemma-2-2b-it",
+    "gemma-2-9b": "google/gemma-2-9b",
+    "gemma-2-9b-it": "google/gemma-2-9b-it",
+    "llama-3-8b": "meta-llama/Meta-Llama-3-8B",
+    "llama-3-8b-it": "meta-llama/Meta-Llama-3-8B-Instruct",
+    "llama-3.1-8b-it": "meta-llama/Llama-3.1-8B-Instruct",
+}
+"""Short names of models on the Hub."""
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """How a base model is loaded.
+
+    Parameters
+    ----------
+    n_classes : int
+        Width of the head.
+    device : str
+        Where the weights go.
+    dtype : torch.dtype
+        Of the weights that are not quantised, and of the arithmetic.
+    quantization : {"none", "nf4", "int8"}
+        bitsandbytes' 4-bit NormalFloat or 8-bit integers.
+    attn_implementation : str
+        As in transformers; ``auto`` leaves the choice to it.
+    n_layers : int, optional
+        Load only the first layers.
+    soft_capping : bool
+        False switches Gemma-2's soft-capping off, which allows ``sdpa``.
+    """
+
+    n_classes: int
+    device: str
+    dtype: torch.dtype
+    quantization: str = "none"
+    attn_implementation: str = "auto"
+    n_layers: int | None = None
+    soft_capping: bool = True
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' load reports and bars; what they say is checked here and raised as errors."""
+    verbosity = transformers_logging.get_verbosity()
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def resolve_base(source: str | Path, revision: str | None = None) -> Path:
+    """Return the local folder of a base model, fetching it first if need be.
+
+    Parameters
+    ----------
+    source : str or Path
+        A local folder, a bundled model (``bundled:smollm2-135m-instruct``) or a model on the Hub
+        (``google/gemma-2-9b-it``, or one of the short names of `HUB_NAMES`).
+    revision : str, optional
+        Commit on the Hub. A model on the Hub must be pinned.
+
+    Raises
+    ------
+    ConfigError
+        If the name is none of these, or a model on the Hub is not pinned.
+    ModelError
+        If it cannot be fetched.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    name = str(source)
+    if name.startswith(PREFIX) or name in BUNDLED_MODELS:
+        return ensure_bundled(name)
+    name = HUB_NAMES.get(name, name)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ConfigError(
+            f"{name!r} is no folder, no bundled model and no name on the Hub"
+            f"{suggest(name, [*BUNDLED_MODELS, *HUB_NAMES])}"
+        )
+    if revision is None:
+        raise ConfigError(
+            f"{name} would come from the Hub unpinned: give revision= (a commit hash) so that the weights cannot "
+            "change under you, or the path of a local folder"
+        )
+    return _fetch_from_hub(name, revision)
+
+
+def _fetch_from_hub(name: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        patterns = ["*.json", "*.safetensors", "tokenizer.model"]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"{name} at revision {revision} is neither in the Hub's local cache nor can it be fetched: "
+            f"{str(error).splitlines()[0]}. Give the path of a local folder where there is no network"
+        ) from error
+
+
+def check_safetensors(path: Path) -> None:
+    """Raise `IntegrityError` if a safetensors file is damaged or cut short."""
+    try:
+        with safe_open(path, "pt") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise IntegrityError(f"{path} is damaged or cut short: {error}. Copy or fetch it again") from error
+
+
+def check_base_folder(folder: Path) -> None:
+    """Refuse a folder with remote code, with pickled weights or with damaged files.
+
+    Raises
+    ------
+    ModelError
+        Says which, and how to put it right.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds no config.json; is it the folder of a model?")
+    if "auto_map" in read_mapping(folder / "config.json"):
+        raise ModelError(f"{folder}/config.json asks for code of its own (auto_map), which is never run")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        pickled = [path.name for path in folder.glob("*.bin")] + [path.name for path in folder.glob("*.pt*")]
+        found = f"; {', '.join(pickled)} are pickles, which can run code and are not read" if pickled else ""
+        raise ModelError(f"{folder} holds no *.safetensors{found}. Save it with safe_serialization")
+    for path in weights:
+        check_safetensors(path)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the fast tokenizer of a model.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    with LOAD_LOCK, quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder} holds no tokenizer that can be loaded: {error}") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"the tokenizer of {folder} is no fast tokenizer (tokenizer.json)")
+    return tokenizer
+
+
+def load_config(folder: Path, settings: LoadSettings) -> Any:
+    """Load a model's configuration with the changes that `settings` ask for."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config.num_labels = settings.n_classes
+    depth = config.num_hidden_layers
+    if settings.n_layers is not None:
+        if settings.n_layers > depth:
+            raise ConfigError(f"{folder} has {depth} layers, {settings.n_layers} are asked for")
+        config.num_hidden_layers = settings.n_layers
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[: settings.n_layers]
+    if not settings.soft_capping:
+        config.attn_logit_softcapping = None
+        config.final_logit_softcapping = None
+    if settings.attn_implementation == "sdpa" and getattr(config, "attn_logit_softcapping", None):
+        raise ConfigError(
+            "attn_implementation='sdpa' ignores Gemma-2's soft-capping and would give other logits; use 'eager', "
+            "or soft_capping=False for a model that was trained without"
+        )
+    return config
+
+
+def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool) -> Any:
+    """Load a sequence-classification model in evaluation mode.
+
+    Parameters
+    ----------
+    folder : Path
+        Base model, as returned by `resolve_base`.
+    settings : LoadSettings
+        Device, number formats, depth.
+    head_follows : bool
+        Whether an adapter brings the head. If not, the checkpoint must hold one.
+
+    Raises
+    ------
+    ModelError
+        If weights are missing or do not fit, listing them.
+    """
+    if settings.quantization not in QUANTIZATIONS:
+        raise ConfigError(f"unknown quantization {settings.quantization!r}; known: {', '.join(QUANTIZATIONS)}")
+    check_base_folder(folder)
+    options: dict[str, Any] = {}
+    if settings.attn_implementation != "auto":
+        options["attn_implementation"] = settings.attn_implementation
+    if settings.quantization != "none":
+        options["quantization_config"] = _quantization(settings)
+    with LOAD_LOCK, quiet_transformers():
+        config = load_config(folder, settings)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            config=config,
+            dtype=settings.dtype,
+            device_map={"": settings.device},
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
+    _account_for_keys(folder, report, config.num_hidden_layers, head_follows)
+    model.eval()
+    model.requires_grad_(False)
+    logger.info(
+        "loaded %s: %s, %d layers, %s, quantization %s, attention %s, on %s",
+        folder.name, type(model).__name__, config.num_hidden_layers, settings.dtype, settings.quantization,
+        model.config._attn_implementation, settings.device,
+    )
+    return model
+
+
+def _quantization(settings: LoadSettings) -> BitsAndBytesConfig:
+    skip = list(HEAD_NAMES)
+    if settings.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=settings.dtype,
+        llm_int8_skip_modules=skip,
+    )
+
+
+def _is_head(key: str) -> bool:
+    return any(part in HEAD_NAMES for part in key.split("."))
+
+
+def _account_for_keys(folder: Path, report: dict[str, Any], n_layers: int, head_follows: bool) -> None:
+    missing = sorted(key for key in report["missing_keys"] if not (head_follows and _is_head(key)))
+    if missing:
+        cure = (
+            "; it has no trained classification head: give adapter= (a folder with head and recipe), or a checkpoint "
+            "that was saved with its head"
+            if all(_is_head(key) for key in missing)
+            else ""
+        )
+        raise ModelError(f"{folder} lacks {len(missing)} weights: {', '.join(missing[:10])}{cure}")
+    misfits = [str(entry) for entry in report.get("mismatched_keys") or [] if not (head_follows and _is_head(entry[0]))]
+    if misfits:
+        raise ModelError(f"{folder}: weights of another shape than the configuration says: {', '.join(misfits[:10])}")
+    strange = sorted(
+        key for key in report["unexpected_keys"] if not head_follows and (_is_head(key) or "lora" in key.lower())
+    )
+    if strange:
+        raise ModelError(f"{folder} holds head or LoRA weights that the model has no place for: {', '.join(strange[:10])}")
+    logger.debug("%s: %d weights beyond layer %d or of other heads", folder, len(report["unexpected_keys"]), n_layers)
+
+
+def parameter_bytes(model: torch.nn.Module) -> int:
+    """Return the memory of a model's parameters and buffers, in bytes."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,165 @@
+"""``recipe.json``: how a model was trained, for inference to do the same.
+
+A recipe lies beside every adapter. Inference takes template, length, truncation, control tokens, label order and head
+from it and refuses settings that contradict it. This module imports neither torch nor transformers.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from lmsys_ensemble.encoding.templates import Template, get_template
+from lmsys_ensemble.encoding.truncation import Policy
+from lmsys_ensemble.errors import ConfigError, IntegrityError
+from lmsys_ensemble.files import Settings, parse_settings, read_mapping, sha256_of, write_json
+from lmsys_ensemble.schema import TASKS, THREE_WAY, Task
+
+RECIPE_FILE = "recipe.json"
+SCHEMA_VERSION = 1
+
+Pooling = Literal["last_token", "response_spans"]
+
+
+class BaseModelRecipe(Settings):
+    """The base model: where it comes from and the shape by which another one is told apart."""
+
+    name: str
+    revision: str | None = None
+    model_type: str | None = None
+    hidden_size: int | None = None
+    vocab_size: int | None = None
+    num_hidden_layers: int | None = None
+
+
+class TemplateRecipe(Settings):
+    """Name and version of the template."""
+
+    name: str
+    version: int = 1
+
+
+class SpecialTokensRecipe(Settings):
+    """Control tokens around every sequence, and the token that pooling takes for padding.
+
+    With ``pad_token_id`` equal to the end token, as several public checkpoints have it, the pooled position is the
+    token before the end token.
+    """
+
+    bos: bool = True
+    eos: bool = True
+    pad_token_id: int | None = None
+
+
+class HeadRecipe(Settings):
+    """The classification head.
+
+    ``layers`` is the number of the base model's layers that are run (None: all of them). ``last_token`` pools the
+    last token, as transformers does; ``response_spans`` gives the head the mean hidden states of the two responses
+    (see `lmsys_ensemble.modeling.pooling`).
+    """
+
+    pooling: Pooling = "last_token"
+    layers: int | None = Field(default=None, ge=1)
+
+
+class Recipe(Settings):
+    """All that inference must know of how a model was trained."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    base_model: BaseModelRecipe
+    template: TemplateRecipe
+    max_tokens: int = Field(ge=8)
+    truncation: Policy = "balanced"
+    special_tokens: SpecialTokensRecipe = SpecialTokensRecipe()
+    classes: tuple[str, ...] = THREE_WAY.classes
+    head: HeadRecipe = HeadRecipe()
+    soft_capping: bool = True
+    training: dict[str, Any] = {}
+    validation: dict[str, Any] = {}
+    files: dict[str, str] = {}
+
+    @field_validator("classes")
+    @classmethod
+    def _known_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if not any(task.classes == classes for task in TASKS.values()):
+            known = " or ".join(str(list(task.classes)) for task in TASKS.values())
+            raise ValueError(f"label order must be {known}, got {list(classes)}")
+        return classes
+
+    @property
+    def task(self) -> Task:
+        """The task that the classes belong to."""
+        return next(task for task in TASKS.values() if task.classes == self.classes)
+
+    def get_template(self) -> Template:
+        """Return the template, in the version that the model was trained with."""
+        return get_template(self.template.name, self.template.version)
+
+
+def read_recipe(folder: Path) -> Recipe | None:
+    """Read ``recipe.json`` of a folder and check the files it vouches for; None if there is no recipe.
+
+    Raises
+    ------
+    ConfigError
+        If it is no valid recipe.
+    IntegrityError
+        If a file is missing or is not the one that was saved with the recipe.
+    """
+    path = folder / RECIPE_FILE
+    if not path.is_file():
+        return None
+    values = read_mapping(path)
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ConfigError(f"{path} has schema version {version}; this release reads up to {SCHEMA_VERSION}")
+    recipe = parse_settings(Recipe, values, path)
+    for name, expected in recipe.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise IntegrityError(f"{file} is missing; {path} lists it")
+        found = sha256_of(file)
+        if found != expected:
+            raise IntegrityError(
+                f"{file} is not the file that was saved with its recipe: sha256 {found[:12]}…, "
+                f"expected {expected[:12]}…. Copy the folder again"
+            )
+    return recipe
+
+
+def write_recipe(folder: Path, recipe: Recipe, files: tuple[str, ...] = ()) -> Recipe:
+    """Write ``recipe.json`` with the hashes of `files` and return what was written."""
+    hashes = {name: sha256_of(folder / name) for name in files}
+    complete = recipe.model_copy(update={"files": hashes})
+    write_json(folder / RECIPE_FILE, json.loads(complete.model_dump_json()))
+    return complete
+
+
+def check_contradictions(recipe: Recipe, asked: dict[str, Any], source: str | Path) -> None:
+    """Refuse settings that differ from what the model was trained with.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What the model was trained with.
+    asked : dict
+        Settings given for inference by the recipe's names (dots lead into its parts); None means "as trained".
+    source : str or Path
+        Where the recipe lies.
+
+    Raises
+    ------
+    ConfigError
+        Names each setting, with both values.
+    """
+    differences = []
+    for name, value in asked.items():
+        trained: Any = recipe
+        for part in name.split("."):
+            trained = getattr(trained, part)
+        if value is not None and value != trained:
+            differences.append(f"{name} is {value!r}, trained with {trained!r}")
+    if differences:
+        raise ConfigError(f"settings contradict the recipe of {source}: {'; '.join(differences)}. Leave them out")

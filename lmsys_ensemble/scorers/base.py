@@ -1,0 +1,104 @@
+"""The contract of a scorer."""
+
+import inspect
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Any, ClassVar, Protocol, Self
+
+from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.probabilities import Logits
+from lmsys_ensemble.schema import THREE_WAY, Task
+
+
+class Progress(Protocol):
+    """Whom a scorer tells how far it is. The runtime gives each scorer one; by default nobody listens."""
+
+    def expect(self, n_rows: int, n_tokens: int) -> None:
+        """Announce work: rows, and tokens where there are any (else 0)."""
+
+    def advance(self, n_rows: int, n_tokens: int) -> None:
+        """Report finished work. Raises where the run is being stopped; let it pass."""
+
+
+class NoProgress:
+    """Listens to nothing."""
+
+    def expect(self, n_rows: int, n_tokens: int) -> None:
+        """Do nothing."""
+
+    def advance(self, n_rows: int, n_tokens: int) -> None:
+        """Do nothing."""
+
+
+class Scorer(ABC):
+    """Turns battles into logits.
+
+    A subclass's constructor takes its settings by keyword, stores each under its own name and does nothing else;
+    `load` does the work. `lmsys_ensemble.check_scorer` tells whether a subclass keeps the contract.
+
+    Attributes
+    ----------
+    name : str
+        What bars, errors and tables call the scorer.
+    device : str
+        ``cpu``, ``cuda:0`` and so on, or ``auto``.
+    task : Task
+        Classes, in the order of the logits' columns.
+    progress : Progress
+        Told how far `score` is.
+
+    Examples
+    --------
+    A scorer that prefers the longer answer:
+
+    >>> import numpy as np
+    >>> class LongerWins(Scorer):
+    ...     def __init__(self, name="longer", device="cpu"):
+    ...         self.name = name
+    ...         self.device = device
+    ...     def score(self, battles):
+    ...         rows = [(len("".join(b.response_a)), len("".join(b.response_b)), 0) for b in battles]
+    ...         return np.log1p(np.array(rows, dtype=np.float32))
+    """
+
+    name: str
+    device: str = "cpu"
+    task: Task = THREE_WAY
+    progress: Progress = NoProgress()
+
+    needs_device: ClassVar[bool] = False
+    """Whether the runtime must find a device and threads for it; False for what computes next to nothing."""
+
+    path_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings that may be paths; configuration files state them relative to their own folder."""
+
+    @abstractmethod
+    def score(self, battles: Battles) -> Logits:
+        """Return float32 logits of shape (n_rows, n_classes) in the order of `battles`, of which there is at least one."""
+
+    def load(self, device: str | None = None) -> None:  # noqa: B027 - many scorers have nothing to load
+        """Get ready to score on `device` (by default the scorer's own); may take minutes and gigabytes."""
+
+    def close(self) -> None:  # noqa: B027
+        """Free all that `load` took; the scorer can be loaded again."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return all that can change a result, as values that JSON can hold."""
+        return {"class": f"{type(self).__module__}:{type(self).__qualname__}", **self.settings()}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments, as they are stored."""
+        names = [name for name in inspect.signature(type(self)).parameters if name != "self"]
+        return {name: getattr(self, name) for name in names}
+
+    def __enter__(self) -> Self:
+        self.load()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.settings().items() if v is not None)})"

@@ -1,0 +1,288 @@
+"""Scorers that run a sequence-classification model, with or without a LoRA adapter."""
+
+import gc
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.encoding.batches import plan_batches, restore_order
+from lmsys_ensemble.encoding.tokens import Encoded, Encoder
+from lmsys_ensemble.errors import ConfigError, ScoringError
+from lmsys_ensemble.files import read_mapping, sha256_of
+from lmsys_ensemble.modeling.recipe import Recipe, check_contradictions, read_recipe
+from lmsys_ensemble.probabilities import Logits
+from lmsys_ensemble.schema import THREE_WAY, Task
+from lmsys_ensemble.scorers.base import Scorer
+
+if TYPE_CHECKING:
+    from lmsys_ensemble.modeling.forward import ForwardPass
+
+logger = logging.getLogger(__name__)
+
+TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
+"""Default token budget of a batch, padding included, by kind of device."""
+
+
+class ClassifierScorer(Scorer):
+    """Any ``AutoModelForSequenceClassification``: DeBERTa, ModernBERT, Qwen, and every other.
+
+    What a model was trained with (template, length, truncation, control tokens, label order, pooling) is taken from
+    the ``recipe.json`` beside its adapter; settings that contradict it are refused. Without a recipe, the settings
+    given here hold, and the class's defaults for the rest.
+
+    Parameters
+    ----------
+    model : str
+        Base model: a local folder, a bundled model (``bundled:gemma-3-270m``), or a name on the Hub.
+    adapter : str, optional
+        PEFT folder with LoRA weights and head. Without one, `model` must hold a trained head.
+    revision : str, optional
+        Commit of a model on the Hub; needed there unless the recipe states it.
+    name : str, optional
+        What errors and tables call it; by default the adapter's or the model's folder.
+    device : str
+        ``cuda:0``, ``cuda:1``, ``cpu``, or ``auto``: the runtime decides.
+    quantization : {"none", "nf4", "int8"}
+        bitsandbytes' 4-bit NormalFloat or 8-bit integers; the head stays unquantised.
+    dtype : {"auto", "float32", "bfloat16", "float16"}
+        ``auto``: float32 on a CPU; on a GPU bfloat16 from compute capability 8.0 on, else float16.
+    attn_implementation : str
+        As in transformers; ``auto`` leaves the choice to it (``eager`` for Gemma-2 with soft-capping).
+    soft_capping : bool, optional
+        False switches Gemma-2's soft-capping off, for a model that was trained without.
+    merge : bool, optional
+        Whether LoRA weights are merged into the base; by default where that is exact enough.
+    template, max_tokens, truncation, bos, eos, pad_token_id : optional
+        As in `lmsys_ensemble.modeling.recipe.Recipe`.
+    tokens_per_batch : int, optional
+        Token budget of a batch, padding included.
+    """
+
+    needs_device: ClassVar[bool] = True
+    path_settings: ClassVar[tuple[str, ...]] = ("model", "adapter")
+
+    default_template: ClassVar[str] = "turns"
+    default_max_tokens: ClassVar[int] = 2048
+    model_types: ClassVar[tuple[str, ...]] = ()
+    """Values of ``model_type`` in a model's configuration that the class takes; none: all."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        adapter: str | None = None,
+        revision: str | None = None,
+        name: str | None = None,
+        device: str = "auto",
+        quantization: str = "none",
+        dtype: str = "auto",
+        attn_implementation: str = "auto",
+        soft_capping: bool | None = None,
+        merge: bool | None = None,
+        template: str | None = None,
+        max_tokens: int | None = None,
+        truncation: str | None = None,
+        bos: bool | None = None,
+        eos: bool | None = None,
+        pad_token_id: int | None = None,
+        tokens_per_batch: int | None = None,
+    ):
+        self.model = model
+        self.adapter = adapter
+        self.revision = revision
+        self.name = name or Path(adapter or model).name.removeprefix("bundled:")
+        self.device = device
+        self.quantization = quantization
+        self.dtype = dtype
+        self.attn_implementation = attn_implementation
+        self.soft_capping = soft_capping
+        self.merge = merge
+        self.template = template
+        self.max_tokens = max_tokens
+        self.truncation = truncation
+        self.bos = bos
+        self.eos = eos
+        self.pad_token_id = pad_token_id
+        self.tokens_per_batch = tokens_per_batch
+        self._forward: ForwardPass | None = None
+        self._encoder: Encoder | None = None
+        self._device = device
+
+    @property
+    def task(self) -> Task:  # type: ignore[override]
+        """Classes, in the order of the logits' columns."""
+        recipe = self._trained_recipe()
+        return recipe.task if recipe else THREE_WAY
+
+    @property
+    def _recipe_folder(self) -> Path:
+        return Path(self.adapter or self.model)
+
+    def _trained_recipe(self) -> Recipe | None:
+        return read_recipe(self._recipe_folder) if self._recipe_folder.is_dir() else None
+
+    def recipe(self) -> Recipe:
+        """Return the recipe that scoring follows: the trained one, or one made of settings and defaults.
+
+        Raises
+        ------
+        ConfigError
+            If a setting contradicts the trained recipe.
+        """
+        asked = {
+            "template.name": self.template,
+            "max_tokens": self.max_tokens,
+            "truncation": self.truncation,
+            "special_tokens.bos": self.bos,
+            "special_tokens.eos": self.eos,
+            "special_tokens.pad_token_id": self.pad_token_id,
+            "soft_capping": self.soft_capping,
+            "base_model.revision": self.revision,
+        }
+        trained = self._trained_recipe()
+        if trained is not None:
+            check_contradictions(trained, asked, self._recipe_folder)
+            return trained
+        logger.warning(
+            "%s: no recipe.json in %s; template %s and max_tokens %d are assumed to be what it was trained with",
+            self.name, self._recipe_folder, self.template or self.default_template,
+            self.max_tokens or self.default_max_tokens,
+        )
+        values: dict[str, Any] = {
+            "base_model": {"name": self.model, "revision": self.revision},
+            "template": {"name": self.template or self.default_template},
+            "max_tokens": self.max_tokens or self.default_max_tokens,
+            "truncation": self.truncation or "balanced",
+            "special_tokens": {
+                "bos": self.bos if self.bos is not None else True,
+                "eos": self.eos if self.eos is not None else True,
+                "pad_token_id": self.pad_token_id,
+            },
+            "soft_capping": self.soft_capping is not False,
+        }
+        return Recipe.model_validate(values)
+
+    def load(self, device: str | None = None) -> None:
+        """Load base model, adapter, head and tokenizer, and check the golden rows.
+
+        Raises
+        ------
+        ConfigError
+            If settings contradict the recipe, or the base model is not the one it names.
+        ModelError
+            If weights are missing or do not fit.
+        DeviceError
+            If there is no such device.
+        """
+        from lmsys_ensemble.modeling import hardware
+        from lmsys_ensemble.modeling.assembly import assemble
+
+        asked = device or self.device
+        self._device = hardware.check_device(hardware.list_devices()[0] if asked == "auto" else asked)
+        recipe = self.recipe()
+        folder = self._base_folder(recipe)
+        encoder = self._make_encoder(folder, recipe)
+        forward = assemble(
+            folder,
+            recipe,
+            adapter=Path(self.adapter) if self.adapter else None,
+            device=self._device,
+            dtype=self.dtype,
+            quantization=self.quantization,
+            attn_implementation=self.attn_implementation,
+            merge=self.merge,
+            golden_folder=self._recipe_folder,
+        )
+        self._encoder, self._forward = encoder, forward
+
+    def _base_folder(self, recipe: Recipe) -> Path:
+        from lmsys_ensemble.modeling.loading import resolve_base
+
+        folder = resolve_base(self.model, self.revision or recipe.base_model.revision)
+        config = read_mapping(folder / "config.json") if (folder / "config.json").is_file() else {}
+        if self.model_types and config.get("model_type") not in self.model_types:
+            raise ConfigError(
+                f"{type(self).__name__} takes {', '.join(self.model_types)}; {self.model} is a "
+                f"{config.get('model_type')!r} model. Use ClassifierScorer"
+            )
+        named = recipe.base_model
+        shape = {
+            key: getattr(named, key) for key in ("model_type", "hidden_size", "vocab_size", "num_hidden_layers")
+        }
+        other = [f"{key} {config.get(key)} instead of {value}" for key, value in shape.items()
+                 if value is not None and config.get(key) != value]
+        if other:
+            raise ConfigError(f"{self.model} is not the base model of {self.adapter}, {named.name}: {', '.join(other)}")
+        return folder
+
+    def _make_encoder(self, folder: Path, recipe: Recipe) -> Encoder:
+        from lmsys_ensemble.modeling.loading import load_tokenizer
+
+        tokenizer = load_tokenizer(folder)
+        special = recipe.special_tokens
+        for wanted, kind in ((special.bos, "bos"), (special.eos, "eos")):
+            if wanted and getattr(tokenizer, f"{kind}_token_id") is None:
+                raise ConfigError(f"{self.model} has no {kind} token; set {kind}=False")
+        return Encoder(
+            tokenizer.backend_tokenizer,
+            recipe.get_template(),
+            max_tokens=recipe.max_tokens,
+            truncation=recipe.truncation,
+            bos_id=tokenizer.bos_token_id if special.bos else None,
+            eos_id=tokenizer.eos_token_id if special.eos else None,
+        )
+
+    def encode(self, battles: Battles) -> Encoded:
+        """Return token ids and the account of what was cut, without loading the model's weights."""
+        if self._encoder is None:
+            recipe = self.recipe()
+            self._encoder = self._make_encoder(self._base_folder(recipe), recipe)
+        return self._encoder.encode(battles)
+
+    def score(self, battles: Battles) -> Logits:
+        """Return float32 logits of shape (n_rows, n_classes) in the order of `battles`.
+
+        Raises
+        ------
+        ScoringError
+            If the scorer is not loaded.
+        """
+        forward = self._forward
+        if forward is None:
+            raise ScoringError(f"{self.name} is not loaded; call load(), or use it in a with statement")
+        encoded = self.encode(battles)
+        lengths = encoded.lengths
+        budget = self.tokens_per_batch or TOKENS_PER_BATCH[self._device.split(":")[0]]
+        batches = plan_batches(lengths, budget)
+        self.progress.expect(len(encoded), int(lengths.sum()))
+        parts = []
+        for rows in batches:
+            parts.append(forward([encoded.ids[row] for row in rows], [encoded.fields[row] for row in rows]))
+            self.progress.advance(len(rows), int(lengths[rows].sum()))
+        return restore_order(parts, batches, len(encoded))
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        if self._forward is None:
+            return
+        from lmsys_ensemble.modeling.hardware import free_memory
+
+        self._forward = None
+        gc.collect()
+        free_memory(self._device)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return base model, adapter's hash, recipe, number formats: all that can change a result."""
+        weights = Path(self.adapter or "") / "adapter_model.safetensors"
+        return {
+            "class": f"{type(self).__module__}:{type(self).__qualname__}",
+            "model": self.model,
+            "revision": self.revision,
+            "adapter_sha256": sha256_of(weights) if self.adapter and weights.is_file() else None,
+            "recipe": self.recipe().model_dump(mode="json", exclude={"training", "validation"}),
+            "dtype": self.dtype,
+            "quantization": self.quantization,
+            "attn_implementation": self.attn_implementation,
+            "merge": self.merge,
+        }

@@ -1,0 +1,17 @@
+"""Scorer for Gemma 2 and Gemma 3 classifiers."""
+
+from typing import ClassVar
+
+from lmsys_ensemble.scorers.classifier import ClassifierScorer
+
+
+class GemmaScorer(ClassifierScorer):
+    """A Gemma 2 or Gemma 3 classifier; parameters as in `ClassifierScorer`.
+
+    Gemma 2 caps its attention scores. Kernels without soft-capping (``sdpa``) are refused for it unless
+    ``soft_capping=False`` says that the model was trained without. Without a recipe, the template of the public
+    Gemma notebooks (``kaggle-gemma``) is assumed.
+    """
+
+    default_template: ClassVar[str] = "kaggle-gemma"
+    model_types: ClassVar[tuple[str, ...]] = ("gemma", "gemma2", "gemma3", "gemma3_text")

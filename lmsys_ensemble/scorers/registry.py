@@ -1,0 +1,114 @@
+"""Scorers by name. Built-in and third-party scorers register the same way: an entry point that names a class.
+
+::
+
+    [options.entry_points]
+    lmsys_ensemble.scorers =
+        mine = my_package.my_module:MyScorer
+
+Listing names imports none of them.
+"""
+
+import inspect
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from lmsys_ensemble.errors import ConfigError, MissingDependencyError, RegistryError
+from lmsys_ensemble.files import suggest
+from lmsys_ensemble.scorers.base import Scorer
+
+GROUP = "lmsys_ensemble.scorers"
+
+
+def _registered() -> dict[str, EntryPoint]:
+    points = set(entry_points(group=GROUP))
+    twice = [name for name, count in Counter(point.name for point in points).items() if count > 1]
+    if twice:
+        owners = sorted(f"{point.name} = {point.value}" for point in points if point.name in twice)
+        raise RegistryError(f"scorer names are registered more than once: {'; '.join(owners)}. Uninstall one of them")
+    return {point.name: point for point in points}
+
+
+def scorer_names() -> list[str]:
+    """Return the names of all registered scorers, sorted.
+
+    Raises
+    ------
+    RegistryError
+        If two packages register the same name.
+    """
+    return sorted(_registered())
+
+
+def get_scorer_class(name: str) -> type[Scorer]:
+    """Import and return a registered scorer class.
+
+    Raises
+    ------
+    RegistryError
+        If the name is unknown or registered twice, or is no scorer.
+    MissingDependencyError
+        If the class needs a package that is not installed.
+    """
+    registered = _registered()
+    if name not in registered:
+        raise RegistryError(f"there is no scorer type {name!r}{suggest(name, registered)}")
+    try:
+        kind = registered[name].load()
+    except ImportError as error:
+        raise MissingDependencyError(f"scorer type {name!r} needs a package that is not installed: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Scorer)):
+        raise RegistryError(f"scorer type {name!r} ({registered[name].value}) is no subclass of Scorer")
+    return kind
+
+
+def build_scorer(settings: Mapping[str, Any], folder: Path) -> Scorer:
+    """Make a scorer from a configuration file's settings.
+
+    Parameters
+    ----------
+    settings : mapping
+        ``type`` and the arguments of the class's constructor.
+    folder : Path
+        Folder of the configuration file, from which relative paths are taken.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is unknown or missing.
+    """
+    values = dict(settings)
+    name = values.pop("type", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"a scorer needs a type: one of {', '.join(scorer_names())}")
+    kind = get_scorer_class(name)
+    parameters = inspect.signature(kind).parameters
+    for key in values:
+        if key not in parameters:
+            raise ConfigError(f"scorer type {name!r} has no setting {key!r}{suggest(key, parameters)}")
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in values:
+            raise ConfigError(f"scorer type {name!r} needs the setting {key!r}")
+    for key in kind.path_settings:
+        value = values.get(key)
+        if isinstance(value, str) and (folder / value).exists():
+            values[key] = str((folder / value).resolve())
+    return kind(**values)
+
+
+def scorer_type(scorer: Scorer) -> str:
+    """Return the name that a scorer's class is registered under.
+
+    Raises
+    ------
+    RegistryError
+        If it is not registered; such a scorer works, but cannot be named in a configuration file.
+    """
+    value = f"{type(scorer).__module__}:{type(scorer).__qualname__}"
+    for name, point in _registered().items():
+        if point.value == value:
+            return name
+    raise RegistryError(f"{value} is not registered; add an entry point in the group {GROUP!r} to save it by name")
