@@ -1,4 +1,4 @@
-"""All measures of a prediction in one table, overall and by slices, each with a bootstrap interval over groups."""
+"""All measures of a prediction in one table, overall and by slices, with bootstrap intervals over groups."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,13 @@ from lmsys_ensemble.metrics import (
     row_swap_distances,
     row_swap_flips,
 )
-from lmsys_ensemble.probabilities import Probabilities, check_labels, check_probabilities, log_probabilities, softmax
+from lmsys_ensemble.probabilities import (
+    Probabilities,
+    check_labels,
+    check_probabilities,
+    log_probabilities,
+    softmax,
+)
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -33,7 +39,7 @@ METRICS = (
 
 @dataclass(frozen=True, eq=False)
 class _Measure:
-    """A measure as a function of sums over rows, so that one formula gives its value and its resampled values."""
+    """A measure as a function of mean rows: one formula gives its value and its resampled values."""
 
     name: str
     rows: Array
@@ -44,9 +50,14 @@ class _Measure:
 
 
 def evaluate(
-    labels: ArrayLike, probabilities: ArrayLike, groups: ArrayLike | None = None, swapped: ArrayLike | None = None,
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    groups: ArrayLike | None = None,
+    swapped: ArrayLike | None = None,
     by: "pd.Series[Any] | pd.DataFrame | Sequence[object] | None" = None,
-    *, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0,
+    *,
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Measure predicted probabilities.
 
@@ -59,7 +70,8 @@ def evaluate(
     groups : array-like of shape (n_rows,), optional
         Rows of one group, e.g. of one prompt, are drawn together by the bootstrap.
     swapped : array-like of shape (n_rows, n_classes), optional
-        Predictions for the same battles with the responses exchanged, as the scorer gave them (not un-swapped).
+        Predictions for the same battles with the responses exchanged, as the scorer gave them (not
+        un-swapped).
     by : Series, DataFrame or sequence of length n_rows, optional
         Slices to measure beside the whole, one set a column, matched to the rows by position.
     n_bootstrap, seed : int
@@ -68,8 +80,8 @@ def evaluate(
     Returns
     -------
     DataFrame
-        One row a measure and slice; columns: by (the column sliced by, "" for all rows), slice, metric, value, low,
-        high (95 % bootstrap interval, NaN for fewer than two groups), n_rows, n_groups.
+        One row a measure and slice; columns: by (the column sliced by, "" for all rows), slice, metric,
+        value, low, high (95 % bootstrap interval, NaN for fewer than two groups), n_rows, n_groups.
 
     Raises
     ------
@@ -127,7 +139,9 @@ def _absolute_sum(means: Array) -> Array:
     return np.asarray(np.abs(means).sum(axis=1))
 
 
-def _measures(labels: Probabilities, probabilities: Probabilities, swapped: Probabilities | None) -> Iterator[_Measure]:
+def _measures(
+    labels: Probabilities, probabilities: Probabilities, swapped: Probabilities | None
+) -> Iterator[_Measure]:
     yield _Measure("log_loss", row_log_losses(labels, probabilities)[:, None], _first)
     yield _Measure("accuracy", row_accuracies(labels, probabilities)[:, None], _first)
     yield _Measure("brier_score", row_brier_scores(labels, probabilities)[:, None], _first)
@@ -141,7 +155,7 @@ def _measures(labels: Probabilities, probabilities: Probabilities, swapped: Prob
 
 
 def _slope(labels: Probabilities, probabilities: Probabilities) -> _Measure:
-    """Calibration slope whose resampled values are one Newton step from the fitted one, instead of a fit each."""
+    """Calibration slope; its resampled values are one Newton step from the fitted one, not a fit each."""
     n_rows, n_classes = labels.shape
     slope, bias = recalibration(labels, probabilities)
     logs = log_probabilities(probabilities)
@@ -182,8 +196,8 @@ def _measure_slice(
 def _interval(measure: _Measure, point: float, draws: Array) -> tuple[float, float]:
     """Percentile interval; of a calibration error, moved back by what resampling added to it.
 
-    An absolute value grows with noise, and resampling adds noise: the plain percentiles of a calibration error lie
-    above the value itself. The width is kept and the mean of the draws is put where the value is.
+    An absolute value grows with noise, and resampling adds noise: the plain percentiles of a calibration
+    error lie above the value itself. The width is kept and the mean of the draws is put where the value is.
     """
     values = measure.value(draws)
     low, high = np.percentile(values, [2.5, 97.5])

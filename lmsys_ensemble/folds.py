@@ -37,14 +37,16 @@ def holdout_split(
     codes = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[1]
     n_groups = int(codes.max()) + 1 if len(codes) else 0
     if not 0 < share < 1 or n_groups < 2:
-        raise InputError(f"cannot hold out a share of {share} of {n_groups} groups; need 0 < share < 1 and two groups")
+        raise InputError(
+            f"cannot hold out a share of {share} of {n_groups} groups; need 0 < share < 1 and two groups"
+        )
     splitter = GroupShuffleSplit(n_splits=1, test_size=share, random_state=seed)
     learn, hold = next(splitter.split(codes, groups=codes))
     return np.sort(learn), np.sort(hold)
 
 
 def group_codes(groups: ArrayLike | None, n_rows: int) -> NDArray[np.intp]:
-    """Number the groups 0, 1, ... in the order of their first rows.
+    """Assign the numbers 0, 1, ... to the groups in the order of their first rows.
 
     Parameters
     ----------
@@ -69,7 +71,10 @@ def group_codes(groups: ArrayLike | None, n_rows: int) -> NDArray[np.intp]:
         raise InputError(f"groups has {len(values)} entries for {n_rows} rows; give one a row")
     if values.isna().any():
         first = int(np.flatnonzero(values.isna())[0])
-        raise InputError(f"groups: {int(values.isna().sum())} of {n_rows} are missing, first in row {first}; name every row's group")
+        raise InputError(
+            f"groups: {int(values.isna().sum())} of {n_rows} are missing, first in row {first}; "
+            "give every row one"
+        )
     return pd.factorize(values)[0].astype(np.intp)
 
 

@@ -1,8 +1,8 @@
 """How sure a measured mean is: cluster-robust standard errors and the bootstrap over groups.
 
-Rows that share a group (a prompt) are not independent, so whole groups are drawn, never rows. All measures that are
-functions of sums over rows are resampled at once: draws are counts of groups, and counts times sums of groups is one
-matrix product.
+Rows that share a group (a prompt) are not independent, so whole groups are drawn, never rows. All measures
+that are functions of sums over rows are resampled at once: draws are counts of groups, and counts times sums
+of groups is one matrix product.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,9 @@ from lmsys_ensemble.folds import group_codes
 Array: TypeAlias = NDArray[np.float64]
 
 N_BOOTSTRAP = 1000
+MAX_GROUPS = 20_000
+"""More groups are first merged at random into so many: sums over them vary alike, and a million rows take seconds."""
+
 _BLOCK = 5_000_000
 """Most counts that are held in memory at once."""
 
@@ -53,8 +56,10 @@ def bootstrap_sums(sums: Array, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0) -
     -------
     ndarray of shape (n_bootstrap, n_columns)
     """
-    n_groups = len(sums)
     generator = np.random.default_rng(seed)
+    if len(sums) > MAX_GROUPS:
+        sums = sums_by_group(sums, generator.permutation(len(sums)) % MAX_GROUPS)
+    n_groups = len(sums)
     result = np.empty((n_bootstrap, sums.shape[1]))
     block = max(1, _BLOCK // max(n_groups, 1))
     for first in range(0, n_bootstrap, block):
@@ -66,8 +71,10 @@ def bootstrap_sums(sums: Array, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0) -
     return result
 
 
-def standard_error(values: Array, weights: Array | None = None, codes: NDArray[np.intp] | None = None) -> float:
-    """Standard error of a weighted mean, robust to dependence within groups.
+def standard_error(
+    values: Array, weights: Array | None = None, codes: NDArray[np.intp] | None = None
+) -> float:
+    """Estimate the standard error of a weighted mean, robust to dependence within groups.
 
     Parameters
     ----------
@@ -112,16 +119,23 @@ class Difference:
     high: float
 
 
-def paired_difference(
-    first: Array, second: Array, groups: ArrayLike | None = None, *,
-    weights: Array | None = None, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0,
-) -> Difference:
-    """Compare two predictions row by row, e.g. their log losses on the same rows.
+def paired_differences(
+    first: Array,
+    second: Array,
+    groups: ArrayLike | None = None,
+    *,
+    weights: Array | None = None,
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
+) -> list[Difference]:
+    """Compare predictions row by row with another, e.g. their log losses on the same rows.
 
     Parameters
     ----------
-    first, second : ndarray of shape (n_rows,)
-        Loss of every row under the two predictions.
+    first : ndarray of shape (n_rows, n_predictions)
+        Loss of every row under the predictions.
+    second : ndarray of shape (n_rows,)
+        Loss of every row under what they are compared with.
     groups : array-like of shape (n_rows,), optional
         Rows of one group are drawn together.
     weights : ndarray of shape (n_rows,), optional
@@ -131,14 +145,20 @@ def paired_difference(
 
     Returns
     -------
-    Difference
-        Of ``first - second``.
+    list of Difference
+        Of ``first - second``, one a prediction.
     """
-    values = first - second
+    values = first - second[:, None]
     weights = np.ones(len(values)) if weights is None else weights
     codes = group_codes(groups, len(values))
-    draws = bootstrap_sums(sums_by_group(np.column_stack([values * weights, weights]), codes), n_bootstrap, seed)
-    draws = draws[draws[:, 1] > 0]
-    low, high = np.percentile(draws[:, 0] / draws[:, 1], [2.5, 97.5])
-    mean = float(np.average(values, weights=weights))
-    return Difference(mean, standard_error(values, weights, codes), float(low), float(high))
+    draws = bootstrap_sums(
+        sums_by_group(np.column_stack([values, np.ones(len(values))]) * weights[:, None], codes),
+        n_bootstrap,
+        seed,
+    )
+    # A draw of nothing but rows of weight 0 says nothing.
+    draws = draws[draws[:, -1] > 0]
+    low, high = np.percentile(draws[:, :-1] / draws[:, -1:], [2.5, 97.5], axis=0)
+    means = np.average(values, axis=0, weights=weights)
+    errors = [standard_error(column, weights, codes) for column in values.T]
+    return [Difference(*map(float, numbers)) for numbers in zip(means, errors, low, high, strict=True)]

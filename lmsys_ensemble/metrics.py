@@ -1,7 +1,7 @@
 """Measures of how good predicted probabilities are.
 
-Labels are always of shape (n_rows, n_classes): one-hot, or soft where several annotators disagree. A soft label stands
-for one annotator drawn at random, and every measure is the expectation over that draw.
+Labels are always of shape (n_rows, n_classes): one-hot, or soft where several annotators disagree. A soft
+label stands for one annotator drawn at random, and every measure is the expectation over that draw.
 
 The functions that start with ``row_`` give one number a row; a measure is their mean. See
 `lmsys_ensemble.evaluation.evaluate` for all of them in one table, with intervals.
@@ -44,7 +44,7 @@ def log_loss(labels: Probabilities, probabilities: Probabilities) -> float:
 
 
 def row_accuracies(labels: Probabilities, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Whether the most probable class is (one of) the label's, of shape (n_rows,); equal label maxima share the credit."""
+    """Credit of every row for its most probable class, of shape (n_rows,); see `accuracy`."""
     picked = probabilities.argmax(axis=1)
     best = labels == labels.max(axis=1, keepdims=True)
     result: NDArray[np.float64] = best[np.arange(len(labels)), picked] / best.sum(axis=1)
@@ -52,7 +52,7 @@ def row_accuracies(labels: Probabilities, probabilities: Probabilities) -> NDArr
 
 
 def accuracy(labels: Probabilities, probabilities: Probabilities) -> float:
-    """Share of rows whose most probable class is (one of) the label's; equal label maxima share the credit."""
+    """Share of rows whose most probable class is that of the label; equal label maxima share the credit."""
     return float(row_accuracies(labels, probabilities).mean())
 
 
@@ -119,15 +119,16 @@ def expected_calibration_error(
 ) -> float:
     """Mean distance between predicted probability and observed share, over bins of equal width.
 
-    A perfectly calibrated prediction has a value above 0 as well, by chance, the more so the fewer rows there are.
+    A perfectly calibrated prediction has a value above 0 as well, by chance, the more so the fewer rows there
+    are.
 
     Parameters
     ----------
     labels, probabilities : ndarray of shape (n_rows, n_classes)
         Rows sum to 1.
     kind : {"confidence", "classwise"}
-        Of the most probable class only (Guo et al. 2017, arXiv:1706.04599), or of every class by itself and averaged
-        over classes (Kull et al. 2019, arXiv:1910.12656).
+        Of the most probable class only (Guo et al. 2017, arXiv:1706.04599), or of every class by itself and
+        averaged over classes (Kull et al. 2019, arXiv:1910.12656).
     n_bins : int
         Number of bins.
 
@@ -139,7 +140,7 @@ def expected_calibration_error(
 
 
 def reliability_table(labels: Probabilities, probabilities: Probabilities, n_bins: int = 10) -> pd.DataFrame:
-    """What a reliability diagram draws: predicted against observed, by class and bin.
+    """Tabulate what a reliability diagram draws: predicted against observed, by class and bin.
 
     Parameters
     ----------
@@ -151,18 +152,25 @@ def reliability_table(labels: Probabilities, probabilities: Probabilities, n_bin
     Returns
     -------
     DataFrame
-        Columns: class (position), bin, predicted (mean), observed (share), standard_error (of observed), n_rows.
+        Columns: class (position), bin, predicted (mean), observed (share), standard_error (of observed),
+        n_rows.
     """
     bins = _bins(probabilities, n_bins)
     parts = []
     for position in range(probabilities.shape[1]):
-        columns = {"predicted": probabilities[:, position], "observed": labels[:, position], "bin": bins[:, position]}
+        columns = {
+            "predicted": probabilities[:, position],
+            "observed": labels[:, position],
+            "bin": bins[:, position],
+        }
         grouped = pd.DataFrame(columns).groupby("bin")
         part = grouped.mean()
         part["n_rows"] = grouped.size()
         part["standard_error"] = np.sqrt(part["observed"] * (1 - part["observed"]) / part["n_rows"])
         parts.append(part.reset_index().assign(**{"class": position}))
-    return pd.concat(parts, ignore_index=True)[["class", "bin", "predicted", "observed", "standard_error", "n_rows"]]
+    return pd.concat(parts, ignore_index=True)[
+        ["class", "bin", "predicted", "observed", "standard_error", "n_rows"]
+    ]
 
 
 def recalibration(labels: Probabilities, probabilities: Probabilities) -> tuple[float, NDArray[np.float64]]:
@@ -189,10 +197,11 @@ def recalibration(labels: Probabilities, probabilities: Probabilities) -> tuple[
 
 
 def calibration_slope(labels: Probabilities, probabilities: Probabilities) -> float:
-    """Slope of the labels' log odds in the predicted ones: below 1 is over-confident, above 1 under-confident.
+    """Fit the slope of the labels' log odds in the predicted ones.
 
-    The slope of ``softmax(slope * log p + bias)`` with free biases: Cox 1958 (Biometrika 45), for several classes as in
-    van Hoorde et al. 2014 (Statistics in Medicine 33). It is 1 / temperature.
+    Below 1 is over-confident, above 1 under-confident; it is 1 / temperature. The model is
+    ``softmax(slope * log p + bias)`` with free biases: Cox 1958 (Biometrika 45), for several classes as in
+    van Hoorde et al. 2014 (Statistics in Medicine 33).
 
     Parameters
     ----------
@@ -214,8 +223,8 @@ def row_swap_flips(probabilities: Probabilities, swapped: Probabilities) -> NDAr
     probabilities : ndarray of shape (n_rows, n_classes)
         Predictions for the battles as they are.
     swapped : ndarray of shape (n_rows, n_classes)
-        Predictions for the battles with the responses exchanged, as the scorer gave them: its first column is for the
-        response that stood first then.
+        Predictions for the battles with the responses exchanged, as the scorer gave them: its first column is
+        for the response that stood first then.
     """
     return np.asarray(probabilities.argmax(axis=1) != _unswapped(swapped).argmax(axis=1), dtype=np.float64)
 
@@ -239,8 +248,12 @@ def class_prior(labels: Probabilities, n_rows: int) -> Probabilities:
 
 
 def log_loss_interval(
-    labels: Probabilities, probabilities: Probabilities, groups: ArrayLike | None = None,
-    *, n_bootstrap: int = 1000, seed: int = 0,
+    labels: Probabilities,
+    probabilities: Probabilities,
+    groups: ArrayLike | None = None,
+    *,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the log loss.
 

@@ -59,7 +59,11 @@ def renormalise(probabilities: ArrayLike) -> Probabilities:
 
 
 def check_probabilities(
-    probabilities: ArrayLike, *, n_classes: int | None = None, n_rows: int | None = None, name: str = "probabilities"
+    probabilities: ArrayLike,
+    *,
+    n_classes: int | None = None,
+    n_rows: int | None = None,
+    name: str = "probabilities",
 ) -> Probabilities:
     """Validate probabilities once, where they enter, and remove what rounding did to their sums.
 
@@ -143,9 +147,13 @@ def check_labels(labels: ArrayLike, *, n_classes: int, n_rows: int | None = None
     if values.ndim == 2:
         return check_probabilities(values, n_classes=n_classes, n_rows=n_rows, name="labels")
     if values.ndim != 1 or (n_rows is not None and len(values) != n_rows):
-        raise InputError(f"labels have shape {values.shape}, expected {'(n_rows,)' if n_rows is None else (n_rows,)}; {cure}")
+        raise InputError(
+            f"labels have shape {values.shape}, expected {n_rows or 'any number of'} rows; {cure}"
+        )
     wrong = np.flatnonzero(~np.isin(values, np.arange(n_classes)))
     if len(wrong):
-        raise InputError(f"{len(wrong)} of {len(values)} labels are no class: row {wrong[0]}, {values[wrong[0]]}; {cure}")
+        raise InputError(
+            f"{len(wrong)} of {len(values)} labels are no class: row {wrong[0]}, {values[wrong[0]]}; {cure}"
+        )
     result: Probabilities = np.eye(n_classes)[values.astype(np.intp)]
     return result

@@ -4,8 +4,9 @@ Temperature, class biases, the logarithmic pool, stacking and the calibration sl
 
     p = softmax(x @ matrix + bias),    matrix and bias linear in a few parameters,
 
-which differ in what they tie together. Its negative log likelihood is convex in the parameters, so Newton finds the
-only minimum in a handful of steps, deterministically and to the last digits, where a first-order method needs hundreds.
+which differ in what they tie together. Its negative log likelihood is convex in the parameters, so Newton
+finds the only minimum in a handful of steps, deterministically and to the last digits, where a first-order
+method needs hundreds.
 """
 
 import warnings
@@ -20,11 +21,11 @@ from lmsys_ensemble.probabilities import Probabilities
 
 Array: TypeAlias = NDArray[np.float64]
 Objective: TypeAlias = Callable[[Array, bool], tuple[float, Array, Array]]
-"""Of (parameters, with_derivatives): value, gradient and Hessian; without derivatives the last two are ignored."""
+"""Of (parameters, with_derivatives): value, gradient and Hessian; the last two count only where asked for."""
 
 MAX_ITERATIONS = 100
 TOLERANCE = 1e-10
-"""Predicted decrease at which the next step is the last: Newton's error then falls from 1e-5 to its square."""
+"""Predicted decrease at which a step is the last: the error of Newton's method squares with each step."""
 
 MIN_STEP = 1e-10
 """Share of a Newton step below which the search along it gives up."""
@@ -66,8 +67,10 @@ def minimise(objective: Objective, start: Array, lower: Array | float = -np.inf)
             continue
         break
     warnings.warn(
-        f"the fit of {len(parameters)} parameters did not converge; a scorer with extreme probabilities or very few "
-        "rows may be the cause, and a larger l2 helps", ConvergenceWarning, stacklevel=2,
+        f"the fit of {len(parameters)} parameters did not converge; extreme probabilities or very few rows "
+        "may be the cause, and a larger l2 helps",
+        ConvergenceWarning,
+        stacklevel=2,
     )  # fmt: skip
     return parameters
 
@@ -84,10 +87,18 @@ def _newton_step(gradient: Array, hessian: Array, free: NDArray[np.bool_]) -> Ar
 
 
 def fit_softmax(
-    features: Array, labels: Probabilities, prior: Array, basis: Array, *,
-    sample_weight: Array | None = None, l2: float = 0.0, lower: Array | float = -np.inf,
+    features: Array,
+    labels: Probabilities,
+    prior: Array,
+    basis: Array,
+    *,
+    sample_weight: Array | None = None,
+    l2: float = 0.0,
+    lower: Array | float = -np.inf,
 ) -> Array:
-    """Fit ``softmax([features, 1] @ (prior + sum_j parameters[j] * basis[j]))`` by penalised maximum likelihood.
+    """Fit ``softmax([features, 1] @ (prior + sum_j parameters[j] * basis[j]))`` to labels.
+
+    The fit is by penalised maximum likelihood.
 
     Parameters
     ----------
@@ -96,14 +107,15 @@ def fit_softmax(
     labels : ndarray of shape (n_rows, n_classes)
         One-hot or soft labels; rows sum to 1.
     prior : ndarray of shape (n_features + 1, n_classes)
-        The matrix to start from, and the one that the penalty pulls towards. Its last row belongs to the constant.
+        The matrix to start from, and the one that the penalty pulls towards. Its last row belongs to the
+        constant.
     basis : ndarray of shape (n_parameters, n_features + 1, n_classes)
         Directions in which the matrix may move.
     sample_weight : ndarray of shape (n_rows,), optional
         Weights; an integer weight is the same as repeated rows.
     l2 : float
-        The penalty ``l2 / 2 * ||parameters||**2`` beside the summed (not the mean) log loss, as in scikit-learn's
-        ``LogisticRegression(C=1 / l2)``.
+        The penalty ``l2 / 2 * ||parameters||**2`` beside the summed (not the mean) log loss, as in
+        scikit-learn's ``LogisticRegression(C=1 / l2)``.
     lower : ndarray of shape (n_parameters,) or float
         Lower bounds of the parameters; at most 0.
 
@@ -140,7 +152,7 @@ def fit_softmax(
 
 
 def scale_basis(n_scorers: int, n_classes: int) -> Array:
-    """One factor for all classes of every scorer, of shape (n_scorers, n_scorers * n_classes + 1, n_classes)."""
+    """One factor a scorer, of shape (n_scorers, n_scorers * n_classes + 1, n_classes)."""
     basis = np.zeros((n_scorers, n_scorers * n_classes + 1, n_classes))
     for position in range(n_scorers):
         basis[position, position * n_classes : (position + 1) * n_classes] = np.eye(n_classes)

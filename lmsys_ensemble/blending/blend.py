@@ -1,14 +1,16 @@
-"""A blend as a value: weights, temperatures and biases that turn the scorers' probabilities into one prediction.
+"""A blend as a value: what turns the scorers' probabilities into one prediction.
 
 Three stages, each of which may be the identity::
 
     p_s  ->  softmax(log p_s / temperatures[s])                      every scorer by itself
          ->  pool                                                    linear, log or stack
-         ->  softmax((log pool + bias) / temperature)                what came out of the pool
+         ->  softmax(log pool / temperature + bias)                  what came out of the pool
 
 - ``linear``: sum_s weights[s] * p_s, weights on the simplex.
-- ``log``: softmax(sum_s weights[s] * log p_s), the logarithmic pool (Genest & Zidek 1986, Statistical Science 1(1)).
-- ``stack``: softmax(sum_s log p_s @ coefficients[s]), of which ``log`` is the case coefficients[s] = weights[s] * I.
+- ``log``: softmax(sum_s weights[s] * log p_s), the logarithmic pool (Genest & Zidek 1986, Statistical Science
+  1(1)).
+- ``stack``: softmax(sum_s log p_s @ coefficients[s]), of which ``log`` is the case coefficients[s] =
+  weights[s] * I.
 
 Logarithms are taken of probabilities floored at `lmsys_ensemble.probabilities.PROBABILITY_FLOOR`.
 """
@@ -18,84 +20,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 
+from lmsys_ensemble.blending.checks import Array, check_temperatures, check_weights
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.probabilities import (
-    Probabilities,
-    check_probabilities,
-    log_probabilities,
-    renormalise,
-    softmax,
-)
+from lmsys_ensemble.probabilities import Probabilities, log_probabilities, renormalise, softmax
 
-Array: TypeAlias = NDArray[np.float64]
 Pool: TypeAlias = Literal["linear", "log", "stack"]
-
-
-def check_weights(weights: ArrayLike, name: str = "weights") -> Array:
-    """Return weights of shape (n_scorers,) as float64; refuse NaN, negative and all-zero ones."""
-    values = _vector(weights, name)
-    if not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
-        raise ConfigError(f"{name} must be finite, at least 0 and not all 0, got {values.tolist()}")
-    return values
-
-
-def check_temperatures(temperatures: ArrayLike, name: str = "temperature") -> Array:
-    """Return temperatures of shape (n,) as float64; refuse what is not finite and above 0."""
-    values = _vector(temperatures, name)
-    if not np.isfinite(values).all() or not (values > 0).all():
-        raise ConfigError(f"{name} must be finite and above 0, got {values.tolist()}; 1 changes nothing")
-    return values
-
-
-def _vector(values: ArrayLike, name: str) -> Array:
-    try:
-        vector = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name} must be numbers, one a scorer, got {values!r}") from error
-    if vector.ndim != 1 or not len(vector):
-        raise ConfigError(f"{name} must be numbers, one a scorer, got shape {vector.shape}")
-    return vector
-
-
-def check_members(probabilities: Sequence[ArrayLike]) -> list[Probabilities]:
-    """Validate the scorers' probabilities, renormalise their rows and make sure that they are aligned.
-
-    Parameters
-    ----------
-    probabilities : sequence of array-like of shape (n_rows, n_classes)
-        One a scorer, all of one shape. Tables must also agree in index and columns.
-
-    Returns
-    -------
-    list of ndarray of shape (n_rows, n_classes)
-        float64; every row sums to 1.
-
-    Raises
-    ------
-    InputError
-        If there is none, shapes, indexes or columns differ, or an array does not hold probabilities.
-    """
-    if isinstance(probabilities, (str, bytes, Mapping, pd.DataFrame)) or np.ndim(probabilities[:1]) == 2:
-        raise InputError("probabilities must be a list of arrays of shape (n_rows, n_classes), one a scorer; wrap a single one: [p]")
-    if not len(probabilities):
-        raise InputError("probabilities is empty; a blend needs at least one scorer's array of shape (n_rows, n_classes)")
-    members: list[Probabilities] = []
-    for position, member in enumerate(probabilities):
-        checked = check_probabilities(member, name=f"probabilities[{position}]")
-        if members and checked.shape != members[0].shape:
-            raise InputError(
-                f"probabilities[{position}] has shape {checked.shape}, probabilities[0] has {members[0].shape}; "
-                "all scorers must have scored the same rows in the same order"
-            )
-        members.append(checked)
-    tables = [member for member in probabilities if isinstance(member, pd.DataFrame)]
-    for table in tables[1:]:
-        if not (table.index.equals(tables[0].index) and table.columns.equals(tables[0].columns)):
-            raise InputError("the scorers' tables differ in index or columns; bring them into one order, e.g. with reindex_like")
-    return members
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +37,8 @@ class Blend:
     pool : {"linear", "log", "stack"}
         How the scorers are combined.
     weights : ndarray of shape (n_scorers,)
-        Weights on the simplex (``linear``) or exponents (``log``). For ``stack`` the exponent that a scorer has on
-        average over classes.
+        Weights on the simplex (``linear``) or exponents (``log``). For ``stack`` the exponent that a scorer
+        has on average over classes.
     temperatures : ndarray of shape (n_scorers,)
         Temperature of every scorer before the pool.
     temperature : float
@@ -140,7 +70,9 @@ class Blend:
         check_temperatures(self.temperatures)
         check_temperatures(self.temperature)
         if len(self.temperatures) != n_scorers:
-            raise ConfigError(f"{len(self.temperatures)} temperatures for {n_scorers} scorers; give one a scorer")
+            raise ConfigError(
+                f"{len(self.temperatures)} temperatures for {n_scorers} scorers; give one a scorer"
+            )
         if self.bias is not None and not np.isfinite(self.bias).all():
             raise ConfigError(f"bias must be finite, got {self.bias.tolist()}")
         if (self.coefficients is not None) != (self.pool == "stack"):
@@ -165,9 +97,14 @@ class Blend:
             If the number of scorers or classes is not the one of the blend.
         """
         if len(members) != self.n_scorers:
-            raise InputError(f"got probabilities of {len(members)} scorers, the blend has {self.n_scorers} weights")
-        if self.bias is not None and members[0].shape[1] != len(self.bias):
-            raise InputError(f"probabilities have {members[0].shape[1]} classes, the blend has {len(self.bias)}")
+            raise InputError(
+                f"got probabilities of {len(members)} scorers, the blend has {self.n_scorers} weights"
+            )
+        for values in (self.bias, self.coefficients):
+            if values is not None and members[0].shape[1] != values.shape[-1]:
+                raise InputError(
+                    f"probabilities have {members[0].shape[1]} classes, the blend has {values.shape[-1]}"
+                )
         if self.pool == "linear":
             parts = zip(self.weights / self.weights.sum(), members, self.temperatures, strict=True)
             pooled = renormalise(np.asarray(sum(weight * heat(member, t) for weight, member, t in parts)))
@@ -176,13 +113,15 @@ class Blend:
             logits = log_probabilities(pooled)
         else:
             logits = np.zeros_like(members[0])
-            for member, t, matrix in zip(members, self.temperatures, self._matrices(), strict=True):
-                logits += log_probabilities(member) @ (matrix / t) if np.ndim(matrix) else log_probabilities(member) * (matrix / t)
-        return softmax(logits if self.bias is None else logits + self.bias, self.temperature)
-
-    def _matrices(self) -> Array:
-        """Return what every scorer's log probabilities are multiplied by: a number or a matrix."""
-        return self.weights if self.coefficients is None else self.coefficients
+            for position, member in enumerate(members):
+                logs = log_probabilities(member) / self.temperatures[position]
+                logits += (
+                    logs * self.weights[position]
+                    if self.coefficients is None
+                    else logs @ self.coefficients[position]
+                )
+        logits = logits / self.temperature
+        return softmax(logits if self.bias is None else logits + self.bias)
 
     def without(self, absent: Sequence[int]) -> "Blend":
         """Return the blend of the other scorers, their weights scaled up to the same total.
@@ -201,7 +140,7 @@ class Blend:
         remaining = float(self.weights[kept].sum())
         if not remaining > 0:
             raise InputError(
-                f"scorers {sorted(set(absent))} are missing and the remaining {len(kept)} have no weight in the blend; "
+                f"scorers {sorted(set(absent))} are missing and the other {len(kept)} have no weight; "
                 "fit a blend without the missing ones"
             )
         scale = float(self.weights.sum()) / remaining
@@ -225,19 +164,16 @@ class Blend:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Blend":
-        """Return the blend that `to_dict` described; wrong values raise ConfigError."""
-        expected = set(cls.__dataclass_fields__)
-        if set(values) != expected:
-            raise ConfigError(f"a blend has the keys {sorted(expected)}, got {sorted(map(str, values))}")
-        arrays = {
-            name: None if values[name] is None else np.asarray(values[name], dtype=np.float64)
-            for name in ("weights", "temperatures", "bias", "coefficients")
-        }
-        if arrays["weights"] is None or arrays["temperatures"] is None:
-            raise ConfigError("a blend needs weights and temperatures, got null")
-        return cls(pool=values["pool"], temperature=float(values["temperature"]), **arrays)  # type: ignore[arg-type]
+        """Return the blend that `to_dict` described; values that cannot be raise ConfigError."""
+        arrays = dict(values)
+        try:
+            for name in ("weights", "temperatures", "bias", "coefficients"):
+                arrays[name] = None if values[name] is None else np.asarray(values[name], dtype=np.float64)
+            return cls(**arrays)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"these are not the values of a blend: {error}") from error
 
 
 def heat(probabilities: Probabilities, temperature: float) -> Probabilities:
-    """Return ``softmax(log p / temperature)`` (Guo et al. 2017, arXiv:1706.04599); 1 returns the input itself."""
+    """Return ``softmax(log p / temperature)`` (Guo et al. 2017, arXiv:1706.04599); 1 changes nothing."""
     return probabilities if temperature == 1 else softmax(log_probabilities(probabilities), temperature)

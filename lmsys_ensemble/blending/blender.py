@@ -1,28 +1,32 @@
 """The blender: one prediction out of several scorers' probabilities, with scikit-learn's conventions."""
 
-import json
-import os
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+from threadpoolctl import threadpool_limits
 
-from lmsys_ensemble.blending.blend import Blend, Pool, check_members, check_temperatures, check_weights
+from lmsys_ensemble.blending.blend import Blend
+from lmsys_ensemble.blending.checks import as_fixed, check_members, check_sample_weight
+from lmsys_ensemble.blending.diagnosis import MemberWarning, diagnose_members
+from lmsys_ensemble.blending.recipe import Method, Recipe
+from lmsys_ensemble.blending.selection import candidate_recipes, select_recipe
+from lmsys_ensemble.blending.stored import FORMAT, VERSION, parse_blender, read_blender
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.probabilities import Probabilities
+from lmsys_ensemble.files import write_json
+from lmsys_ensemble.folds import group_codes
+from lmsys_ensemble.metrics import row_log_losses
+from lmsys_ensemble.probabilities import Probabilities, check_labels
 
-Method: TypeAlias = Literal["equal", "linear", "log", "stack", "greedy", "auto"]
-FORMAT, VERSION = "lmsys_ensemble.blender", 1
 
-
-class BlenderNotFittedError(ConfigError, NotFittedError):
-    """A blender was asked to predict with values that it has yet to learn."""
+class BlenderNotFittedError(ConfigError, NotFittedError):  # type: ignore[misc]
+    """A blender was asked to predict before it learnt what its method needs."""
 
 
 class MissingMemberWarning(UserWarning):
@@ -30,12 +34,77 @@ class MissingMemberWarning(UserWarning):
 
 
 class Blender(BaseEstimator):  # type: ignore[misc]
-    """Blend the probabilities of several scorers. (Docstring to come.)"""
+    """Blend the class probabilities of several scorers, calibrated where that helps.
+
+    Parameters
+    ----------
+    method : {"equal", "greedy", "linear", "log", "stack", "auto"}
+        How scorers are combined:
+
+        - ``equal``: the average;
+        - ``greedy``: an average with weights from greedy selection with replacement (Caruana et al. 2004);
+        - ``linear``: an average with the best weights on the simplex;
+        - ``log``: the logarithmic pool, an exponent a scorer (Genest & Zidek 1986);
+        - ``stack``: multinomial regression on log probabilities, pulled towards the equal logarithmic pool;
+        - ``auto``: the simplest of these that cross-fitting cannot tell from the best, and the equal average
+          unless something is better beyond chance (see `lmsys_ensemble.blending.selection.select_recipe`).
+    calibration : str, optional
+        "none", or joined by "+": "before" (a temperature per scorer before blending), "after" (one after),
+        "bias" (class biases after). ``log`` and ``stack`` hold temperatures by themselves and take "none" or
+        "bias" only. Default: "bias" for ``stack``, "none" for the others; ``auto`` chooses among all, or
+        among the parts given here.
+    weights : sequence of float of length n_scorers, optional
+        Weights to use instead of fitted ones, scaled to sum to 1; with method ``log`` exponents, used as they
+        are.
+    temperature : float or sequence of float of length n_scorers, optional
+        Temperature to use instead of a fitted one: a number after the blend, a sequence one a scorer before
+        it.
+    swap_equivariant : bool
+        Whether exchanging the two responses in all inputs must exchange them in the result. Concerns
+        ``stack`` and class biases; everything else is so by nature.
+    l2 : float
+        Pull of exponents, matrices, inverse temperatures and biases towards the equal blend:
+        ``l2 / 2 * ||change||**2`` beside the summed log loss, so that it fades as rows are added.
+    n_folds, seed : int
+        Folds of the cross-fitting of ``auto`` and their seed.
+
+    Attributes
+    ----------
+    blend_ : Blend
+        What was fitted, as one value.
+    method_, calibration_ : str
+        What is used; of interest after ``auto``.
+    weights_ : ndarray of shape (n_scorers,)
+        Weights or exponents; of a stack the mean exponents.
+    temperatures_ : ndarray of shape (n_scorers,)
+        Temperatures before blending, 1 where there are none.
+    temperature_ : float
+        Temperature after blending, 1 where there is none.
+    bias_ : ndarray of shape (n_classes,)
+        Class biases after blending, 0 where there are none.
+    n_rows_, n_classes_ : int
+        Sizes of what it was fitted on.
+    log_loss_ : float
+        Log loss on the rows it was fitted on, which is too good; `selection_` has out-of-fold ones.
+    selection_ : DataFrame or None
+        What ``auto`` compared and chose; see `lmsys_ensemble.blending.selection.select_recipe`.
+
+    Notes
+    -----
+    With fixed values only, or method ``equal`` without calibration, `predict_proba` works without `fit`.
+    Everything is float64 and deterministic. Before a logarithm, probabilities are floored at 1e-15.
+
+    Examples
+    --------
+    >>> blender = Blender(weights=[0.6, 0.4], temperature=1.0)
+    >>> blender.predict_proba([[[0.5, 0.3, 0.2]], [[1.0, 0.0, 0.0]]]).round(2)
+    array([[0.7 , 0.18, 0.12]])
+    """
 
     def __init__(
         self,
         method: Method = "equal",
-        calibration: str = "none",
+        calibration: str | None = None,
         *,
         weights: Sequence[float] | None = None,
         temperature: float | Sequence[float] | None = None,
@@ -53,76 +122,228 @@ class Blender(BaseEstimator):  # type: ignore[misc]
         self.n_folds = n_folds
         self.seed = seed
 
-    def predict_proba(
-        self, probabilities: Sequence[ArrayLike | None], missing: Literal["error", "renormalise"] = "error"
-    ) -> Probabilities:
-        """Blend.
+    def fit(
+        self,
+        probabilities: Sequence[ArrayLike],
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> "Blender":
+        """Learn what is not fixed, on rows that the scorers were not trained on.
+
+        Warns with `MemberWarning` about scorers that look misaligned or know nothing, and with
+        `sklearn.exceptions.ConvergenceWarning` where a fit did not converge.
 
         Parameters
         ----------
         probabilities : list of array-like of shape (n_rows, n_classes)
-            One a scorer, in the order of `fit` or of the fixed weights; None where a scorer is missing.
-        missing : {"error", "renormalise"}
-            What to do about scorers that are missing.
+            One a scorer.
+        y : array-like of shape (n_rows,) or (n_rows, n_classes)
+            Class positions, or one-hot or soft labels.
+        sample_weight : array-like of shape (n_rows,), optional
+            Weights of the rows; 2 is the same as the row twice.
+        groups : array-like of shape (n_rows,), optional
+            Rows of one group stay together in the cross-fitting of ``auto`` and in its intervals.
+
+        Returns
+        -------
+        Blender
+            Itself.
+
+        Raises
+        ------
+        InputError
+            If probabilities, labels, weights or groups are wrong or do not match.
+        ConfigError
+            If the settings are wrong or contradict each other.
         """
+        members = check_members(probabilities)
+        n_rows, n_classes = members[0].shape
+        if n_rows == 0:
+            raise InputError("there are no rows to fit on")
+        labels = check_labels(y, n_classes=n_classes, n_rows=n_rows)
+        weights = check_sample_weight(sample_weight, n_rows)
+        codes = group_codes(groups, n_rows)
+        recipe, selection = self._recipe(len(members), n_classes), None
+        # One thread: the matrices are narrow, so that more only get in each other's way, and sums come out alike
+        # on any number of cores.
+        with threadpool_limits(limits=1, user_api="blas"):
+            for finding in diagnose_members(members, labels, weights, codes):
+                warnings.warn(finding, MemberWarning, stacklevel=2)
+            if self.method == "auto" and codes.max() > 0:
+                candidates = candidate_recipes(
+                    len(members),
+                    n_classes,
+                    self.calibration,
+                    swap_equivariant=self.swap_equivariant,
+                    l2=self.l2,
+                )
+                recipe, selection = select_recipe(
+                    candidates, members, labels, weights, codes, n_folds=self.n_folds, seed=self.seed
+                )
+            blend = recipe.fit(members, labels, weights)
+        losses = row_log_losses(labels, blend.apply(members))
+        self._store(blend, recipe, n_rows, n_classes, float(np.average(losses, weights=weights)), selection)
+        return self
+
+    def predict_proba(
+        self, probabilities: Sequence[ArrayLike | None], missing: Literal["error", "renormalise"] = "error"
+    ) -> Probabilities:
+        """Blend probabilities.
+
+        Parameters
+        ----------
+        probabilities : list of array-like of shape (n_rows, n_classes)
+            One a scorer, in the order of `fit` or of the fixed weights; None for a scorer that is missing.
+        missing : {"error", "renormalise"}
+            What to do without a scorer: refuse, or scale up the weights of the others to the same total,
+            which is said by a `MissingMemberWarning`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes)
+            float64; every row sums to 1.
+
+        Raises
+        ------
+        BlenderNotFittedError
+            If the method has to be fitted first.
+        InputError
+            If arrays are misaligned, hold no probabilities, or their number is not that of the weights; or if
+            a scorer is missing and that was not allowed, or nothing with a weight is left.
+        ConfigError
+            If the settings are wrong or contradict each other.
+        """
+        if missing not in ("error", "renormalise"):
+            raise ConfigError(f"missing must be 'error' or 'renormalise', got {missing!r}")
         absent = [position for position, member in enumerate(probabilities) if member is None]
-        if absent and missing != "renormalise":
-            raise InputError(f"scorers {absent} are missing; pass missing='renormalise' to blend the others")
-        members = check_members([member for member in probabilities if member is not None])
-        blend = self._blend(len(probabilities))
+        if absent and missing == "error":
+            raise InputError(
+                f"scorers {absent} of {len(probabilities)} are missing; "
+                "missing='renormalise' blends the others"
+            )
+        members = check_members([p for p in probabilities if p is not None] if absent else probabilities)
+        blend = self._current_blend(len(probabilities))
+        n_classes = getattr(self, "n_classes_", members[0].shape[1])
+        if members[0].shape[1] != n_classes:
+            raise InputError(
+                f"probabilities have {members[0].shape[1]} classes, the blender was fitted on {n_classes}"
+            )
         if absent:
             blend = blend.without(absent)
-            warnings.warn(f"scorers {absent} are missing", MissingMemberWarning, stacklevel=2)
+            warnings.warn(
+                f"scorers {absent} of {len(probabilities)} are missing; the others are blended with weights "
+                f"{blend.weights.round(4).tolist()}", MissingMemberWarning, stacklevel=2,
+            )  # fmt: skip
         return blend.apply(members)
 
-    def _blend(self, n_scorers: int) -> Blend:
+    def _recipe(self, n_scorers: int, n_classes: int) -> Recipe:
+        """Turn the settings into a checked recipe; of ``auto`` the equal blend that it starts from."""
+        weights, temperature = as_fixed(self.weights), as_fixed(self.temperature)
+        if isinstance(weights, float):
+            weights = (weights,)
+        if self.method == "auto":
+            if weights is not None or temperature is not None:
+                raise ConfigError(
+                    "method 'auto' chooses weights and temperatures; drop the fixed ones or name a method"
+                )
+            return candidate_recipes(n_scorers, n_classes, self.calibration, l2=self.l2)[0]
+        calibration = self.calibration or ("bias" if self.method == "stack" else "none")
+        return Recipe(self.method, calibration, weights, temperature, bool(self.swap_equivariant), self.l2)
+
+    def _current_blend(self, n_scorers: int) -> Blend:
+        """Return the fitted blend, or the one of fixed values."""
         if hasattr(self, "blend_"):
+            if self.blend_.n_scorers != n_scorers:
+                raise InputError(
+                    f"got probabilities of {n_scorers} scorers, the blender has {self.blend_.n_scorers}"
+                )
             return self.blend_
-        if self.calibration != "none" or (self.weights is None and self.method != "equal"):
+        if not self.__sklearn_is_fitted__():
             raise BlenderNotFittedError(
-                f"this Blender(method={self.method!r}, calibration={self.calibration!r}) has nothing to blend with "
-                "yet; call fit(probabilities, y), load a fitted one, or give fixed weights"
+                f"Blender(method={self.method!r}, calibration={self.calibration!r}) has to learn first; call "
+                "fit(probabilities, y), load a fitted one, or give fixed weights and no calibration"
             )
-        if self.method not in ("equal", "linear", "log"):
-            raise ConfigError(f"method {self.method!r} takes no fixed weights")
-        weights = np.full(n_scorers, 1 / n_scorers) if self.weights is None else check_weights(self.weights)
-        if len(weights) != n_scorers:
-            raise ConfigError(f"{len(weights)} weights for {n_scorers} scorers; give one a scorer")
-        after, before = 1.0, np.ones(n_scorers)
-        if self.temperature is not None and np.ndim(self.temperature):
-            before = check_temperatures(self.temperature)
-        elif self.temperature is not None:
-            after = float(check_temperatures(self.temperature)[0])
-        pool: Pool = "log" if self.method == "log" else "linear"
-        return Blend(pool, weights if pool == "log" else weights / weights.sum(), before, after)
+        return self._recipe(n_scorers, 0).fixed_blend(n_scorers)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "blend_") or (self.method != "auto" and not self._recipe(1, 1).needs_fit)
+
+    def _store(
+        self,
+        blend: Blend,
+        recipe: Recipe,
+        n_rows: int,
+        n_classes: int,
+        loss: float,
+        selection: pd.DataFrame | None,
+    ) -> None:
+        self.blend_ = blend
+        self.method_, self.calibration_ = recipe.method, recipe.calibration
+        self.weights_, self.temperatures_, self.temperature_ = (
+            blend.weights,
+            blend.temperatures,
+            blend.temperature,
+        )
+        self.bias_ = np.zeros(n_classes) if blend.bias is None else blend.bias
+        self.n_rows_, self.n_classes_, self.log_loss_ = n_rows, n_classes, loss
+        self.selection_ = selection
 
     def to_dict(self) -> dict[str, Any]:
         """Return parameters and fitted values as JSON types."""
-        parameters = {
-            name: list(value) if isinstance(value, (tuple, np.ndarray)) else value
-            for name, value in self.get_params(deep=False).items()
-        }
-        fitted = {"blend": self.blend_.to_dict()} if hasattr(self, "blend_") else None
+        parameters = self.get_params(deep=False)
+        for name in ("weights", "temperature"):
+            fixed = as_fixed(parameters[name])
+            parameters[name] = list(fixed) if isinstance(fixed, tuple) else fixed
+        fitted = None
+        if hasattr(self, "blend_"):
+            fitted = {
+                "method": self.method_,
+                "calibration": self.calibration_,
+                "blend": self.blend_.to_dict(),
+                "n_rows": self.n_rows_,
+                "n_classes": self.n_classes_,
+                "log_loss": self.log_loss_,
+                "selection": None if self.selection_ is None else self.selection_.to_dict("records"),
+            }
         return {"format": FORMAT, "version": VERSION, "parameters": parameters, "fitted": fitted}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Blender":
-        """Return the blender that `to_dict` described."""
-        if values.get("format") != FORMAT or values.get("version") != VERSION:
-            raise ConfigError(f"expected a {FORMAT} of version {VERSION}, got {values.get('format')!r} version {values.get('version')!r}")
-        blender = cls(**values["parameters"])
-        if values["fitted"] is not None:
-            blender.blend_ = Blend.from_dict(values["fitted"]["blend"])
+    def from_dict(cls, values: Mapping[str, Any], source: str | Path = "blender") -> "Blender":
+        """Return the blender that `to_dict` described.
+
+        Parameters
+        ----------
+        values : mapping
+            From `to_dict`.
+        source : str or Path
+            What an error message calls it.
+
+        Raises
+        ------
+        ConfigError
+            If a key is missing, unknown or wrong, or values contradict each other.
+        """
+        stored = parse_blender(values, source)
+        blender = cls(**stored.parameters.model_dump())
+        if (fit := stored.fitted) is not None:
+            recipe = Recipe(fit.method, fit.calibration)
+            selection = None if fit.selection is None else pd.DataFrame(fit.selection)
+            blend = Blend.from_dict(fit.blend.model_dump())
+            blender._store(blend, recipe, fit.n_rows, fit.n_classes, fit.log_loss, selection)
         return blender
 
     def save(self, path: str | Path) -> None:
-        """Write the blender as JSON, atomically."""
-        path = Path(path)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as stream:
-            json.dump(self.to_dict(), stream, indent=2, allow_nan=False)
-        os.replace(stream.name, path)
+        """Write the blender as one JSON file, whole or not at all."""
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> "Blender":
-        """Read what `save` wrote."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ConfigError
+            If the file is not there, is no blender, or holds values that cannot be.
+        """
+        return cls.from_dict(read_blender(path), path)

@@ -1,11 +1,11 @@
-"""Is a scorer what it claims to be? Signs that its rows or columns are not in order, or that it knows nothing."""
+"""Signs that a scorer's rows or columns are not in order, or that it knows nothing."""
 
 from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmsys_ensemble.blending.blend import Array
+from lmsys_ensemble.blending.checks import Array
 from lmsys_ensemble.intervals import standard_error
 from lmsys_ensemble.metrics import row_log_losses
 from lmsys_ensemble.probabilities import Probabilities, log_probabilities
@@ -40,8 +40,8 @@ def diagnose_members(
     Returns
     -------
     list of str
-        One sentence a finding: the scorer would lose nothing if its rows were shuffled; another order of its columns
-        fits far better; or it is worse than the class prior.
+        One sentence a finding: the scorer would lose nothing if its rows were shuffled; another order of its
+        columns fits far better; or it is worse than the class prior.
     """
     if len(labels) < MIN_ROWS:
         return []
@@ -55,15 +55,17 @@ def diagnose_members(
         name = f"scorer {position} (log loss {loss:.4f})"
         if gain <= 2 * error:
             findings.append(
-                f"{name}: shuffling its rows would not hurt it (it gains {gain:.4f} +- {error:.4f} from their order); "
+                f"{name}: shuffling its rows would not hurt it (order gains {gain:.4f} +- {error:.4f}); "
                 "check that its rows are those of the labels"
             )
         elif order := _better_order(member, labels, weights, codes):
-            findings.append(f"{name}: its columns would fit much better in the order {order}; check the order of classes")
+            findings.append(
+                f"{name}: its columns would fit much better in the order {order}; check the order of classes"
+            )
         elif loss > prior_loss:
             findings.append(
-                f"{name} is worse than the class prior ({prior_loss:.4f}), which knows nothing of a row; check the order "
-                "of its rows and columns, or calibrate it with calibration='before'"
+                f"{name} is worse than the class prior ({prior_loss:.4f}), which knows nothing of a row; "
+                "check the order of its rows and columns, or calibrate it with calibration='before+after'"
             )
     return findings
 
@@ -71,10 +73,10 @@ def diagnose_members(
 def _gain_over_shuffled(
     logs: Array, labels: Probabilities, weights: Array, codes: NDArray[np.intp]
 ) -> tuple[float, float]:
-    """Expected rise of the log loss if rows were shuffled, and its standard error.
+    """Compute how much the log loss would rise if rows were shuffled, and the standard error of that.
 
-    The expectation over all shuffles is exact: shuffled predictions are independent of the labels, so that the rise is
-    the covariance of labels and log probabilities.
+    The expectation over all shuffles is exact: shuffled predictions are independent of the labels, so that
+    the rise is the covariance of labels and log probabilities.
     """
     centred_logs = logs - np.average(logs, axis=0, weights=weights)
     centred_labels = labels - np.average(labels, axis=0, weights=weights)
@@ -85,7 +87,7 @@ def _gain_over_shuffled(
 def _better_order(
     member: Probabilities, labels: Probabilities, weights: Array, codes: NDArray[np.intp]
 ) -> tuple[int, ...] | None:
-    """Return an order of the columns whose log loss is lower beyond doubt (by 4 standard errors), if there is one."""
+    """Return an order of the columns whose log loss is lower by 4 standard errors, if there is one."""
     n_classes = labels.shape[1]
     if n_classes > MAX_CLASSES:
         return None

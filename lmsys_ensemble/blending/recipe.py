@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from lmsys_ensemble.blending.blend import Array, Blend, check_temperatures, check_weights, heat
+from lmsys_ensemble.blending.blend import Blend, heat
+from lmsys_ensemble.blending.checks import Array, check_temperatures, check_weights
 from lmsys_ensemble.blending.temperature import fit_temperature
 from lmsys_ensemble.blending.weights import (
     fit_exponents,
@@ -24,7 +24,7 @@ METHODS: tuple[str, ...] = get_args(Method)
 """Names of the methods, the simplest first."""
 
 CALIBRATIONS = ("before", "after", "bias")
-"""Parts of a calibration: a temperature per scorer, one after the blend, class biases. Joined by "+"; or "none"."""
+"""Parts of a calibration, joined by "+": temperatures per scorer, one after the blend, class biases."""
 
 
 def parse_calibration(calibration: str) -> frozenset[str]:
@@ -36,10 +36,14 @@ def parse_calibration(calibration: str) -> frozenset[str]:
         For an unknown part.
     """
     if not isinstance(calibration, str):
-        raise ConfigError(f"calibration must be a string such as 'none' or 'before+after', got {calibration!r}")
+        raise ConfigError(
+            f"calibration must be a string such as 'none' or 'before+after', got {calibration!r}"
+        )
     parts = frozenset() if calibration == "none" else frozenset(calibration.split("+"))
     for part in sorted(parts - set(CALIBRATIONS)):
-        raise ConfigError(f"unknown calibration {part!r}{suggest(part, ('none', *CALIBRATIONS))}; join several by '+'")
+        raise ConfigError(
+            f"unknown calibration {part!r}{suggest(part, ('none', *CALIBRATIONS))}; join several by '+'"
+        )
     return parts
 
 
@@ -84,7 +88,9 @@ class Recipe:
         if self.weights is not None:
             check_weights(self.weights)
             if self.method in ("greedy", "stack"):
-                raise ConfigError(f"method {self.method!r} fits its weights; fixed weights go with 'linear' or 'log'")
+                raise ConfigError(
+                    f"method {self.method!r} fits its weights; fixed weights go with 'linear' or 'log'"
+                )
         if self.temperature is not None:
             check_temperatures(self.temperature)
 
@@ -98,7 +104,9 @@ class Recipe:
             )
         fixed = None if self.temperature is None else "before" if np.ndim(self.temperature) else "after"
         if fixed in parts:
-            raise ConfigError(f"temperature {self.temperature} is fixed, but calibration {fixed!r} would fit it; drop one")
+            raise ConfigError(
+                f"temperature {self.temperature} is fixed, but calibration {fixed!r} would fit it; drop one"
+            )
 
     @property
     def absorbs_temperatures(self) -> bool:
@@ -116,7 +124,12 @@ class Recipe:
         counts = {"equal": 0, "greedy": n_scorers - 1, "linear": n_scorers - 1, "log": n_scorers}
         counts["stack"] = n_scorers * n_classes * (n_classes - 1) // (2 if self.swap_equivariant else 1)
         learnt = 0 if self.weights is not None else counts[self.method]
-        return learnt + n_scorers * ("before" in parts) + ("after" in parts) + (n_classes - 1) * ("bias" in parts)
+        return (
+            learnt
+            + n_scorers * ("before" in parts)
+            + ("after" in parts)
+            + (n_classes - 1) * ("bias" in parts)
+        )
 
     def fixed_blend(self, n_scorers: int) -> Blend:
         """Return the blend of the fixed values, equal weights where none are fixed.
@@ -134,16 +147,20 @@ class Recipe:
             after = float(cast(float, self.temperature))
         for name, values in (("weights", weights), ("temperatures", before)):
             if len(values) != n_scorers:
-                raise ConfigError(f"{len(values)} {name} for {n_scorers} scorers; give one a scorer, in their order")
+                raise ConfigError(
+                    f"{len(values)} {name} for {n_scorers} scorers; give one a scorer, in their order"
+                )
         if self.method == "log":
             return Blend("log", weights, before, after)
         return Blend("linear", weights / weights.sum(), before, after)
 
-    def fit(self, members: list[Probabilities], labels: Probabilities, sample_weight: Array | None = None) -> Blend:
+    def fit(
+        self, members: list[Probabilities], labels: Probabilities, sample_weight: Array | None = None
+    ) -> Blend:
         """Fit the blend, stage by stage: temperatures before, weights, then temperature and biases after.
 
-        Every stage is convex and is solved exactly. All at once would not be: it ends in blends of one sharpened
-        scorer with a nearly uniform one, which are hardly better and mean nothing.
+        Every stage is convex and is solved exactly. All at once would not be: it ends in blends of one
+        sharpened scorer with a nearly uniform one, which are hardly better and mean nothing.
 
         Parameters
         ----------
@@ -184,18 +201,7 @@ class Recipe:
                 blend.apply(members), labels, sample_weight,
                 scale="after" in parts, bias=with_bias, swap_equivariant=symmetric, l2=l2,
             )  # fmt: skip
-            blend = Blend(fixed.pool, weights, temperatures, fitted if "after" in parts else temperature, bias)
+            blend = Blend(
+                fixed.pool, weights, temperatures, fitted if "after" in parts else temperature, bias
+            )
         return blend
-
-
-def as_fixed(values: ArrayLike | None) -> float | tuple[float, ...] | None:
-    """Turn what a user fixed into plain numbers: None, one number or a tuple of them; ConfigError for anything else."""
-    if values is None:
-        return None
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"expected a number or one a scorer, got {values!r}") from error
-    if array.ndim > 1 or array.size == 0:
-        raise ConfigError(f"expected a number or one a scorer, got shape {array.shape}")
-    return float(array) if array.ndim == 0 else tuple(array.tolist())

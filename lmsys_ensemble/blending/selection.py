@@ -1,4 +1,4 @@
-"""Choosing a method by cross-fitting: the simplest that is as good as the best, and the equal blend if in doubt."""
+"""Choosing a method by cross-fitting: the simplest that is as good as the best; equal weights if in doubt."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lmsys_ensemble.blending.blend import Array
+from lmsys_ensemble.blending.checks import Array
 from lmsys_ensemble.blending.recipe import Recipe, parse_calibration
 from lmsys_ensemble.folds import group_folds
-from lmsys_ensemble.intervals import paired_difference, standard_error
+from lmsys_ensemble.intervals import paired_differences, standard_error
 from lmsys_ensemble.metrics import row_log_losses
 from lmsys_ensemble.probabilities import Probabilities
 
@@ -26,14 +26,23 @@ CANDIDATES = (
     ("linear", "before+after+bias"),
     ("stack", "bias"),
 )
-"""Methods and calibrations that are compared. "before" never stands alone: an average of calibrated scorers is
-under-confident (Ranjan & Gneiting 2010, JRSS B 72(1))."""
+"""Methods and calibrations that are compared. "before" never stands alone: an average of calibrated scorers
+is under-confident (Ranjan & Gneiting 2010, JRSS B 72(1))."""
 
 N_BOOTSTRAP = 1000
 
+MIN_GROUPS = 100
+"""With fewer groups nothing is preferred to the equal blend: intervals of so few are too short, and the lowest of
+many noisy losses is low by luck."""
+
 
 def candidate_recipes(
-    n_scorers: int, n_classes: int, calibration: str | None = None, *, swap_equivariant: bool = False, l2: float = 1.0
+    n_scorers: int,
+    n_classes: int,
+    calibration: str | None = None,
+    *,
+    swap_equivariant: bool = False,
+    l2: float = 1.0,
 ) -> list[Recipe]:
     """List what is compared, by number of free parameters; the equal blend comes first.
 
@@ -54,13 +63,18 @@ def candidate_recipes(
     recipes = [
         Recipe(method, parts, swap_equivariant=swap_equivariant, l2=l2)
         for method, parts in CANDIDATES
-        if (allowed is None or parse_calibration(parts) <= allowed) and (n_scorers > 1 or method in ("equal", "stack"))
+        if (allowed is None or parse_calibration(parts) <= allowed)
+        and (n_scorers > 1 or method in ("equal", "stack"))
     ]
     return sorted(recipes, key=lambda recipe: recipe.n_parameters(n_scorers, n_classes))
 
 
 def cross_fit(
-    recipe: Recipe, members: list[Probabilities], labels: Probabilities, weights: Array, folds: NDArray[np.intp]
+    recipe: Recipe,
+    members: list[Probabilities],
+    labels: Probabilities,
+    weights: Array,
+    folds: NDArray[np.intp],
 ) -> Probabilities:
     """Predict every row by a blend that was fitted on the other folds.
 
@@ -90,15 +104,21 @@ def cross_fit(
 
 
 def select_recipe(
-    recipes: Sequence[Recipe], members: list[Probabilities], labels: Probabilities, weights: Array,
-    codes: NDArray[np.intp], *, n_folds: int = 5, seed: int = 0,
+    recipes: Sequence[Recipe],
+    members: list[Probabilities],
+    labels: Probabilities,
+    weights: Array,
+    codes: NDArray[np.intp],
+    *,
+    n_folds: int = 5,
+    seed: int = 0,
 ) -> tuple[Recipe, pd.DataFrame]:
-    """Choose the simplest recipe that is not worse than the best, and better than the equal blend beyond chance.
+    """Choose the simplest recipe that is not worse than the best, and equal weights if in doubt.
 
-    A recipe is in the choice if its out-of-fold log loss is within one standard error of the lowest (Breiman et al.
-    1984, "Classification and regression trees", section 3.4.3; here it is the error of the *paired* difference), and
-    if the interval of its difference to the equal blend lies below 0. The first in the choice is taken; the equal
-    blend needs no proof.
+    A recipe is in the choice if its out-of-fold log loss is within one standard error of the lowest (Breiman
+    et al. 1984, "Classification and regression trees", section 3.4.3; here it is the error of the *paired*
+    difference), and if the interval of its difference to the equal blend lies below 0. The first in the
+    choice is taken; the equal blend needs no proof.
 
     Parameters
     ----------
@@ -109,7 +129,8 @@ def select_recipe(
     codes : ndarray of shape (n_rows,)
         Numbers of the rows' groups; groups are not divided between folds.
     n_folds, seed : int
-        Number of folds and seed of their shuffle and of the bootstrap. There are never more folds than groups.
+        Number of folds and seed of their shuffle and of the bootstrap. There are never more folds than
+        groups.
 
     Returns
     -------
@@ -117,31 +138,36 @@ def select_recipe(
         The chosen one.
     table : DataFrame
         One row a recipe: method, calibration, n_parameters, log_loss (out of fold), standard_error (of that),
-        difference, low, high (to the equal blend, with a 95 % paired bootstrap interval over groups), gap, gap_error
-        (to the lowest, with its standard error), selected.
+        difference, low, high (to the equal blend, with a 95 % paired bootstrap interval over groups), gap,
+        gap_error (to the lowest, with its standard error), selected.
     """
     folds = group_folds(codes, min(n_folds, int(codes.max()) + 1), seed)
-    losses = [row_log_losses(labels, cross_fit(recipe, members, labels, weights, folds)) for recipe in recipes]
-    means = [float(np.average(row, weights=weights)) for row in losses]
+    predictions = [cross_fit(recipe, members, labels, weights, folds) for recipe in recipes]
+    losses = np.column_stack([row_log_losses(labels, predicted) for predicted in predictions])
+    means = np.average(losses, axis=0, weights=weights)
     best = int(np.argmin(means))
+    to_equal = paired_differences(
+        losses, losses[:, 0], codes, weights=weights, n_bootstrap=N_BOOTSTRAP, seed=seed
+    )
     records = []
-    for recipe, row, mean in zip(recipes, losses, means, strict=True):
-        to_equal = paired_difference(row, losses[0], codes, weights=weights, n_bootstrap=N_BOOTSTRAP, seed=seed)
+    for position, recipe in enumerate(recipes):
+        row, mean, difference = losses[:, position], float(means[position]), to_equal[position]
         records.append({
             "method": recipe.method,
             "calibration": recipe.calibration,
             "n_parameters": recipe.n_parameters(len(members), labels.shape[1]),
             "log_loss": mean,
             "standard_error": standard_error(row, weights, codes),
-            "difference": to_equal.mean,
-            "low": to_equal.low,
-            "high": to_equal.high,
-            "gap": mean - means[best],
-            "gap_error": standard_error(row - losses[best], weights, codes),
+            "difference": difference.mean,
+            "low": difference.low,
+            "high": difference.high,
+            "gap": mean - float(means[best]),
+            "gap_error": standard_error(row - losses[:, best], weights, codes),
         })  # fmt: skip
     table = pd.DataFrame(records)
     choice = (table["gap"] <= table["gap_error"]) & (table["high"] < 0)
-    choice.iloc[0] = table["gap"].iloc[0] <= table["gap_error"].iloc[0] or not choice.any()
+    enough = codes.max() + 1 >= MIN_GROUPS
+    choice.iloc[0] = not enough or not choice.any() or table["gap"].iloc[0] <= table["gap_error"].iloc[0]
     chosen = int(np.argmax(choice))
     table["selected"] = np.arange(len(table)) == chosen
     return recipes[chosen], table

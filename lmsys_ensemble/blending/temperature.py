@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lmsys_ensemble.blending.blend import Array
+from lmsys_ensemble.blending.checks import Array
 from lmsys_ensemble.probabilities import Probabilities, log_probabilities, swap_order
 from lmsys_ensemble.regression import bias_basis, fit_softmax, scale_basis
 
@@ -11,8 +11,14 @@ MIN_INVERSE_TEMPERATURE = 0.01
 
 
 def fit_temperature(
-    probabilities: Probabilities, labels: Probabilities, sample_weight: Array | None = None, *,
-    scale: bool = True, bias: bool = False, swap_equivariant: bool = False, l2: float = 1.0,
+    probabilities: Probabilities,
+    labels: Probabilities,
+    sample_weight: Array | None = None,
+    *,
+    scale: bool = True,
+    bias: bool = False,
+    swap_equivariant: bool = False,
+    l2: float = 1.0,
 ) -> tuple[float, Array | None]:
     """Fit ``softmax(log p / temperature + bias)`` (Guo et al. 2017, arXiv:1706.04599, section 4.2).
 
@@ -29,7 +35,8 @@ def fit_temperature(
     swap_equivariant : bool
         Whether the two responses share one bias.
     l2 : float
-        Pull of 1 / temperature towards 1 and of the biases towards 0; see `lmsys_ensemble.regression.fit_softmax`.
+        Pull of 1 / temperature towards 1 and of the biases towards 0; see
+        `lmsys_ensemble.regression.fit_softmax`.
 
     Returns
     -------
@@ -46,7 +53,13 @@ def fit_temperature(
     if scale:
         lower[0] = MIN_INVERSE_TEMPERATURE - 1
     matrix = fit_softmax(
-        log_probabilities(probabilities), labels, unchanged[0], basis, sample_weight=sample_weight, l2=l2, lower=lower
+        log_probabilities(probabilities),
+        labels,
+        unchanged[0],
+        basis,
+        sample_weight=sample_weight,
+        l2=l2,
+        lower=lower,
     )
     return 1 / float(matrix[0, 0]), centred(matrix[-1]) if bias else None
 

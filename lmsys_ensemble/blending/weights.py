@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lmsys_ensemble.blending.blend import Array
+from lmsys_ensemble.blending.checks import Array
 from lmsys_ensemble.blending.temperature import centred, tie_swapped, tied_biases
 from lmsys_ensemble.probabilities import PROBABILITY_FLOOR, Probabilities, log_probabilities
 from lmsys_ensemble.regression import fit_softmax, minimise, scale_basis
@@ -16,9 +16,10 @@ def fit_linear_weights(
 ) -> Array:
     """Find the weights on the simplex whose average of probabilities has the lowest log loss.
 
-    The loss ``-sum y log(sum_s w_s p_s)`` is convex. Adding ``sum_s w_s`` to its mean makes the best non-negative
-    weights sum to 1 by themselves, because multiplying all weights by c changes the loss by ``-log c``: what remains
-    is a problem with lower bounds only, and scorers that do not help get weight 0 exactly.
+    The loss ``-sum y log(sum_s w_s p_s)`` is convex. Adding ``sum_s w_s`` to its mean makes the best
+    non-negative weights sum to 1 by themselves, because multiplying all weights by c changes the loss by
+    ``-log c``: what remains is a problem with lower bounds only, and scorers that do not help get weight 0
+    exactly.
 
     Parameters
     ----------
@@ -53,12 +54,15 @@ def fit_linear_weights(
 
 
 def select_greedily(
-    members: list[Probabilities], labels: Probabilities, sample_weight: Array | None = None, n_steps: int = GREEDY_STEPS
+    members: list[Probabilities],
+    labels: Probabilities,
+    sample_weight: Array | None = None,
+    n_steps: int = GREEDY_STEPS,
 ) -> Array:
     """Draw scorers with replacement, each time the one that lowers the log loss of the average most.
 
-    Caruana et al. 2004, "Ensemble selection from libraries of models" (ICML). The draw stops counting where the loss
-    was lowest; of scorers that do equally well the first is taken.
+    Caruana et al. 2004, "Ensemble selection from libraries of models" (ICML). The draw stops counting where
+    the loss was lowest; of scorers that do equally well the first is taken.
 
     Parameters
     ----------
@@ -81,7 +85,10 @@ def select_greedily(
     draws: list[int] = []
     losses: list[float] = []
     for step in range(1, n_steps + 1):
-        tried = [-float(shares @ np.log(np.maximum((total + one) / step, PROBABILITY_FLOOR))) for one in likelihoods]
+        tried = [
+            -float(shares @ np.log(np.maximum((total + one) / step, PROBABILITY_FLOOR)))
+            for one in likelihoods
+        ]
         draws.append(int(np.argmin(tried)))
         losses.append(min(tried))
         total += likelihoods[draws[-1]]
@@ -90,13 +97,18 @@ def select_greedily(
 
 
 def fit_exponents(
-    members: list[Probabilities], labels: Probabilities, sample_weight: Array | None = None, *,
-    bias: bool = False, swap_equivariant: bool = False, l2: float = 1.0,
+    members: list[Probabilities],
+    labels: Probabilities,
+    sample_weight: Array | None = None,
+    *,
+    bias: bool = False,
+    swap_equivariant: bool = False,
+    l2: float = 1.0,
 ) -> tuple[Array, Array | None]:
     """Fit the logarithmic pool ``softmax(sum_s exponents[s] * log p_s + bias)``.
 
-    Genest & Zidek 1986 (Statistical Science 1(1)); the exponents need not sum to 1, so that they hold the temperatures
-    too. An exponent below 0 would turn a scorer's opinion round and is not allowed.
+    Genest & Zidek 1986 (Statistical Science 1(1)); the exponents need not sum to 1, so that they hold the
+    temperatures too. An exponent below 0 would turn a scorer's opinion round and is not allowed.
 
     Parameters
     ----------
@@ -122,20 +134,25 @@ def fit_exponents(
     lower = np.full(len(basis), -np.inf)
     lower[:n_scorers] = -1 / n_scorers
     matrix = fit_softmax(
-        np.hstack([log_probabilities(member) for member in members]), labels, exponents.sum(axis=0) / n_scorers, basis,
-        sample_weight=sample_weight, l2=l2, lower=lower,
+        np.hstack([log_probabilities(member) for member in members]), labels,
+        exponents.sum(axis=0) / n_scorers, basis, sample_weight=sample_weight, l2=l2, lower=lower,
     )  # fmt: skip
     return np.maximum(matrix[:-1:n_classes, 0], 0.0), centred(matrix[-1]) if bias else None
 
 
 def fit_stack(
-    members: list[Probabilities], labels: Probabilities, sample_weight: Array | None = None, *,
-    bias: bool = True, swap_equivariant: bool = False, l2: float = 1.0,
+    members: list[Probabilities],
+    labels: Probabilities,
+    sample_weight: Array | None = None,
+    *,
+    bias: bool = True,
+    swap_equivariant: bool = False,
+    l2: float = 1.0,
 ) -> tuple[Array, Array | None]:
     """Fit multinomial regression on log probabilities, ``softmax(sum_s log p_s @ coefficients[s] + bias)``.
 
-    Stacked generalisation (Wolpert 1992, Neural Networks 5(2)). Unlike ordinary ridge regression it is pulled towards
-    the equal logarithmic pool, not towards zero: with few rows it averages instead of guessing.
+    Stacked generalisation (Wolpert 1992, Neural Networks 5(2)). Unlike ordinary ridge regression it is pulled
+    towards the equal logarithmic pool, not towards zero: with few rows it averages instead of guessing.
 
     Parameters
     ----------
@@ -161,15 +178,15 @@ def fit_stack(
     basis = basis if bias else basis[:-n_classes]
     matrix = fit_softmax(
         np.hstack([log_probabilities(member) for member in members]), labels,
-        scale_basis(n_scorers, n_classes).sum(axis=0) / n_scorers, tie_swapped(basis) if swap_equivariant else basis,
-        sample_weight=sample_weight, l2=l2,
+        scale_basis(n_scorers, n_classes).sum(axis=0) / n_scorers,
+        tie_swapped(basis) if swap_equivariant else basis, sample_weight=sample_weight, l2=l2,
     )  # fmt: skip
     coefficients = np.asarray(matrix[:-1].reshape(n_scorers, n_classes, n_classes))
     return coefficients, centred(matrix[-1]) if bias else None
 
 
 def mean_exponents(coefficients: Array) -> Array:
-    """Exponent that every scorer of a stack has on average over classes, of shape (n_scorers,); may be negative.
+    """Average every scorer's exponent in a stack over classes, of shape (n_scorers,); may be negative.
 
     The part of its matrix along the identity, after what shifts all classes alike is taken out.
     """

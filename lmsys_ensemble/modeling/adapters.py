@@ -4,7 +4,9 @@ PEFT only warns of a missing LoRA key, and a head that was never saved comes bac
 unexpected, mis-shaped or non-finite tensor is an error that lists it.
 """
 
+import copy
 import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 from peft import LoraConfig, PeftConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lmsys_ensemble.errors import ModelError
 from lmsys_ensemble.modeling.loading import HEAD_NAMES, LOAD_LOCK, check_safetensors
@@ -82,10 +84,12 @@ def inject_lora(model: Any, config: LoraConfig) -> Any:
     The base model that the configuration names is not followed: `model` is the base.
     """
     config.task_type = "SEQ_CLS"
-    config.modules_to_save = sorted({*(config.modules_to_save or []), head_name(model)})
-    config.base_model_name_or_path = None
+    config.modules_to_save = sorted({*(config.modules_to_save or []), head_name(model)} - {"classifier", "score"})
+    config.modules_to_save.append(head_name(model))
     try:
-        with LOAD_LOCK:
+        with LOAD_LOCK, warnings.catch_warnings():
+            # peft 0.21 asks transformers 5 for a property under its old name.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
             return get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
         raise ModelError(f"the adapter does not fit {type(model).__name__}: {error}") from error
@@ -198,15 +202,17 @@ def merge_rounding(wrapped: Any) -> float:
     return worst
 
 
-def save_adapter(wrapped: Any, folder: Path) -> None:
-    """Write a PEFT model's LoRA weights, head and configuration as safetensors and JSON."""
-    from safetensors.torch import save_file
+def save_adapter(wrapped: Any, folder: Path, base_name: str) -> None:
+    """Write a PEFT model's LoRA weights, head and configuration as safetensors and JSON.
 
+    `base_name` is what the configuration calls the base model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     save_file({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}, folder / WEIGHTS_FILE,
               metadata={"format": "pt"})
-    config = wrapped.peft_config["default"]
-    inference_mode, config.inference_mode = config.inference_mode, True
+    config = copy.copy(wrapped.peft_config["default"])
+    config.inference_mode = True
+    config.base_model_name_or_path = base_name
+    config.modules_to_save = [head_name(wrapped.get_base_model())]
     config.save_pretrained(str(folder))
-    config.inference_mode = inference_mode

@@ -1,6 +1,6 @@
 """The forward pass: token ids in, float32 logits out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,14 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lmsys_ensemble.encoding.batches import plan_batches, restore_order
+from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.modeling.adapters import head_name
 from lmsys_ensemble.modeling.pooling import (
-    FILL_FIELD,
-    SPAN_FEATURES,
-    last_token_positions,
     pad_batch,
-    pool_last_token,
-    pool_response_spans,
+    pool,
+    pooled_size,
 )
 from lmsys_ensemble.modeling.recipe import Pooling
 from lmsys_ensemble.probabilities import Logits
@@ -24,8 +23,7 @@ from lmsys_ensemble.probabilities import Logits
 def prepare_head(model: Any, pooling: Pooling, n_classes: int) -> None:
     """Replace the head by one that takes what `pooling` gives; ``last_token`` keeps transformers' own."""
     if pooling == "response_spans":
-        hidden_size = model.config.hidden_size
-        head = nn.Linear(SPAN_FEATURES * hidden_size, n_classes)
+        head = nn.Linear(pooled_size(pooling, model.config.hidden_size), n_classes)
         setattr(model, head_name(model), head.to(device=model.device, dtype=torch.float32))
 
 
@@ -59,6 +57,29 @@ class ForwardPass:
         if self.plain:
             model.score.float()
 
+    def score(
+        self, encoded: Encoded, tokens_per_batch: int, on_batch: Callable[[int, int], None] | None = None
+    ) -> Logits:
+        """Return logits of shape (n_rows, n_classes) for all rows, in their order.
+
+        Parameters
+        ----------
+        encoded : Encoded
+            At least one row.
+        tokens_per_batch : int
+            Token budget of a batch, padding included.
+        on_batch : callable, optional
+            Told the rows and tokens of every finished batch.
+        """
+        lengths = encoded.lengths
+        batches = plan_batches(lengths, tokens_per_batch)
+        parts = []
+        for rows in batches:
+            parts.append(self([encoded.ids[row] for row in rows], [encoded.fields[row] for row in rows]))
+            if on_batch is not None:
+                on_batch(len(rows), int(lengths[rows].sum()))
+        return restore_order(parts, batches, len(encoded))
+
     @torch.inference_mode()
     def __call__(self, ids: Sequence[NDArray[np.int32]], fields: Sequence[NDArray[np.int8]]) -> Logits:
         """Return logits of shape (n_rows, n_classes) for one batch.
@@ -74,11 +95,6 @@ class ForwardPass:
             logits = self.model(input_ids=tokens, attention_mask=mask).logits
         else:
             hidden = self.model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
-            if self.pooling == "response_spans":
-                pooled = pool_response_spans(hidden, pad_batch(fields, FILL_FIELD, self.device)[0])
-            else:
-                positions = torch.from_numpy(last_token_positions(ids, self.pad_token_id)).to(self.device)
-                pooled = pool_last_token(hidden, positions)
-            logits = self.model.score(pooled.float())
+            logits = self.model.score(pool(hidden, ids, fields, self.pooling, self.pad_token_id))
         result: Logits = logits.float().cpu().numpy()
         return result

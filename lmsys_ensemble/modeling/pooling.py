@@ -8,10 +8,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmsys_ensemble.encoding.tokens import FIELD_CODES, LITERAL
+from lmsys_ensemble.modeling.recipe import Pooling
 from lmsys_ensemble.schema import RESPONSE_A, RESPONSE_B
 
-SPAN_FEATURES = 2
-"""Hidden sizes that `response_spans` gives to the head."""
+N_LENGTH_FEATURES = 3
+
+
+def pooled_size(pooling: Pooling, hidden_size: int) -> int:
+    """Return the number of values that `pooling` gives to the head."""
+    return 2 * hidden_size + N_LENGTH_FEATURES if pooling == "response_spans" else hidden_size
 
 
 def last_token_positions(ids: Sequence[NDArray[np.int32]], pad_token_id: int | None) -> NDArray[np.intp]:
@@ -32,8 +37,8 @@ def pool_last_token(hidden: Tensor, positions: Tensor) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), positions]
 
 
-def pool_response_spans(hidden: Tensor, fields: Tensor) -> Tensor:
-    """Pool the mean hidden states of the two responses' tokens.
+def pool_response_spans(hidden: Tensor, fields: Tensor, last: Tensor) -> Tensor:
+    """Pool what tells two responses apart.
 
     Parameters
     ----------
@@ -41,19 +46,25 @@ def pool_response_spans(hidden: Tensor, fields: Tensor) -> Tensor:
         Hidden states.
     fields : Tensor of shape (n_rows, n_tokens)
         Where each token came from, see `lmsys_ensemble.encoding.tokens.FIELD_CODES`.
+    last : Tensor of shape (n_rows, hidden_size)
+        Hidden state of the last token.
 
     Returns
     -------
-    Tensor of shape (n_rows, 2 * hidden_size), float32
-        Mean of response A minus mean of response B, which changes its sign when the responses change places, and
-        the mean of both, which does not. A response without tokens counts as zero.
+    Tensor of shape (n_rows, 2 * hidden_size + 3), float32
+        Mean hidden state of response A's tokens minus that of response B's (a response without tokens counts as
+        zero); the last token's hidden state; and of the logarithms of one plus the responses' tokens (after
+        truncation) the difference, its absolute value and the mean.
     """
-    means = []
+    means, logs = [], []
     for name in (RESPONSE_A, RESPONSE_B):
         mask = (fields == FIELD_CODES[name]).to(torch.float32)
-        total = torch.einsum("rth,rt->rh", hidden.float(), mask)
-        means.append(total / mask.sum(dim=1, keepdim=True).clamp(min=1))
-    return torch.cat([means[0] - means[1], (means[0] + means[1]) / 2], dim=1)
+        count = mask.sum(dim=1, keepdim=True)
+        means.append(torch.einsum("rth,rt->rh", hidden.float(), mask) / count.clamp(min=1))
+        logs.append(torch.log1p(count))
+    difference = logs[0] - logs[1]
+    lengths = [difference, difference.abs(), (logs[0] + logs[1]) / 2]
+    return torch.cat([means[0] - means[1], last.float(), *lengths], dim=1)
 
 
 def pad_batch(
@@ -78,5 +89,28 @@ def pad_batch(
     return torch.from_numpy(values).to(device), mask
 
 
-FILL_FIELD = LITERAL
-"""Field code of padding: it belongs to no response."""
+def pool(
+    hidden: Tensor,
+    ids: Sequence[NDArray[np.int32]],
+    fields: Sequence[NDArray[np.int8]],
+    pooling: Pooling,
+    pad_token_id: int | None,
+) -> Tensor:
+    """Pool a batch as the recipe says, in float32.
+
+    Parameters
+    ----------
+    hidden : Tensor of shape (n_rows, n_tokens, hidden_size)
+        Hidden states of the padded batch.
+    ids, fields : sequence of ndarray
+        Token ids and field codes of every row, without padding.
+    pooling : {"last_token", "response_spans"}
+        What the head is given.
+    pad_token_id : int or None
+        Token that ``last_token`` takes for padding.
+    """
+    positions = torch.from_numpy(last_token_positions(ids, pad_token_id)).to(hidden.device)
+    last = pool_last_token(hidden, positions).float()
+    if pooling == "last_token":
+        return last
+    return pool_response_spans(hidden, pad_batch(fields, LITERAL, hidden.device)[0], last)

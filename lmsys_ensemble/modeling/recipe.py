@@ -56,8 +56,8 @@ class HeadRecipe(Settings):
     """The classification head.
 
     ``layers`` is the number of the base model's layers that are run (None: all of them). ``last_token`` pools the
-    last token, as transformers does; ``response_spans`` gives the head the mean hidden states of the two responses
-    (see `lmsys_ensemble.modeling.pooling`).
+    last token, as transformers does; ``response_spans`` adds what the tokens of the two responses differ in (see
+    `lmsys_ensemble.modeling.pooling.pool_response_spans`).
     """
 
     pooling: Pooling = "last_token"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmsys_ensemble.battles import Battles
-from lmsys_ensemble.encoding.batches import plan_batches, restore_order
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
 from lmsys_ensemble.errors import ConfigError, ScoringError
 from lmsys_ensemble.files import read_mapping, sha256_of
@@ -177,12 +176,13 @@ class ClassifierScorer(Scorer):
         """
         from lmsys_ensemble.modeling import hardware
         from lmsys_ensemble.modeling.assembly import assemble
+        from lmsys_ensemble.modeling.tokenization import make_encoder
 
         asked = device or self.device
         self._device = hardware.check_device(hardware.list_devices()[0] if asked == "auto" else asked)
         recipe = self.recipe()
         folder = self._base_folder(recipe)
-        encoder = self._make_encoder(folder, recipe)
+        encoder = make_encoder(folder, recipe)
         forward = assemble(
             folder,
             recipe,
@@ -216,28 +216,13 @@ class ClassifierScorer(Scorer):
             raise ConfigError(f"{self.model} is not the base model of {self.adapter}, {named.name}: {', '.join(other)}")
         return folder
 
-    def _make_encoder(self, folder: Path, recipe: Recipe) -> Encoder:
-        from lmsys_ensemble.modeling.loading import load_tokenizer
-
-        tokenizer = load_tokenizer(folder)
-        special = recipe.special_tokens
-        for wanted, kind in ((special.bos, "bos"), (special.eos, "eos")):
-            if wanted and getattr(tokenizer, f"{kind}_token_id") is None:
-                raise ConfigError(f"{self.model} has no {kind} token; set {kind}=False")
-        return Encoder(
-            tokenizer.backend_tokenizer,
-            recipe.get_template(),
-            max_tokens=recipe.max_tokens,
-            truncation=recipe.truncation,
-            bos_id=tokenizer.bos_token_id if special.bos else None,
-            eos_id=tokenizer.eos_token_id if special.eos else None,
-        )
-
     def encode(self, battles: Battles) -> Encoded:
         """Return token ids and the account of what was cut, without loading the model's weights."""
         if self._encoder is None:
+            from lmsys_ensemble.modeling.tokenization import make_encoder
+
             recipe = self.recipe()
-            self._encoder = self._make_encoder(self._base_folder(recipe), recipe)
+            self._encoder = make_encoder(self._base_folder(recipe), recipe)
         return self._encoder.encode(battles)
 
     def score(self, battles: Battles) -> Logits:
@@ -252,15 +237,9 @@ class ClassifierScorer(Scorer):
         if forward is None:
             raise ScoringError(f"{self.name} is not loaded; call load(), or use it in a with statement")
         encoded = self.encode(battles)
-        lengths = encoded.lengths
+        self.progress.expect(len(encoded), int(encoded.lengths.sum()))
         budget = self.tokens_per_batch or TOKENS_PER_BATCH[self._device.split(":")[0]]
-        batches = plan_batches(lengths, budget)
-        self.progress.expect(len(encoded), int(lengths.sum()))
-        parts = []
-        for rows in batches:
-            parts.append(forward([encoded.ids[row] for row in rows], [encoded.fields[row] for row in rows]))
-            self.progress.advance(len(rows), int(lengths[rows].sum()))
-        return restore_order(parts, batches, len(encoded))
+        return forward.score(encoded, budget, self.progress.advance)
 
     def close(self) -> None:
         """Free the model's memory."""

@@ -1,1 +1,4 @@
-"""Training of adapters and heads."""
+"""Training of LoRA adapters and classification heads.
+
+Training reaches scoring through the files it writes (adapter, head, recipe, golden rows), never through imports.
+"""

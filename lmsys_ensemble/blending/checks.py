@@ -1,0 +1,118 @@
+"""What comes in is checked once, here: members, weights, temperatures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from lmsys_ensemble.errors import ConfigError, InputError
+from lmsys_ensemble.probabilities import Probabilities, check_probabilities
+
+Array: TypeAlias = NDArray[np.float64]
+
+
+def check_weights(
+    weights: ArrayLike, name: str = "weights", error: type[ConfigError] | type[InputError] = ConfigError
+) -> Array:
+    """Return weights of shape (n,) as float64; refuse NaN, negative and all-zero ones with `error`."""
+    values = _vector(weights, name, error)
+    if not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
+        raise error(f"{name} must be finite, at least 0 and not all 0, got {_shown(values)}")
+    return values
+
+
+def check_temperatures(temperatures: ArrayLike, name: str = "temperature") -> Array:
+    """Return temperatures of shape (n,) as float64; refuse what is not finite and above 0."""
+    values = _vector(temperatures, name)
+    if not np.isfinite(values).all() or not (values > 0).all():
+        raise ConfigError(f"{name} must be finite and above 0, got {_shown(values)}; 1 changes nothing")
+    return values
+
+
+def _vector(values: ArrayLike, name: str, error: type[ConfigError] | type[InputError] = ConfigError) -> Array:
+    try:
+        vector = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    except (TypeError, ValueError) as fault:
+        raise error(f"{name} must be one list of numbers: {fault}") from fault
+    if vector.ndim != 1 or not len(vector):
+        raise error(f"{name} must be one list of numbers, got shape {vector.shape}")
+    return vector
+
+
+def _shown(values: Array) -> str:
+    return np.array2string(values, threshold=10)
+
+
+def check_members(probabilities: Sequence[Any]) -> list[Probabilities]:
+    """Validate the scorers' probabilities, renormalise their rows and make sure that they are aligned.
+
+    Parameters
+    ----------
+    probabilities : sequence of array-like of shape (n_rows, n_classes)
+        One a scorer, all of one shape. Tables must also agree in index and columns.
+
+    Returns
+    -------
+    list of ndarray of shape (n_rows, n_classes)
+        float64; every row sums to 1.
+
+    Raises
+    ------
+    InputError
+        If there is none, shapes, indexes or columns differ, or an array does not hold probabilities.
+    """
+    if isinstance(probabilities, (str, bytes, Mapping, pd.DataFrame)) or _is_single(probabilities):
+        raise InputError(
+            "probabilities must be a list of arrays of shape (n_rows, n_classes), one a scorer; "
+            "wrap a single one: [p]"
+        )
+    if not len(probabilities):
+        raise InputError(
+            "probabilities is empty; a blend needs at least one scorer's array of shape (n_rows, n_classes)"
+        )
+    members: list[Probabilities] = []
+    for position, member in enumerate(probabilities):
+        checked = check_probabilities(member, name=f"probabilities[{position}]")
+        if members and checked.shape != members[0].shape:
+            raise InputError(
+                f"probabilities[{position}] has shape {checked.shape}, the first has {members[0].shape}; "
+                "all scorers must have scored the same rows in the same order"
+            )
+        members.append(checked)
+    tables = [member for member in probabilities if isinstance(member, pd.DataFrame)]
+    for table in tables[1:]:
+        if not (table.index.equals(tables[0].index) and table.columns.equals(tables[0].columns)):
+            raise InputError(
+                "the scorers' tables differ in index or columns; bring them into one order (reindex_like)"
+            )
+    return members
+
+
+def _is_single(probabilities: Sequence[Any]) -> bool:
+    """Whether one array was given where a list of arrays belongs."""
+    return len(probabilities) > 0 and np.ndim(np.asarray(probabilities[0])) < 2
+
+
+def check_sample_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array:
+    """Return weights of shape (n_rows,) as float64, 1 where none are given; wrong ones raise InputError."""
+    if sample_weight is None:
+        return np.ones(n_rows)
+    weights = check_weights(sample_weight, "sample_weight", InputError)
+    if len(weights) != n_rows:
+        raise InputError(f"sample_weight has {len(weights)} entries for {n_rows} rows; give one a row")
+    return weights
+
+
+def as_fixed(values: ArrayLike | None) -> float | tuple[float, ...] | None:
+    """Turn what a user fixed into None, one number or a tuple of numbers; anything else is a ConfigError."""
+    if values is None:
+        return None
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"expected a number or one a scorer, got {values!r}") from error
+    if array.ndim > 1 or array.size == 0:
+        raise ConfigError(f"expected a number or one a scorer, got shape {array.shape}")
+    return float(array) if array.ndim == 0 else tuple(array.tolist())

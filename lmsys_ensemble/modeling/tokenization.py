@@ -1,0 +1,35 @@
+"""The encoder that a recipe asks for."""
+
+from pathlib import Path
+
+from lmsys_ensemble.encoding.tokens import Encoder
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.modeling.loading import load_tokenizer
+from lmsys_ensemble.modeling.recipe import Recipe
+
+
+def make_encoder(base: Path, recipe: Recipe) -> Encoder:
+    """Load a base model's tokenizer and return an encoder that follows `recipe`.
+
+    Raises
+    ------
+    ModelError
+        If the folder holds no fast tokenizer.
+    ConfigError
+        If the recipe wants a control token that the tokenizer does not have.
+    """
+    tokenizer = load_tokenizer(base)
+    special = recipe.special_tokens
+    ids = {}
+    for kind, wanted in (("bos", special.bos), ("eos", special.eos)):
+        ids[kind] = getattr(tokenizer, f"{kind}_token_id") if wanted else None
+        if wanted and ids[kind] is None:
+            raise ConfigError(f"the tokenizer of {base} has no {kind} token; set {kind}=False")
+    return Encoder(
+        tokenizer.backend_tokenizer,
+        recipe.get_template(),
+        max_tokens=recipe.max_tokens,
+        truncation=recipe.truncation,
+        bos_id=ids["bos"],
+        eos_id=ids["eos"],
+    )

@@ -1,0 +1,139 @@
+"""Labelled battles for training: read, divided by group, encoded in both orders."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lmsys_ensemble.battles import Battles, parse_battles, parse_labels, read_table
+from lmsys_ensemble.encoding.tokens import Encoded, Encoder
+from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.folds import holdout_split
+from lmsys_ensemble.probabilities import Probabilities, swap_classes
+from lmsys_ensemble.schema import ID_COLUMN, Task
+from lmsys_ensemble.training.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Battles with labels.
+
+    Attributes
+    ----------
+    battles : Battles
+        The rows.
+    labels : ndarray of shape (n_rows, n_classes)
+        One-hot or soft.
+    sources, groups : ndarray of shape (n_rows,)
+        Where each row came from, and which rows share a prompt.
+    """
+
+    battles: Battles
+    labels: Probabilities
+    sources: NDArray[np.object_]
+    groups: NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.battles)
+
+    def take(self, rows: NDArray[np.intp]) -> "Labelled":
+        """Return some of the rows."""
+        return Labelled(self.battles.take(rows), self.labels[rows], self.sources[rows], self.groups[rows])
+
+
+def read_labelled(paths: Sequence[Path], task: Task) -> Labelled:
+    """Read labelled battles from several files.
+
+    A row's source is its column ``source``, else the file's name; its group the column ``group``, else its prompt.
+
+    Raises
+    ------
+    InputError
+        If a file, its battles or its labels cannot be used; names the file.
+    """
+    tables = []
+    for path in paths:
+        table = read_table(path)
+        try:
+            labels = parse_labels(table, task)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        part = table[[name for name in (ID_COLUMN, "prompt", "response_a", "response_b") if name in table]].copy()
+        part["source"] = table["source"] if "source" in table else path.stem
+        part["group"] = table["group"] if "group" in table else table["prompt"].astype(str)
+        part[list(task.columns)] = labels
+        tables.append(part)
+    table = pd.concat(tables, ignore_index=True)
+    return Labelled(
+        parse_battles(table),
+        table[list(task.columns)].to_numpy(dtype=np.float64),
+        table["source"].to_numpy(dtype=object),
+        table["group"].to_numpy(dtype=object),
+    )
+
+
+def split(data: Labelled, settings: DataSettings, seed: int) -> tuple[Labelled, Labelled]:
+    """Divide into rows to learn from and rows held out, by group within each source; caps apply to the former.
+
+    Raises
+    ------
+    InputError
+        If a source has too few groups to hold any out.
+    """
+    learn: list[NDArray[np.intp]] = []
+    hold: list[NDArray[np.intp]] = []
+    generator = np.random.default_rng(seed)
+    for source in sorted(set(data.sources)):
+        rows = np.flatnonzero(data.sources == source)
+        share = settings.holdout.get(source, settings.holdout.get("default", 0.0))
+        kept = rows
+        if share > 0:
+            inner, outer = holdout_split(list(data.groups[rows]), share, seed)
+            kept = rows[inner]
+            hold.append(rows[outer])
+        cap = settings.rows.get(source, len(kept))
+        learn.append(np.sort(generator.permutation(kept)[:cap]))
+    held = np.concatenate(hold) if hold else np.empty(0, dtype=np.intp)
+    learned = np.concatenate(learn)
+    # A group may span sources: what is held out in one is not learned in another.
+    learned = learned[~np.isin(data.groups[learned].astype(str), np.unique(data.groups[held].astype(str)))]
+    return data.take(np.sort(learned)), data.take(np.sort(held))
+
+
+def data_hash(data: Labelled) -> str:
+    """Return a SHA-256 over contents and labels of all rows, in order."""
+    digest = hashlib.sha256()
+    for content, label in zip(data.battles.content_hashes(), data.labels, strict=True):
+        digest.update(content.encode())
+        digest.update(np.round(label, 6).tobytes())
+    return digest.hexdigest()
+
+
+def encode_both_orders(
+    data: Labelled, encoder: Encoder, task: Task, both: bool
+) -> tuple[Encoded, Probabilities, NDArray[np.intp]]:
+    """Encode rows as they are and, if `both`, once more with the responses exchanged.
+
+    Returns
+    -------
+    encoded : Encoded
+        Rows as they are, then the exchanged ones.
+    labels : ndarray of shape (n_encoded, n_classes)
+        Labels, exchanged alike.
+    rows : ndarray of shape (n_encoded,)
+        Row of `data` that each came from.
+    """
+    rows = np.arange(len(data))
+    first = encoder.encode(data.battles)
+    if not both:
+        return first, data.labels, rows
+    second = encoder.encode(data.battles.swapped())
+    encoded = Encoded(
+        first.ids + second.ids, first.fields + second.fields, pd.concat([first.retention, second.retention])
+    )
+    labels = np.concatenate([data.labels, swap_classes(data.labels, task)])
+    return encoded, labels, np.concatenate([rows, rows])
