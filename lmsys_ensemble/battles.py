@@ -135,7 +135,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
             csv.field_size_limit(sys.maxsize)
             header = pd.read_csv(path, nrows=0).columns
             as_text = {name: str for name in (ID_COLUMN, *TEXT_COLUMNS, WINNER_COLUMN) if name in header}
-            keep = {name: [] for name in as_text}
+            keep: dict[str, list[str]] = {name: [] for name in as_text}
             table = pd.read_csv(path, dtype=as_text, na_values=keep, keep_default_na=False)
             return _with_numbers(table)
     except (ValueError, OSError, UnicodeError) as error:
@@ -198,7 +198,8 @@ def parse_battles(table: pd.DataFrame, text_format: TextFormat = "auto") -> Batt
         more = len(faults) - MAX_LISTED_FAULTS
         tail = f"\n  and {more} more" if more > 0 else ""
         raise InputError(f"{len(faults)} of the table's cells or rows cannot be used:\n  {listed}{tail}")
-    return Battles(ids, *columns, n_replaced_surrogates=n_surrogates)
+    prompts, responses_a, responses_b = columns
+    return Battles(ids, prompts, responses_a, responses_b, n_surrogates)
 
 
 def parse_ids(column: "pd.Series[Any]") -> "pd.Index[Any]":
@@ -209,15 +210,16 @@ def parse_ids(column: "pd.Series[Any]") -> "pd.Index[Any]":
     InputError
         If an id is missing, no integer or string, or not unique.
     """
-    ids = pd.Index(column)
+    ids: pd.Index[Any] = pd.Index(column)
     faulty = [
         f"position {i}: {value!r}"
         for i, value in enumerate(column.tolist())
-        if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer | str)
+        if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer | str) or value == ""
     ]
     if faulty:
         raise InputError(
-            f"ids must be integers or strings; {len(faulty)} are not: {', '.join(faulty[:MAX_LISTED_FAULTS])}"
+            f"ids must be integers or texts that are not empty; {len(faulty)} are not: "
+            f"{', '.join(faulty[:MAX_LISTED_FAULTS])}"
         )
     if len({isinstance(value, str) for value in column}) > 1:
         raise InputError("ids must be all integers or all strings, got a mixture")
@@ -262,7 +264,9 @@ def parse_labels(table: pd.DataFrame, task: Task = THREE_WAY) -> Probabilities:
     if "tie" in codes:
         codes["tie (bothbad)"] = codes["tie"]
     winners = table[WINNER_COLUMN].tolist()
-    unknown = [f"row {i}: {value!r}" for i, value in enumerate(winners) if value not in codes]
+    unknown = [
+        f"row {i}: {value!r}" for i, value in enumerate(winners) if not isinstance(value, str) or value not in codes
+    ]
     if unknown:
         raise InputError(
             f"{WINNER_COLUMN} must be one of {', '.join(task.classes)}; {len(unknown)} are not: "
@@ -273,6 +277,9 @@ def parse_labels(table: pd.DataFrame, task: Task = THREE_WAY) -> Probabilities:
 
 
 def _require_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
+    twice = [name for name in names if (table.columns == name).sum() > 1]
+    if twice:
+        raise InputError(f"the table has more than one column {', '.join(map(repr, twice))}; keep one of each")
     missing = [name for name in names if name not in table.columns]
     if not missing:
         return
@@ -323,18 +330,19 @@ def _parse_cell(cell: object, text_format: TextFormat) -> tuple[Sequence[str | N
     if text_format == "list":
         if not isinstance(cell, list | tuple | np.ndarray):
             return (), f"expected a list of strings like the column's other cells, got {_describe(cell)}"
-        turns: Sequence[Any] | None = list(cell)
+        turns: list[Any] = list(cell)
     elif not isinstance(cell, str):
         return (), f"expected text, got {_describe(cell)}"
     elif text_format == "plain":
         turns = [cell]
     else:
-        turns = _json_turns(cell)
-        if turns is None:
+        parsed = _json_turns(cell)
+        if parsed is None:
             return (), (
                 f"expected a JSON list of strings and nulls like the column's other cells, got {_describe(cell)}; "
                 "pass text_format='plain' if the column holds plain texts"
             )
+        turns = parsed
     for number, turn in enumerate(turns, 1):
         if turn is not None and not isinstance(turn, str):
             return (), f"turn {number} must be text or null, got {_describe(turn)}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import Field
 
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.errors import ConfigError
@@ -29,7 +30,7 @@ class EnsembleConfig(Settings):
     version: Literal[1] = 1
     task: str = THREE_WAY.name
     scorers: list[dict[str, Any] | str]
-    blender: dict[str, Any] | str = {}
+    blender: dict[str, Any] | str = Field(default={})
 
 
 def models_folder() -> Path:

@@ -167,7 +167,10 @@ class Ensemble:
         for part, chosen in parts.items():
             truth = labels[chosen]
             prior = np.tile(truth.mean(axis=0), (len(truth), 1))
-            for model, predicted in {**{name: p[chosen] for name, p in models.items()}, "class prior": prior}.items():
+            for model, predicted in {
+                **{name: p[chosen] for name, p in models.items()},
+                "class prior": prior,
+            }.items():
                 low, high = log_loss_interval(truth, predicted, None if groups is None else groups[chosen])
                 measured = log_loss(truth, predicted), low, high, accuracy(truth, predicted)
                 rows.append((part, model, len(truth), *measured))

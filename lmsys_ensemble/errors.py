@@ -11,6 +11,7 @@
     │   ├── IntegrityError               a damaged or exchanged file
     │   └── GoldenError                  loads, but does not give the numbers it gave when saved
     ├── DeviceError                      a device that is not there or cannot do what is asked
+    ├── ContractError                    a scorer that does not keep the contract (see check_scorer)
     ├── MissingDependencyError (ImportError)
     └── ScoringError                     a scorer failed while it ran; names scorer, device and rows
 
@@ -52,6 +53,10 @@ class GoldenError(ModelError):
 
 class DeviceError(EnsembleError):
     """A device that does not exist here or cannot do what is asked of it."""
+
+
+class ContractError(EnsembleError):
+    """A scorer that does not keep the contract of `Scorer`."""
 
 
 class MissingDependencyError(EnsembleError, ImportError):

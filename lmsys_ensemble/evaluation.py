@@ -139,9 +139,7 @@ def _absolute_sum(means: Array) -> Array:
     return np.asarray(np.abs(means).sum(axis=1))
 
 
-def _measures(
-    labels: Probabilities, probabilities: Probabilities, swapped: Probabilities | None
-) -> Iterator[_Measure]:
+def _measures(labels: Probabilities, probabilities: Probabilities, swapped: Probabilities | None) -> Iterator[_Measure]:
     yield _Measure("log_loss", row_log_losses(labels, probabilities)[:, None], _first)
     yield _Measure("accuracy", row_accuracies(labels, probabilities)[:, None], _first)
     yield _Measure("brier_score", row_brier_scores(labels, probabilities)[:, None], _first)
@@ -177,9 +175,7 @@ def _slope(labels: Probabilities, probabilities: Probabilities) -> _Measure:
     return _Measure("calibration_slope", np.hstack([gradients, curvatures.reshape(n_rows, -1)]), value)
 
 
-def _measure_slice(
-    measures: Iterator[_Measure], codes: NDArray[np.intp], n_bootstrap: int, seed: int
-) -> pd.DataFrame:
+def _measure_slice(measures: Iterator[_Measure], codes: NDArray[np.intp], n_bootstrap: int, seed: int) -> pd.DataFrame:
     n_rows, n_groups = len(codes), int(codes.max()) + 1
     records = []
     for measure in measures:

@@ -1,5 +1,6 @@
 """Splits that never divide a group: rows that share a prompt stay on one side."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +11,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from lmsys_ensemble.errors import InputError
 
 
-def holdout_split(
-    groups: Sequence[object], share: float, seed: int = 0
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def holdout_split(groups: Sequence[object], share: float, seed: int = 0) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Divide rows into a part to learn from and a part to measure on, by group.
 
     Parameters
@@ -36,9 +35,9 @@ def holdout_split(
     """
     codes = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[1]
     n_groups = int(codes.max()) + 1 if len(codes) else 0
-    if not 0 < share < 1 or n_groups < 2:
+    if not 0 < share < 1 or math.ceil(share * n_groups) >= n_groups:
         raise InputError(
-            f"cannot hold out a share of {share} of {n_groups} groups; need 0 < share < 1 and two groups"
+            f"cannot hold out a share of {share} of {n_groups} groups; need 0 < share < 1 and a group on each side"
         )
     splitter = GroupShuffleSplit(n_splits=1, test_size=share, random_state=seed)
     learn, hold = next(splitter.split(codes, groups=codes))
@@ -72,8 +71,7 @@ def group_codes(groups: ArrayLike | None, n_rows: int) -> NDArray[np.intp]:
     if values.isna().any():
         first = int(np.flatnonzero(values.isna())[0])
         raise InputError(
-            f"groups: {int(values.isna().sum())} of {n_rows} are missing, first in row {first}; "
-            "give every row one"
+            f"groups: {int(values.isna().sum())} of {n_rows} are missing, first in row {first}; give every row one"
         )
     return pd.factorize(values)[0].astype(np.intp)
 

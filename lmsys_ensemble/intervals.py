@@ -17,7 +17,7 @@ Array: TypeAlias = NDArray[np.float64]
 
 N_BOOTSTRAP = 1000
 MAX_GROUPS = 20_000
-"""More groups are first merged at random into so many: sums over them vary alike, and a million rows take seconds."""
+"""More groups are first merged at random into so many: sums over them vary alike, and it takes seconds."""
 
 _BLOCK = 5_000_000
 """Most counts that are held in memory at once."""
@@ -71,9 +71,7 @@ def bootstrap_sums(sums: Array, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0) -
     return result
 
 
-def standard_error(
-    values: Array, weights: Array | None = None, codes: NDArray[np.intp] | None = None
-) -> float:
+def standard_error(values: Array, weights: Array | None = None, codes: NDArray[np.intp] | None = None) -> float:
     """Estimate the standard error of a weighted mean, robust to dependence within groups.
 
     Parameters
@@ -162,3 +160,15 @@ def paired_differences(
     means = np.average(values, axis=0, weights=weights)
     errors = [standard_error(column, weights, codes) for column in values.T]
     return [Difference(*map(float, numbers)) for numbers in zip(means, errors, low, high, strict=True)]
+
+
+def paired_difference(
+    first: Array,
+    second: Array,
+    groups: ArrayLike | None = None,
+    *,
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
+) -> Difference:
+    """Compare two predictions row by row; see `paired_differences`, of which this is the case of one."""
+    return paired_differences(first[:, None], second, groups, n_bootstrap=n_bootstrap, seed=seed)[0]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.folds import group_codes
 from lmsys_ensemble.intervals import bootstrap_sums, sums_by_group
 from lmsys_ensemble.probabilities import Probabilities, log_probabilities, swap_order
@@ -97,16 +98,23 @@ def row_calibration_gaps(
     -------
     ndarray of shape (n_rows, n_columns)
         The absolute values of the columns' means add up to the expected calibration error.
+
+    Raises
+    ------
+    ConfigError
+        For another kind.
     """
     n_rows, n_classes = probabilities.shape
     if kind == "confidence":
         predicted = probabilities.max(axis=1, keepdims=True)
-        observed = row_accuracies(labels, probabilities)[:, None]
+        observed, share = row_accuracies(labels, probabilities)[:, None], 1.0
+    elif kind == "classwise":
+        predicted, observed, share = probabilities, labels, 1 / n_classes
     else:
-        predicted, observed = probabilities / n_classes, labels / n_classes
-    bins = _bins(probabilities.max(axis=1, keepdims=True) if kind == "confidence" else probabilities, n_bins)
+        raise ConfigError(f"kind must be 'confidence' or 'classwise', got {kind!r}")
+    bins = _bins(predicted, n_bins)
     gaps = np.zeros((n_rows, bins.shape[1], n_bins))
-    np.put_along_axis(gaps, bins[:, :, None], (predicted - observed)[:, :, None], axis=2)
+    np.put_along_axis(gaps, bins[:, :, None], share * (predicted - observed)[:, :, None], axis=2)
     return gaps.reshape(n_rows, -1)
 
 
@@ -168,9 +176,7 @@ def reliability_table(labels: Probabilities, probabilities: Probabilities, n_bin
         part["n_rows"] = grouped.size()
         part["standard_error"] = np.sqrt(part["observed"] * (1 - part["observed"]) / part["n_rows"])
         parts.append(part.reset_index().assign(**{"class": position}))
-    return pd.concat(parts, ignore_index=True)[
-        ["class", "bin", "predicted", "observed", "standard_error", "n_rows"]
-    ]
+    return pd.concat(parts, ignore_index=True)[["class", "bin", "predicted", "observed", "standard_error", "n_rows"]]
 
 
 def recalibration(labels: Probabilities, probabilities: Probabilities) -> tuple[float, NDArray[np.float64]]:

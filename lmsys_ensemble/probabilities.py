@@ -96,7 +96,8 @@ def check_probabilities(
         raise InputError(f"{name} has {values.shape[1]} columns, expected {n_classes} (one a class)")
     if n_rows is not None and len(values) != n_rows:
         raise InputError(f"{name} has {len(values)} rows, expected {n_rows}")
-    sums = values.sum(axis=1)
+    with np.errstate(all="ignore"):  # what is not finite, or sums to more than a float holds, is named below
+        sums = values.sum(axis=1)
     for fault, rows in (
         ("is not finite", ~np.isfinite(values).all(axis=1)),
         ("is negative", (values < 0).any(axis=1)),
@@ -147,9 +148,7 @@ def check_labels(labels: ArrayLike, *, n_classes: int, n_rows: int | None = None
     if values.ndim == 2:
         return check_probabilities(values, n_classes=n_classes, n_rows=n_rows, name="labels")
     if values.ndim != 1 or (n_rows is not None and len(values) != n_rows):
-        raise InputError(
-            f"labels have shape {values.shape}, expected {n_rows or 'any number of'} rows; {cure}"
-        )
+        raise InputError(f"labels have shape {values.shape}, expected {n_rows or 'any number of'} rows; {cure}")
     wrong = np.flatnonzero(~np.isin(values, np.arange(n_classes)))
     if len(wrong):
         raise InputError(

@@ -81,7 +81,7 @@ def _newton_step(gradient: Array, hessian: Array, free: NDArray[np.bool_]) -> Ar
     if free.any():
         block = hessian[np.ix_(free, free)]
         # A direction without curvature (a duplicated scorer) would make the system singular.
-        ridge = max(1e-12 * float(np.trace(block)), 1e-300)
+        ridge = max(1e-8 * float(np.trace(block)), 1e-300)
         step[free] = -np.linalg.solve(block + ridge * np.eye(len(block)), gradient[free])
     return step
 
@@ -128,7 +128,7 @@ def fit_softmax(
     inputs = np.column_stack([features, np.ones(n_rows)])
     row_weights = np.ones(n_rows) if sample_weight is None else sample_weight
     total = float(row_weights.sum())
-    directions = basis.reshape(len(basis), -1)
+    directions = basis.reshape(len(basis), prior.size)
     weighted_labels = labels * row_weights[:, None]
     label_moments = inputs.T @ weighted_labels
 

@@ -1,5 +1,6 @@
 """Submissions: a checked table, written whole or not at all."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,13 +67,15 @@ def _check_values(table: pd.DataFrame, task: Task) -> None:
         values = table[list(task.columns)].to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise SubmissionError(f"the predictions are no numbers: {error}") from error
+    with np.errstate(all="ignore"):  # what is not finite is named below
+        sums = values.sum(axis=1)
     for fault, rows in (
         ("are not finite", ~np.isfinite(values).all(axis=1)),
         ("are negative", (values < 0).any(axis=1)),
-        ("do not sum to 1", ~(np.abs(values.sum(axis=1) - 1) <= SUM_TOLERANCE)),
+        ("do not sum to 1", ~(np.abs(sums - 1) <= SUM_TOLERANCE)),
     ):
         if rows.any():
-            ids = table.loc[rows, ID_COLUMN].tolist()
+            ids = np.asarray(table[ID_COLUMN])[rows].tolist()
             raise SubmissionError(f"{len(ids)} rows {fault}: {_listed(ids)}")
 
 
@@ -90,7 +93,8 @@ def _align(
     lacking, extra = wanted.difference(ids), ids.difference(wanted)
     if len(lacking) or len(extra):
         raise SubmissionError(
-            f"ids differ from the sample's: {len(lacking)} of the sample have no prediction ({_listed(lacking.tolist())}), "
+            f"ids differ from the sample's: {len(lacking)} of the sample have no prediction "
+            f"({_listed(lacking.tolist())}), "
             f"{len(extra)} predictions are not in the sample ({_listed(extra.tolist())}); ids are {ids.dtype} in the "
             f"predictions and {wanted.dtype} in the sample"
         )
@@ -99,6 +103,6 @@ def _align(
     return aligned, [str(name) for name in sample.columns]
 
 
-def _listed(ids: list[object]) -> str:
+def _listed(ids: Sequence[object]) -> str:
     shown = ", ".join(repr(value) for value in ids[:MAX_LISTED_FAULTS])
     return (shown + (", …" if len(ids) > MAX_LISTED_FAULTS else "")) or "none"

@@ -70,9 +70,7 @@ class Blend:
         check_temperatures(self.temperatures)
         check_temperatures(self.temperature)
         if len(self.temperatures) != n_scorers:
-            raise ConfigError(
-                f"{len(self.temperatures)} temperatures for {n_scorers} scorers; give one a scorer"
-            )
+            raise ConfigError(f"{len(self.temperatures)} temperatures for {n_scorers} scorers; give one a scorer")
         if self.bias is not None and not np.isfinite(self.bias).all():
             raise ConfigError(f"bias must be finite, got {self.bias.tolist()}")
         if (self.coefficients is not None) != (self.pool == "stack"):
@@ -97,14 +95,10 @@ class Blend:
             If the number of scorers or classes is not the one of the blend.
         """
         if len(members) != self.n_scorers:
-            raise InputError(
-                f"got probabilities of {len(members)} scorers, the blend has {self.n_scorers} weights"
-            )
+            raise InputError(f"got probabilities of {len(members)} scorers, the blend has {self.n_scorers} weights")
         for values in (self.bias, self.coefficients):
             if values is not None and members[0].shape[1] != values.shape[-1]:
-                raise InputError(
-                    f"probabilities have {members[0].shape[1]} classes, the blend has {values.shape[-1]}"
-                )
+                raise InputError(f"probabilities have {members[0].shape[1]} classes, the blend has {values.shape[-1]}")
         if self.pool == "linear":
             parts = zip(self.weights / self.weights.sum(), members, self.temperatures, strict=True)
             pooled = renormalise(np.asarray(sum(weight * heat(member, t) for weight, member, t in parts)))
@@ -116,9 +110,7 @@ class Blend:
             for position, member in enumerate(members):
                 logs = log_probabilities(member) / self.temperatures[position]
                 logits += (
-                    logs * self.weights[position]
-                    if self.coefficients is None
-                    else logs @ self.coefficients[position]
+                    logs * self.weights[position] if self.coefficients is None else logs @ self.coefficients[position]
                 )
         logits = logits / self.temperature
         return softmax(logits if self.bias is None else logits + self.bias)

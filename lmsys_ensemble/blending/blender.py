@@ -165,8 +165,8 @@ class Blender(BaseEstimator):  # type: ignore[misc]
         weights = check_sample_weight(sample_weight, n_rows)
         codes = group_codes(groups, n_rows)
         recipe, selection = self._recipe(len(members), n_classes), None
-        # One thread: the matrices are narrow, so that more only get in each other's way, and sums come out alike
-        # on any number of cores.
+        # One thread: the matrices are narrow, so that more only get in each other's way, and sums come out
+        # alike on any number of cores.
         with threadpool_limits(limits=1, user_api="blas"):
             for finding in diagnose_members(members, labels, weights, codes):
                 warnings.warn(finding, MemberWarning, stacklevel=2)
@@ -219,16 +219,13 @@ class Blender(BaseEstimator):  # type: ignore[misc]
         absent = [position for position, member in enumerate(probabilities) if member is None]
         if absent and missing == "error":
             raise InputError(
-                f"scorers {absent} of {len(probabilities)} are missing; "
-                "missing='renormalise' blends the others"
+                f"scorers {absent} of {len(probabilities)} are missing; missing='renormalise' blends the others"
             )
         members = check_members([p for p in probabilities if p is not None] if absent else probabilities)
         blend = self._current_blend(len(probabilities))
         n_classes = getattr(self, "n_classes_", members[0].shape[1])
         if members[0].shape[1] != n_classes:
-            raise InputError(
-                f"probabilities have {members[0].shape[1]} classes, the blender was fitted on {n_classes}"
-            )
+            raise InputError(f"probabilities have {members[0].shape[1]} classes, the blender was fitted on {n_classes}")
         if absent:
             blend = blend.without(absent)
             warnings.warn(
@@ -255,9 +252,7 @@ class Blender(BaseEstimator):  # type: ignore[misc]
         """Return the fitted blend, or the one of fixed values."""
         if hasattr(self, "blend_"):
             if self.blend_.n_scorers != n_scorers:
-                raise InputError(
-                    f"got probabilities of {n_scorers} scorers, the blender has {self.blend_.n_scorers}"
-                )
+                raise InputError(f"got probabilities of {n_scorers} scorers, the blender has {self.blend_.n_scorers}")
             return self.blend_
         if not self.__sklearn_is_fitted__():
             raise BlenderNotFittedError(
@@ -291,7 +286,10 @@ class Blender(BaseEstimator):  # type: ignore[misc]
 
     def to_dict(self) -> dict[str, Any]:
         """Return parameters and fitted values as JSON types."""
-        parameters = self.get_params(deep=False)
+        parameters = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in self.get_params(deep=False).items()
+        }
         for name in ("weights", "temperature"):
             fixed = as_fixed(parameters[name])
             parameters[name] = list(fixed) if isinstance(fixed, tuple) else fixed

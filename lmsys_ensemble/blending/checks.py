@@ -65,8 +65,7 @@ def check_members(probabilities: Sequence[Any]) -> list[Probabilities]:
     """
     if isinstance(probabilities, (str, bytes, Mapping, pd.DataFrame)) or _is_single(probabilities):
         raise InputError(
-            "probabilities must be a list of arrays of shape (n_rows, n_classes), one a scorer; "
-            "wrap a single one: [p]"
+            "probabilities must be a list of arrays of shape (n_rows, n_classes), one a scorer; wrap a single one: [p]"
         )
     if not len(probabilities):
         raise InputError(
@@ -84,9 +83,7 @@ def check_members(probabilities: Sequence[Any]) -> list[Probabilities]:
     tables = [member for member in probabilities if isinstance(member, pd.DataFrame)]
     for table in tables[1:]:
         if not (table.index.equals(tables[0].index) and table.columns.equals(tables[0].columns)):
-            raise InputError(
-                "the scorers' tables differ in index or columns; bring them into one order (reindex_like)"
-            )
+            raise InputError("the scorers' tables differ in index or columns; bring them into one order (reindex_like)")
     return members
 
 

@@ -53,7 +53,7 @@ def diagnose_members(
         loss = float(np.average(row_log_losses(labels, member), weights=weights))
         gain, error = _gain_over_shuffled(logs, labels, weights, codes)
         name = f"scorer {position} (log loss {loss:.4f})"
-        if gain <= 2 * error:
+        if gain <= 2 * error + 1e-12:
             findings.append(
                 f"{name}: shuffling its rows would not hurt it (order gains {gain:.4f} +- {error:.4f}); "
                 "check that its rows are those of the labels"

@@ -36,14 +36,10 @@ def parse_calibration(calibration: str) -> frozenset[str]:
         For an unknown part.
     """
     if not isinstance(calibration, str):
-        raise ConfigError(
-            f"calibration must be a string such as 'none' or 'before+after', got {calibration!r}"
-        )
+        raise ConfigError(f"calibration must be a string such as 'none' or 'before+after', got {calibration!r}")
     parts = frozenset() if calibration == "none" else frozenset(calibration.split("+"))
     for part in sorted(parts - set(CALIBRATIONS)):
-        raise ConfigError(
-            f"unknown calibration {part!r}{suggest(part, ('none', *CALIBRATIONS))}; join several by '+'"
-        )
+        raise ConfigError(f"unknown calibration {part!r}{suggest(part, ('none', *CALIBRATIONS))}; join several by '+'")
     return parts
 
 
@@ -88,9 +84,7 @@ class Recipe:
         if self.weights is not None:
             check_weights(self.weights)
             if self.method in ("greedy", "stack"):
-                raise ConfigError(
-                    f"method {self.method!r} fits its weights; fixed weights go with 'linear' or 'log'"
-                )
+                raise ConfigError(f"method {self.method!r} fits its weights; fixed weights go with 'linear' or 'log'")
         if self.temperature is not None:
             check_temperatures(self.temperature)
 
@@ -124,12 +118,7 @@ class Recipe:
         counts = {"equal": 0, "greedy": n_scorers - 1, "linear": n_scorers - 1, "log": n_scorers}
         counts["stack"] = n_scorers * n_classes * (n_classes - 1) // (2 if self.swap_equivariant else 1)
         learnt = 0 if self.weights is not None else counts[self.method]
-        return (
-            learnt
-            + n_scorers * ("before" in parts)
-            + ("after" in parts)
-            + (n_classes - 1) * ("bias" in parts)
-        )
+        return learnt + n_scorers * ("before" in parts) + ("after" in parts) + (n_classes - 1) * ("bias" in parts)
 
     def fixed_blend(self, n_scorers: int) -> Blend:
         """Return the blend of the fixed values, equal weights where none are fixed.
@@ -147,16 +136,12 @@ class Recipe:
             after = float(cast(float, self.temperature))
         for name, values in (("weights", weights), ("temperatures", before)):
             if len(values) != n_scorers:
-                raise ConfigError(
-                    f"{len(values)} {name} for {n_scorers} scorers; give one a scorer, in their order"
-                )
+                raise ConfigError(f"{len(values)} {name} for {n_scorers} scorers; give one a scorer, in their order")
         if self.method == "log":
             return Blend("log", weights, before, after)
         return Blend("linear", weights / weights.sum(), before, after)
 
-    def fit(
-        self, members: list[Probabilities], labels: Probabilities, sample_weight: Array | None = None
-    ) -> Blend:
+    def fit(self, members: list[Probabilities], labels: Probabilities, sample_weight: Array | None = None) -> Blend:
         """Fit the blend, stage by stage: temperatures before, weights, then temperature and biases after.
 
         Every stage is convex and is solved exactly. All at once would not be: it ends in blends of one
@@ -201,7 +186,5 @@ class Recipe:
                 blend.apply(members), labels, sample_weight,
                 scale="after" in parts, bias=with_bias, swap_equivariant=symmetric, l2=l2,
             )  # fmt: skip
-            blend = Blend(
-                fixed.pool, weights, temperatures, fitted if "after" in parts else temperature, bias
-            )
+            blend = Blend(fixed.pool, weights, temperatures, fitted if "after" in parts else temperature, bias)
         return blend

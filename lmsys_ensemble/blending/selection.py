@@ -32,8 +32,8 @@ is under-confident (Ranjan & Gneiting 2010, JRSS B 72(1))."""
 N_BOOTSTRAP = 1000
 
 MIN_GROUPS = 100
-"""With fewer groups nothing is preferred to the equal blend: intervals of so few are too short, and the lowest of
-many noisy losses is low by luck."""
+"""With fewer groups nothing is preferred to the equal blend: intervals of so few are too short, and the
+lowest of many noisy losses is low by luck."""
 
 
 def candidate_recipes(
@@ -63,8 +63,7 @@ def candidate_recipes(
     recipes = [
         Recipe(method, parts, swap_equivariant=swap_equivariant, l2=l2)
         for method, parts in CANDIDATES
-        if (allowed is None or parse_calibration(parts) <= allowed)
-        and (n_scorers > 1 or method in ("equal", "stack"))
+        if (allowed is None or parse_calibration(parts) <= allowed) and (n_scorers > 1 or method in ("equal", "stack"))
     ]
     return sorted(recipes, key=lambda recipe: recipe.n_parameters(n_scorers, n_classes))
 
@@ -146,9 +145,7 @@ def select_recipe(
     losses = np.column_stack([row_log_losses(labels, predicted) for predicted in predictions])
     means = np.average(losses, axis=0, weights=weights)
     best = int(np.argmin(means))
-    to_equal = paired_differences(
-        losses, losses[:, 0], codes, weights=weights, n_bootstrap=N_BOOTSTRAP, seed=seed
-    )
+    to_equal = paired_differences(losses, losses[:, 0], codes, weights=weights, n_bootstrap=N_BOOTSTRAP, seed=seed)
     records = []
     for position, recipe in enumerate(recipes):
         row, mean, difference = losses[:, position], float(means[position]), to_equal[position]

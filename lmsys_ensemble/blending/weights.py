@@ -85,10 +85,7 @@ def select_greedily(
     draws: list[int] = []
     losses: list[float] = []
     for step in range(1, n_steps + 1):
-        tried = [
-            -float(shares @ np.log(np.maximum((total + one) / step, PROBABILITY_FLOOR)))
-            for one in likelihoods
-        ]
+        tried = [-float(shares @ np.log(np.maximum((total + one) / step, PROBABILITY_FLOOR))) for one in likelihoods]
         draws.append(int(np.argmin(tried)))
         losses.append(min(tried))
         total += likelihoods[draws[-1]]

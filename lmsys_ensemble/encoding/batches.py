@@ -59,13 +59,13 @@ def restore_order(
     Raises
     ------
     EnsembleError
-        If the batches are no permutation of the rows; this is a defect of the library.
+        If the batches are no permutation of the rows, or results are missing; this is a defect of the library.
     """
     order = np.concatenate(batches) if len(batches) else np.empty(0, dtype=np.intp)
     if not np.array_equal(np.sort(order), np.arange(n_rows)):
         raise EnsembleError(f"internal error: {len(order)} results for {n_rows} rows are no permutation of them")
-    if not parts:
-        raise EnsembleError("internal error: no results to put into order")
+    if not parts or [len(part) for part in parts] != [len(batch) for batch in batches]:
+        raise EnsembleError("internal error: no results, or not one for every row of every batch")
     result = np.empty((n_rows, *parts[0].shape[1:]), dtype=np.float32)
     result[order] = np.concatenate(parts)
     return result

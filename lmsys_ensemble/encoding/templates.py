@@ -4,13 +4,13 @@ A template never changes once it is published under a version: a model is only a
 with, so its recipe names both.
 """
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from lmsys_ensemble.battles import Battle, Turns
 from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.files import suggest
 from lmsys_ensemble.schema import PROMPT, RESPONSE_A, RESPONSE_B, TEXT_COLUMNS
 
 
@@ -63,7 +63,9 @@ class Template:
     def pieces(self, battle: Battle) -> Iterator[Piece]:
         """Yield the pieces of a battle in the order of the text."""
         fields: dict[str, Turns] = {
-            PROMPT: battle.prompt, RESPONSE_A: battle.response_a, RESPONSE_B: battle.response_b
+            PROMPT: battle.prompt,
+            RESPONSE_A: battle.response_a,
+            RESPONSE_B: battle.response_b,
         }
         literals = {PROMPT: self.prompt, RESPONSE_A: self.response_a, RESPONSE_B: self.response_b}
         if self.layout == "by_field":
@@ -83,17 +85,11 @@ class Template:
 
 _TEMPLATES = (
     # The public Gemma-2 notebooks of the Chatbot Arena competition: turns joined by a blank.
-    Template(
-        "kaggle-gemma", 1, "by_field", "<prompt>: ", "\n\n<response_a>: ", "\n\n<response_b>: ", " "
-    ),
+    Template("kaggle-gemma", 1, "by_field", "<prompt>: ", "\n\n<response_a>: ", "\n\n<response_b>: ", " "),
     # The public Llama-3 inference notebook of the same competition.
-    Template(
-        "kaggle-llama", 1, "by_field", "User prompt: ", "\n\nModel A :\n", "\n\n--------\n\nModel B:\n", " "
-    ),
+    Template("kaggle-llama", 1, "by_field", "User prompt: ", "\n\nModel A :\n", "\n\n--------\n\nModel B:\n", " "),
     # Turn by turn, so that what is cut from a long conversation is its beginning, for both responses alike.
-    Template(
-        "turns", 1, "by_turn", "<prompt>: ", "\n\n<response_a>: ", "\n\n<response_b>: ", "\n\n"
-    ),
+    Template("turns", 1, "by_turn", "<prompt>: ", "\n\n<response_a>: ", "\n\n<response_b>: ", "\n\n"),
 )
 
 TEMPLATES = {template.name: template for template in _TEMPLATES}
@@ -109,9 +105,7 @@ def get_template(name: str, version: int | None = None) -> Template:
         If there is none of that name, or it has another version.
     """
     if name not in TEMPLATES:
-        close = difflib.get_close_matches(name, TEMPLATES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"unknown template {name!r}{hint} Known templates: {', '.join(sorted(TEMPLATES))}")
+        raise ConfigError(f"unknown template {name!r}{suggest(name, TEMPLATES)}")
     template = TEMPLATES[name]
     if version is not None and version != template.version:
         raise ConfigError(

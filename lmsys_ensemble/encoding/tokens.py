@@ -253,9 +253,7 @@ def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     return min(len(one), len(other))
 
 
-def _retention(
-    battles: Battles, codes: list[NDArray[np.int8]], totals: list[NDArray[np.float64]]
-) -> pd.DataFrame:
+def _retention(battles: Battles, codes: list[NDArray[np.int8]], totals: list[NDArray[np.float64]]) -> pd.DataFrame:
     n_codes = len(FIELD_CODES) + 1
     kept = np.array([np.bincount(row, minlength=n_codes) for row in codes]).reshape(-1, n_codes)
     had = np.rint(np.array(totals).reshape(-1, n_codes)).astype(np.intp)
@@ -273,5 +271,3 @@ def _retention(
             notes[row].append(f"{name} cut entirely" if cut[row, code] else f"{name} empty")
     frame["note"] = np.array([", ".join(note) for note in notes], dtype=object)
     return pd.DataFrame(frame)
-
-

@@ -209,8 +209,11 @@ def save_adapter(wrapped: Any, folder: Path, base_name: str) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    save_file({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}, folder / WEIGHTS_FILE,
-              metadata={"format": "pt"})
+    save_file(
+        {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()},
+        folder / WEIGHTS_FILE,
+        metadata={"format": "pt"},
+    )
     config = copy.copy(wrapped.peft_config["default"])
     config.inference_mode = True
     config.base_model_name_or_path = base_name

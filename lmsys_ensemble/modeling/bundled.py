@@ -200,7 +200,12 @@ def verify_bundled(name: str) -> Path:
 
 def _write_manifest(model: BundledModel, folder: Path) -> None:
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    manifest = {"name": model.name, "gguf_sha256": model.gguf_sha256, "licence": model.licence, "files": files}
+    manifest = {
+        "name": model.name,
+        "gguf_sha256": model.gguf_sha256,
+        "licence": model.licence,
+        "files": files,
+    }
     write_json(folder / MANIFEST_FILE, manifest)
 
 

@@ -27,14 +27,19 @@ _TURNS = (
     (("What is 17 * 3?",), ("51",), ("17 * 3 = 54, because 17 * 2 = 34 and 34 + 20 = 54.",)),
     (
         ("Write a haiku about rain.", "Now one about snow, please."),
-        ("Soft rain on the roof\nthe garden drinks in silence\nmorning comes up green", "I have written one already."),
+        (
+            "Soft rain on the roof\nthe garden drinks in silence\nmorning comes up green",
+            "I have written one already.",
+        ),
         ("Rain.", "White hush on the hills\nevery footprint is a word\nthe wind takes them back"),
     ),
     (
         ("Explain how a refrigerator works.",),
-        ("A refrigerator moves heat from its inside to the room. A liquid evaporates in the pipes inside, which takes "
-         "up heat; a compressor squeezes the vapour, which becomes hot; and behind the fridge it gives that heat off "
-         "and turns liquid again.",),
+        (
+            "A refrigerator moves heat from its inside to the room. A liquid evaporates in the pipes inside, which "
+            "takes up heat; a compressor squeezes the vapour, which becomes hot; and behind the fridge it gives that "
+            "heat off and turns liquid again.",
+        ),
         ("It makes cold with electricity.",),
     ),
     (

@@ -262,8 +262,13 @@ def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool)
     model.requires_grad_(False)
     logger.info(
         "loaded %s: %s, %d layers, %s, quantization %s, attention %s, on %s",
-        folder.name, type(model).__name__, config.num_hidden_layers, settings.dtype, settings.quantization,
-        model.config._attn_implementation, settings.device,
+        folder.name,
+        type(model).__name__,
+        config.num_hidden_layers,
+        settings.dtype,
+        settings.quantization,
+        model.config._attn_implementation,
+        settings.device,
     )
     return model
 
@@ -301,7 +306,9 @@ def _account_for_keys(folder: Path, report: dict[str, Any], n_layers: int, head_
         key for key in report["unexpected_keys"] if not head_follows and (_is_head(key) or "lora" in key.lower())
     )
     if strange:
-        raise ModelError(f"{folder} holds head or LoRA weights that the model has no place for: {', '.join(strange[:10])}")
+        raise ModelError(
+            f"{folder} holds head or LoRA weights that the model has no place for: {', '.join(strange[:10])}"
+        )
     logger.debug("%s: %d weights beyond layer %d or of other heads", folder, len(report["unexpected_keys"]), n_layers)
 
 

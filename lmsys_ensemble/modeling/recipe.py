@@ -18,6 +18,8 @@ from lmsys_ensemble.schema import TASKS, THREE_WAY, Task
 
 RECIPE_FILE = "recipe.json"
 SCHEMA_VERSION = 1
+SHAPE_KEYS = ("model_type", "hidden_size", "vocab_size", "num_hidden_layers")
+"""Entries of a base model's ``config.json`` by which another model is told apart."""
 
 Pooling = Literal["last_token", "response_spans"]
 
@@ -67,7 +69,7 @@ class HeadRecipe(Settings):
 class Recipe(Settings):
     """All that inference must know of how a model was trained."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     base_model: BaseModelRecipe
     template: TemplateRecipe
     max_tokens: int = Field(ge=8)
@@ -76,9 +78,9 @@ class Recipe(Settings):
     classes: tuple[str, ...] = THREE_WAY.classes
     head: HeadRecipe = HeadRecipe()
     soft_capping: bool = True
-    training: dict[str, Any] = {}
-    validation: dict[str, Any] = {}
-    files: dict[str, str] = {}
+    training: dict[str, Any] = Field(default={})
+    validation: dict[str, Any] = Field(default={})
+    files: dict[str, str] = Field(default={})
 
     @field_validator("classes")
     @classmethod
@@ -96,6 +98,13 @@ class Recipe(Settings):
     def get_template(self) -> Template:
         """Return the template, in the version that the model was trained with."""
         return get_template(self.template.name, self.template.version)
+
+
+def describe_base(folder: Path, name: str, revision: str | None = None) -> BaseModelRecipe:
+    """Describe a base model by what its ``config.json`` says of its shape."""
+    config = read_mapping(folder / "config.json")
+    shape = {key: config.get(key) for key in SHAPE_KEYS}
+    return BaseModelRecipe(name=name, revision=revision, **shape)
 
 
 def read_recipe(folder: Path) -> Recipe | None:

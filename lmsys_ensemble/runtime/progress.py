@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import time
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from tqdm import tqdm
 
@@ -41,7 +41,7 @@ class ScorerProgress:
         self.stop = stop
         self.n_rows = 0
         self.n_tokens = 0
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._unit = "row"
         self._start = time.perf_counter()
 
@@ -52,8 +52,13 @@ class ScorerProgress:
         self._unit = "tok" if n_tokens else "row"
         if self.display == "bars":
             self._bar = tqdm(
-                total=n_tokens or n_rows, desc=f"{self.name} ({self.device})", unit=self._unit, unit_scale=True,
-                position=self.position, dynamic_ncols=True, file=sys.stderr,
+                total=n_tokens or n_rows,
+                desc=f"{self.name} ({self.device})",
+                unit=self._unit,
+                unit_scale=True,
+                position=self.position,
+                dynamic_ncols=True,
+                file=sys.stderr,
             )
 
     def advance(self, n_rows: int, n_tokens: int) -> None:
@@ -65,13 +70,17 @@ class ScorerProgress:
             self._bar.update(n_tokens if self._unit == "tok" else n_rows)
         self._check_stop()
 
+    def close(self) -> None:
+        """Close the bar, whether the work is done or not."""
+        if self._bar is not None:
+            self._bar.close()
+
     def finish(self) -> None:
-        """Close the bar or write the line."""
+        """Close the bar and, where asked for, write the line: the work is done."""
+        self.close()
         seconds = time.perf_counter() - self._start
         rate = f", {self.n_tokens / max(seconds, 1e-9):,.0f} tokens/s" if self.n_tokens else ""
         line = f"{self.name} ({self.device}): {self.n_rows} rows in {seconds:.1f} s{rate}"
-        if self._bar is not None:
-            self._bar.close()
         if self.display == "lines":
             print(line, file=sys.stderr, flush=True)
         logger.info("%s", line)

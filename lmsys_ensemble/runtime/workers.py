@@ -104,7 +104,7 @@ def _work(jobs: Sequence[_Job], battles: Battles, n_threads: int, stop: threadin
             _do(job, battles, n_threads)
         except StopScoring:
             return
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: a thread that ends without a word would lose its scorer
             job.error = error
             stop.set()
             return
@@ -124,6 +124,7 @@ def _do(job: _Job, battles: Battles, n_threads: int) -> None:
         job.logits = logits
     finally:
         scorer.progress = NoProgress()
+        job.progress.close()
         scorer.close()
     job.progress.finish()
 
@@ -133,7 +134,9 @@ def _check_logits(logits: Logits, scorer: Scorer, battles: Battles, device: str)
     where = f"scorer {scorer.name!r} on {device}"
     if logits.shape != expected:
         raise ScoringError(
-            f"{where} returned logits of shape {logits.shape}, expected {expected}", scorer=scorer.name, device=device
+            f"{where} returned logits of shape {logits.shape}, expected {expected}",
+            scorer=scorer.name,
+            device=device,
         )
     faulty = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(faulty):
@@ -141,7 +144,9 @@ def _check_logits(logits: Logits, scorer: Scorer, battles: Battles, device: str)
         raise ScoringError(
             f"{where} gave NaN or infinite logits for {len(faulty)} of {len(battles)} rows "
             f"(ids {', '.join(map(repr, ids))}); try dtype='float32', or bfloat16 where float16 overflows",
-            scorer=scorer.name, device=device, row_ids=ids,
+            scorer=scorer.name,
+            device=device,
+            row_ids=ids,
         )
 
 
@@ -155,5 +160,6 @@ def _raise_failure(job: _Job) -> None:
     raise ScoringError(
         f"scorer {job.scorer.name!r} on {job.device} failed: {type(job.error).__name__}: {job.error}. "
         "The other scorers were stopped",
-        scorer=job.scorer.name, device=job.device,
+        scorer=job.scorer.name,
+        device=job.device,
     ) from job.error

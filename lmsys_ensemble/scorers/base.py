@@ -74,7 +74,7 @@ class Scorer(ABC):
 
     @abstractmethod
     def score(self, battles: Battles) -> Logits:
-        """Return float32 logits of shape (n_rows, n_classes) in the order of `battles`, of which there is at least one."""
+        """Return float32 logits of shape (n_rows, n_classes) in the order of `battles`; there is at least one row."""
 
     def load(self, device: str | None = None) -> None:  # noqa: B027 - many scorers have nothing to load
         """Get ready to score on `device` (by default the scorer's own); may take minutes and gigabytes."""

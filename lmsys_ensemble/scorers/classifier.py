@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
 from lmsys_ensemble.errors import ConfigError, ScoringError
-from lmsys_ensemble.files import read_mapping, sha256_of
-from lmsys_ensemble.modeling.recipe import Recipe, check_contradictions, read_recipe
+from lmsys_ensemble.files import parse_settings, read_mapping, sha256_of
+from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, check_contradictions, read_recipe
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
@@ -145,7 +145,9 @@ class ClassifierScorer(Scorer):
             return trained
         logger.warning(
             "%s: no recipe.json in %s; template %s and max_tokens %d are assumed to be what it was trained with",
-            self.name, self._recipe_folder, self.template or self.default_template,
+            self.name,
+            self._recipe_folder,
+            self.template or self.default_template,
             self.max_tokens or self.default_max_tokens,
         )
         values: dict[str, Any] = {
@@ -160,7 +162,7 @@ class ClassifierScorer(Scorer):
             },
             "soft_capping": self.soft_capping is not False,
         }
-        return Recipe.model_validate(values)
+        return parse_settings(Recipe, values, f"settings of scorer {self.name!r}")
 
     def load(self, device: str | None = None) -> None:
         """Load base model, adapter, head and tokenizer, and check the golden rows.
@@ -207,11 +209,12 @@ class ClassifierScorer(Scorer):
                 f"{config.get('model_type')!r} model. Use ClassifierScorer"
             )
         named = recipe.base_model
-        shape = {
-            key: getattr(named, key) for key in ("model_type", "hidden_size", "vocab_size", "num_hidden_layers")
-        }
-        other = [f"{key} {config.get(key)} instead of {value}" for key, value in shape.items()
-                 if value is not None and config.get(key) != value]
+        shape = {key: getattr(named, key) for key in SHAPE_KEYS}
+        other = [
+            f"{key} {config.get(key)} instead of {value}"
+            for key, value in shape.items()
+            if value is not None and config.get(key) != value
+        ]
         if other:
             raise ConfigError(f"{self.model} is not the base model of {self.adapter}, {named.name}: {', '.join(other)}")
         return folder

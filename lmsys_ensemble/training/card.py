@@ -12,13 +12,15 @@ def model_card(settings: TrainSettings, recipe: Recipe) -> str:
     depth = f"the first {head.layers} of " if head.layers else ""
     pooling = {
         "last_token": "the last token's hidden state",
-        "response_spans": "the last token's hidden state, the difference of the two responses' mean hidden states, and their lengths",
+        "response_spans": (
+            "the last token's hidden state, the difference of the two responses' mean hidden states, and their lengths"
+        ),
     }[head.pooling]
     lines = [
         f"# {settings.name}",
         "",
-        f"LoRA adapter and classification head for `{settings.base_model}`, trained by `lmsys-ensemble train` to predict "
-        "which of two responses people prefer.",
+        f"LoRA adapter and classification head for `{settings.base_model}`, trained by `lmsys-ensemble train` to "
+        "predict which of two responses people prefer.",
         "",
         f"- runs {depth}{recipe.base_model.num_hidden_layers} layers; the head sees {pooling}",
         f"- LoRA rank {lora.r}, alpha {lora.alpha}, on {', '.join(lora.target_modules)} of the layers from "

@@ -63,8 +63,8 @@ def read_labelled(paths: Sequence[Path], task: Task) -> Labelled:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         part = table[[name for name in (ID_COLUMN, "prompt", "response_a", "response_b") if name in table]].copy()
-        part["source"] = table["source"] if "source" in table else path.stem
-        part["group"] = table["group"] if "group" in table else table["prompt"].astype(str)
+        part["source"] = table.get("source", path.stem)
+        part["group"] = table.get("group", table["prompt"].astype(str))
         part[list(task.columns)] = labels
         tables.append(part)
     table = pd.concat(tables, ignore_index=True)

@@ -51,7 +51,7 @@ def compute_hidden_states(
     encoded: Encoded,
     path: Path,
     tokens_per_batch: int,
-    on_batch: Callable[[int], None],
+    on_batch: Callable[[int], object],
 ) -> HiddenStates:
     """Run the layers below `first_layer` on all rows and keep what leaves them."""
     lengths = encoded.lengths

@@ -39,9 +39,7 @@ class Examples:
     weights: NDArray[np.float64]
 
 
-def fit_lora(
-    wrapped: Any, recipe: Recipe, settings: TrainSettings, examples: Examples
-) -> list[float]:
+def fit_lora(wrapped: Any, recipe: Recipe, settings: TrainSettings, examples: Examples) -> list[float]:
     """Train a PEFT model's LoRA weights and head in place.
 
     The loss is the cross-entropy with soft labels, weighted by row.
@@ -77,14 +75,14 @@ def fit_lora(
             stack.enter_context(only_layers(backbone, settings.lora.first_layer))
         if settings.optimizer.head_l2 is not None:
             _start_head(wrapped, recipe, examples, states, settings.optimizer.head_l2)
-        steps = [_plan_epoch(examples.encoded.lengths, settings.optimizer.rows_per_step, generator)
-                 for _ in range(settings.optimizer.epochs)]
+        steps = [
+            _plan_epoch(examples.encoded.lengths, settings.optimizer.rows_per_step, generator)
+            for _ in range(settings.optimizer.epochs)
+        ]
         optimizer, schedule = _optimizer(wrapped, settings.optimizer, sum(len(epoch) for epoch in steps))
         wrapped.train()
         for number, epoch in enumerate(steps, 1):
-            losses.append(
-                _run_epoch(wrapped, recipe, examples, states, epoch, optimizer, schedule, settings, number)
-            )
+            losses.append(_run_epoch(wrapped, recipe, examples, states, epoch, optimizer, schedule, settings, number))
             logger.info("epoch %d of %d: training loss %.4f", number, len(steps), losses[-1])
     wrapped.eval()
     return losses
@@ -127,7 +125,8 @@ def _plan_epoch(
 
 
 def _optimizer(wrapped: Any, settings: OptimizerSettings, n_steps: int) -> tuple[Any, Any]:
-    head, lora = [], []
+    head: list[torch.nn.Parameter] = []
+    lora: list[torch.nn.Parameter] = []
     for name, parameter in wrapped.named_parameters():
         if parameter.requires_grad:
             (lora if "lora_" in name else head).append(parameter)
@@ -172,7 +171,7 @@ def _run_epoch(
             step_weight = float(examples.weights[rows].sum())
             for part in _micro_batches(rows, lengths):
                 loss = _loss(wrapped, recipe, examples, states, part)
-                (loss / step_weight).backward()
+                torch.autograd.backward(loss / step_weight)
                 total += float(loss.detach())
             weight += step_weight
             torch.nn.utils.clip_grad_norm_(trained, settings.optimizer.max_gradient_norm)
@@ -217,9 +216,7 @@ def _pooled(
 
 
 @torch.no_grad()
-def _start_head(
-    wrapped: Any, recipe: Recipe, examples: Examples, states: HiddenStates | None, l2: float
-) -> None:
+def _start_head(wrapped: Any, recipe: Recipe, examples: Examples, states: HiddenStates | None, l2: float) -> None:
     """Set the head to a logistic regression on what the untrained layers give it."""
     model = wrapped.get_base_model()
     lengths = examples.encoded.lengths

@@ -20,7 +20,7 @@ from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.forward import has_plain_head, prepare_head
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier, resolve_base
-from lmsys_ensemble.modeling.recipe import BaseModelRecipe, Recipe, TemplateRecipe, write_recipe
+from lmsys_ensemble.modeling.recipe import Recipe, TemplateRecipe, describe_base, write_recipe
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
@@ -72,9 +72,7 @@ def train(
     settings = read_train_settings(path)
     device = hardware.check_device(hardware.list_devices()[0] if device == "auto" else device)
     task = THREE_WAY if settings.classes == THREE_WAY.n_classes else TWO_WAY
-    data = read_labelled(
-        data_files(settings, path.parent, Path(data_folder) if data_folder else None), task
-    )
+    data = read_labelled(data_files(settings, path.parent, Path(data_folder) if data_folder else None), task)
     learn, held = split(data, settings.data, settings.seed)
     say(f"{len(learn)} rows to learn from, {len(held)} held out")
     base = resolve_base(settings.base_model, settings.revision)
@@ -97,26 +95,36 @@ def train(
 
 def _recipe(settings: TrainSettings, base: Path, classes: tuple[str, ...]) -> Recipe:
     config = read_mapping(base / "config.json")
-    shape = {key: config.get(key) for key in ("model_type", "hidden_size", "vocab_size", "num_hidden_layers")}
+    special = settings.special_tokens
+    if special.pad_token_id is None:
+        special = special.model_copy(update={"pad_token_id": config.get("pad_token_id")})
     return Recipe(
-        base_model=BaseModelRecipe(name=settings.base_model, revision=settings.revision, **shape),
+        base_model=describe_base(base, settings.base_model, settings.revision),
         template=TemplateRecipe(name=settings.template),
         max_tokens=settings.max_tokens,
         truncation=settings.truncation,
-        special_tokens=settings.special_tokens,
+        special_tokens=special,
         classes=classes,
         head=settings.head,
     )
 
 
 def _learn(
-    settings: TrainSettings, recipe: Recipe, base: Path, encoder: Encoder, learn: Labelled, device: str, folder: Path
+    settings: TrainSettings,
+    recipe: Recipe,
+    base: Path,
+    encoder: Encoder,
+    learn: Labelled,
+    device: str,
+    folder: Path,
 ) -> list[float]:
     dtype = torch.float32 if device == "cpu" else hardware.resolve_dtype("auto", device)
     load = LoadSettings(len(recipe.classes), device, dtype, n_layers=recipe.head.layers)
     model = load_classifier(base, load, head_follows=True)
     if not has_plain_head(model):
-        raise ConfigError(f"{settings.base_model} is no decoder with one linear head; training takes Llama, Gemma, Qwen")
+        raise ConfigError(
+            f"{settings.base_model} is no decoder with one linear head; training takes Llama, Gemma, Qwen"
+        )
     torch.manual_seed(settings.seed)
     prepare_head(model, recipe.head.pooling, len(recipe.classes))
     model.score.float()

@@ -20,9 +20,9 @@ class DataSettings(Settings):
     """
 
     files: list[str]
-    holdout: dict[str, float] = {"default": 0.1}
-    weights: dict[str, float] = {}
-    rows: dict[str, int] = {}
+    holdout: dict[str, float] = Field(default={"default": 0.1})
+    weights: dict[str, float] = Field(default={})
+    rows: dict[str, int] = Field(default={})
 
 
 class LoraSettings(Settings):
@@ -31,7 +31,7 @@ class LoraSettings(Settings):
     r: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.05, ge=0, lt=1)
-    target_modules: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    target_modules: list[str] = Field(default=["q_proj", "k_proj", "v_proj", "o_proj"])
     first_layer: int = Field(default=0, ge=0)
 
 

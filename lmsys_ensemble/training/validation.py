@@ -62,7 +62,9 @@ def validate(learn: Labelled, held: Labelled, probabilities: Probabilities) -> d
     figures = {}
     for source in [*sorted(set(held.sources)), ALL]:
         rows = held.sources == source if source != ALL else np.ones(len(held), dtype=bool)
-        figures[source] = _measure(held.labels[rows], probabilities[rows], prior[rows], lengths[rows], held.groups[rows])
+        figures[source] = _measure(
+            held.labels[rows], probabilities[rows], prior[rows], lengths[rows], held.groups[rows]
+        )
     return figures
 
 

@@ -1,0 +1,41 @@
+# make submission   score examples/data/battles.csv with the bundled ensemble and write submission.csv
+# make test         run the whole test-suite
+# make check        lint, formatting and types
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: submission test check models clean
+
+submission: $(VENV)/.user
+	$(BIN)/lmsys-ensemble submit --config models/default.yaml --test examples/data/battles.csv \
+		--sample examples/data/sample_submission.csv --out submission.csv
+
+test: $(VENV)/.dev models
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+models: $(VENV)/.user
+	@$(BIN)/lmsys-ensemble models pull > $(VENV)/.models
+
+# torch comes first and pinned, so that nothing else decides which build of it is taken.
+$(VENV)/.user: setup.cfg constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed; set PYTHON=' if sys.version_info < (3, 11) else 0)"
+	@echo "installing into $(VENV) (once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.user
+	@echo "installing what tests need (once)"
+	@$(PIP) --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info submission.csv

@@ -1,0 +1,138 @@
+"""The command line: arguments and exit codes, nothing else.
+
+Exit codes: 0, all went well; 1, the work failed; 2, the arguments, a configuration or the data are wrong; 130, Ctrl-C.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from lmsys_ensemble import __version__
+from lmsys_ensemble.errors import ConfigError, EnsembleError, InputError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code."""
+    options = make_parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.ERROR, format="%(message)s", stream=sys.stderr
+    )
+    try:
+        from lmsys_ensemble import commands
+
+        values, text = getattr(commands, options.run)(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except EnsembleError as error:
+        print(_paragraph(error), file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, InputError | ConfigError) else EXIT_FAILED
+    except OSError as error:
+        print(_paragraph(error), file=sys.stderr)
+        return EXIT_FAILED
+    print(json.dumps(values, indent=2, ensure_ascii=False) if options.json else text)
+    return 0
+
+
+def _paragraph(error: Exception) -> str:
+    text = "\n".join([f"error: {error}", *getattr(error, "__notes__", [])])
+    return "\n".join(textwrap.fill(line, 110, subsequent_indent="  ") for line in text.splitlines())
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="lmsys-ensemble",
+        description="Probabilities of 'A wins, B wins, tie' from several LLM classifiers at once.",
+    )
+    parser.add_argument("--version", action="version", version=f"lmsys-ensemble {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    submit = _command(commands, "submit", "predict a test file and write a checked submission")
+    _add_config(submit)
+    submit.add_argument("--test", required=True, metavar="FILE", help="battles, CSV or Parquet")
+    submit.add_argument("--out", default="submission.csv", metavar="FILE", help="default: submission.csv")
+    submit.add_argument("--sample", metavar="FILE", help="sample submission that ids and columns must match")
+
+    predict = _command(commands, "predict", "predict a file of battles")
+    _add_config(predict)
+    predict.add_argument("--input", required=True, metavar="FILE", help="battles, CSV or Parquet")
+    predict.add_argument("--output", required=True, metavar="FILE", help="CSV or Parquet, by suffix")
+
+    evaluate = _command(commands, "evaluate", "measure log loss and accuracy on labelled battles")
+    _add_config(evaluate)
+    evaluate.add_argument("--input", required=True, metavar="FILE", help="labelled battles, CSV or Parquet")
+    evaluate.add_argument(
+        "--by", metavar="COLUMN", help="measure its values apart; default: source, where there is one"
+    )
+
+    train = _command(commands, "train", "train a LoRA adapter and a head from a recipe")
+    train.add_argument("recipe", metavar="RECIPE", help="YAML file")
+    train.add_argument("--output", required=True, metavar="FOLDER", help="where adapter, head and recipe go")
+    train.add_argument("--data", metavar="FOLDER", help="where the recipe's data files lie; default: beside the recipe")
+    train.add_argument("--device", default="auto", help="cpu, cuda:0, ... or auto (default)")
+
+    validate = _command(commands, "validate", "check a configuration and a data file without loading a model")
+    validate.add_argument("--config", default="default", metavar="CONFIG", help="YAML file or name; default: default")
+    validate.add_argument("--input", metavar="FILE", help="battles, with or without labels")
+
+    models = _command(commands, "models", "list, fetch or verify the bundled base models")
+    models.add_argument("action", choices=["list", "pull", "verify"])
+    models.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+
+    _add_import(commands)
+    return parser
+
+
+def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "import-checkpoint", "convert a LoRA checkpoint to safetensors with a recipe")
+    command.add_argument(
+        "source", metavar="SOURCE", help="PEFT folder, or a state dict (.pth, .pt, .bin, .safetensors)"
+    )
+    command.add_argument("--output", required=True, metavar="FOLDER", help="new folder")
+    command.add_argument("--base", required=True, metavar="MODEL", help="base model: a folder or a name on the Hub")
+    command.add_argument("--revision", metavar="COMMIT", help="commit of a base model on the Hub")
+    command.add_argument("--template", required=True, help="kaggle-gemma, kaggle-llama or turns")
+    command.add_argument("--max-tokens", required=True, type=int, metavar="N", help="longest sequence in training")
+    command.add_argument(
+        "--truncation", default="tail", help="tail (default, as the public notebooks), per_field, balanced"
+    )
+    command.add_argument("--no-bos", action="store_true", help="it was trained without a beginning token")
+    command.add_argument("--no-eos", action="store_true", help="it was trained without an end token")
+    command.add_argument(
+        "--pad-token-id", type=int, metavar="ID", help="default: as the base model's configuration says"
+    )
+    command.add_argument("--no-soft-capping", action="store_true", help="Gemma-2 that was trained without soft-capping")
+    command.add_argument("--lora-alpha", type=float, metavar="ALPHA", help="needed for a bare state dict")
+    command.add_argument(
+        "--classes",
+        nargs="+",
+        default=["model_a", "model_b", "tie"],
+        metavar="CLASS",
+        help="label order in training; default: model_a model_b tie",
+    )
+    command.add_argument("--no-golden", action="store_true", help="do not run the model to make golden rows")
+    command.add_argument("--device", default="cpu", help="where to run it for the golden rows; default: cpu")
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    command.add_argument("--json", action="store_true", help="print a machine's summary on standard output")
+    command.add_argument("--verbose", action="store_true", help="say what is being done")
+    command.set_defaults(run=name.replace("-", "_"))
+    return command
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", metavar="CONFIG", help="ensemble's YAML file or name; default: the bundled one")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""What each command of the command line does: reads files, calls the library, returns what is to be printed."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lmsys_ensemble.battles import parse_battles, parse_labels, read_table
+from lmsys_ensemble.config import DEFAULT_CONFIG, find_config, models_folder
+from lmsys_ensemble.ensemble import Ensemble
+from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.files import parse_settings, read_mapping, write_atomically
+from lmsys_ensemble.runtime.progress import Display
+from lmsys_ensemble.schema import ID_COLUMN
+from lmsys_ensemble.scorers.classifier import ClassifierScorer
+from lmsys_ensemble.submission import build_submission, write_submission
+
+Result = tuple[dict[str, Any], str]
+"""What a command prints: values for ``--json``, and a text for people."""
+
+
+def submit(arguments: argparse.Namespace) -> Result:
+    """Predict a test file and write a checked submission."""
+    ensemble = _ensemble(arguments.config)
+    sample = read_table(arguments.sample) if arguments.sample else None
+    check_writable(arguments.out)
+    predictions = ensemble.predict(read_table(arguments.test))
+    submission = build_submission(predictions, sample, task=ensemble.task)
+    write_submission(submission, arguments.out)
+    return _summary(submission, ensemble, arguments.out)
+
+
+def predict(arguments: argparse.Namespace) -> Result:
+    """Predict a file and write CSV or Parquet."""
+    output = Path(arguments.output)
+    if output.suffix.lower() not in {".csv", ".parquet"}:
+        raise InputError(f"--output must end in .csv or .parquet, got {output.name!r}")
+    ensemble = _ensemble(arguments.config)
+    check_writable(output)
+    predictions = ensemble.predict(read_table(arguments.input))
+    if output.suffix.lower() == ".csv":
+        write_atomically(output, predictions.to_csv(index=False))
+    else:
+        write_atomically(output, predictions.to_parquet(index=False))
+    return _summary(predictions, ensemble, output)
+
+
+def evaluate(arguments: argparse.Namespace) -> Result:
+    """Measure an ensemble on labelled battles."""
+    ensemble = _ensemble(arguments.config)
+    table = read_table(arguments.input)
+    by = arguments.by or ("source" if "source" in table else None)
+    figures = ensemble.evaluate(table, by=by)
+    shown = figures.copy()
+    shown["log_loss"] = [
+        f"{row.log_loss:.4f} ({row.low:.4f} to {row.high:.4f})" for row in figures.itertuples(index=False)
+    ]
+    shown["accuracy"] = figures["accuracy"].map("{:.3f}".format)
+    text = shown.drop(columns=["low", "high"]).to_string(index=False)
+    return {"figures": figures.to_dict(orient="records")}, f"{text}\nlog loss in nats, with its 95 % bootstrap interval"
+
+
+def train(arguments: argparse.Namespace) -> Result:
+    """Train an adapter and a head."""
+    from lmsys_ensemble.training.run import train as run
+
+    figures = run(arguments.recipe, arguments.output, data_folder=arguments.data, device=arguments.device, say=say)
+    lines = [f"{arguments.output}: adapter, head, recipe.json, golden.json, scorer.yaml, README.md"]
+    lines += [
+        f"  {source}: log loss {values['log_loss']:.4f} on {values['rows']} rows held out "
+        f"(class prior {values['class_prior']:.4f}, length only {values['length_only']:.4f})"
+        for source, values in figures.items()
+    ]
+    return {"output": str(arguments.output), "validation": figures}, "\n".join(lines)
+
+
+def import_checkpoint(arguments: argparse.Namespace) -> Result:
+    """Convert a checkpoint to safetensors with a recipe and golden rows."""
+    from lmsys_ensemble.modeling.importing import LoraShape
+    from lmsys_ensemble.modeling.importing import import_checkpoint as convert
+    from lmsys_ensemble.modeling.loading import resolve_base
+    from lmsys_ensemble.modeling.recipe import Recipe, describe_base
+
+    base = resolve_base(arguments.base, arguments.revision)
+    described = describe_base(base, arguments.base, arguments.revision)
+    pad_token_id = read_mapping(base / "config.json").get("pad_token_id")
+    values = {
+        "base_model": described.model_dump(),
+        "template": {"name": arguments.template},
+        "max_tokens": arguments.max_tokens,
+        "truncation": arguments.truncation,
+        "special_tokens": {
+            "bos": not arguments.no_bos,
+            "eos": not arguments.no_eos,
+            "pad_token_id": pad_token_id if arguments.pad_token_id is None else arguments.pad_token_id,
+        },
+        "classes": arguments.classes,
+        "soft_capping": not arguments.no_soft_capping,
+    }
+    recipe = parse_settings(Recipe, values, "the arguments of import-checkpoint")
+    recipe.get_template()
+    output = Path(arguments.output)
+    lora = LoraShape(arguments.lora_alpha)
+    done = convert(
+        Path(arguments.source),
+        output,
+        base,
+        recipe,
+        lora,
+        golden=not arguments.no_golden,
+        device=arguments.device,
+    )
+    golden = "" if arguments.no_golden else ", golden.json"
+    return (
+        {"output": str(output), "files": done.files},
+        f"{output}: adapter_model.safetensors, adapter_config.json, recipe.json{golden}",
+    )
+
+
+def models(arguments: argparse.Namespace) -> Result:
+    """List, fetch or verify the bundled base models."""
+    from lmsys_ensemble.modeling.bundled import (
+        BUNDLED_MODELS,
+        bundled_folder,
+        ensure_bundled,
+        get_bundled,
+        is_ready,
+        verify_bundled,
+    )
+
+    chosen = [get_bundled(name) for name in arguments.names] or list(BUNDLED_MODELS.values())
+    lines, entries = [], []
+    for model in chosen:
+        if arguments.action == "pull":
+            ensure_bundled(model.name, say)
+        elif arguments.action == "verify":
+            verify_bundled(model.name)
+        state = "ready" if is_ready(model) else "not fetched"
+        entries.append(
+            {
+                "name": model.name,
+                "state": state,
+                "folder": str(bundled_folder(model)),
+                "licence": model.licence,
+            }
+        )
+        where = f" in {bundled_folder(model)}" if state == "ready" else ""
+        verified = ", files verified" if arguments.action == "verify" else ""
+        lines.append(f"bundled:{model.name} ({model.architecture}, {model.licence}): {state}{verified}{where}")
+    if arguments.action == "list":
+        ensembles = sorted(path.stem for path in models_folder().glob("*.yaml"))
+        trained = sorted(path.parent.name for path in models_folder().glob("*/scorer.yaml"))
+        lines += [
+            f"trained adapters: {', '.join(trained) or 'none'}",
+            f"ensembles: {', '.join(ensembles) or 'none'}",
+        ]
+        return {"bundled": entries, "adapters": trained, "ensembles": ensembles}, "\n".join(lines)
+    return {"bundled": entries}, "\n".join(lines)
+
+
+def validate(arguments: argparse.Namespace) -> Result:
+    """Check a configuration and a data file without loading a model."""
+    path = find_config(arguments.config)
+    ensemble = Ensemble.from_config(path)
+    lines = [f"{path}: {len(ensemble.scorers)} scorers"]
+    for scorer in ensemble.scorers:
+        detail = ""
+        if isinstance(scorer, ClassifierScorer):
+            recipe = scorer.recipe()
+            detail = f", template {recipe.template.name}, at most {recipe.max_tokens} tokens, {recipe.truncation}"
+        lines.append(f"  {scorer.name}: {type(scorer).__name__} on {scorer.device}{detail}")
+    values: dict[str, Any] = {"config": str(path), "scorers": [scorer.name for scorer in ensemble.scorers]}
+    if arguments.input:
+        table = read_table(arguments.input)
+        battles = parse_battles(table)
+        facts = {
+            "rows": len(battles),
+            "multi_turn": sum(len(prompt) > 1 for prompt in battles.prompts),
+            "empty_responses": sum(not any(turns) for turns in (*battles.responses_a, *battles.responses_b)),
+            "replaced_surrogates": battles.n_replaced_surrogates,
+            "id_dtype": str(battles.ids.dtype),
+        }
+        labelled = "winner" in table or set(ensemble.task.columns) <= set(table.columns)
+        if labelled:
+            parse_labels(table, ensemble.task)
+        values["data"] = {**facts, "labelled": labelled}
+        lines.append(
+            f"{arguments.input}: {facts['rows']} rows ({facts['multi_turn']} of several turns), "
+            f"ids {facts['id_dtype']}, {facts['empty_responses']} empty responses, {facts['replaced_surrogates']} lone surrogates replaced, "
+            f"{'labels valid' if labelled else 'no labels'}"
+        )
+    return values, "\n".join(lines)
+
+
+def say(text: str) -> None:
+    """Tell the user what takes time, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise `InputError` before hours of work if the result could not be written."""
+    folder = Path(path).resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} does not exist; make it before the run")
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder, expected the path of a file")
+
+
+def _ensemble(config: str | Path | None) -> Ensemble:
+    display: Display = "auto" if sys.stderr.isatty() else "lines"
+    ensemble = Ensemble.from_config(config or DEFAULT_CONFIG, progress=display)
+    _pull_bundled(ensemble)
+    return ensemble
+
+
+def _pull_bundled(ensemble: Ensemble) -> None:
+    """Fetch bundled base models where the user sees it, before bars are drawn."""
+    names = {str(getattr(scorer, "model", "")) for scorer in ensemble.scorers}
+    wanted = sorted(name for name in names if name.startswith("bundled:"))
+    if wanted:
+        from lmsys_ensemble.modeling.bundled import ensure_bundled
+
+        for name in wanted:
+            ensure_bundled(name, say)
+
+
+def _summary(table: pd.DataFrame, ensemble: Ensemble, path: str | Path) -> Result:
+    columns = list(ensemble.task.columns)
+    means = table[columns].mean()
+    head = table.head(5).to_string(index=False, float_format="{:.4f}".format)
+    more = f"\n… {len(table) - 5} more rows" if len(table) > 5 else ""
+    mean = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+    text = f"{head}{more}\nmean: {mean}\nwrote {len(table)} rows to {Path(path).resolve()}"
+    values = {
+        "output": str(Path(path).resolve()),
+        "rows": len(table),
+        "scorers": [scorer.name for scorer in ensemble.scorers],
+        "mean": {str(name): float(value) for name, value in means.items()},
+        "ids": str(table[ID_COLUMN].dtype),
+    }
+    return values, text

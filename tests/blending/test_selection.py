@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from lmsys_ensemble.blending.recipe import Recipe
+from lmsys_ensemble.blending.selection import (
+    CANDIDATES,
+    MIN_GROUPS,
+    candidate_recipes,
+    cross_fit,
+    select_recipe,
+)
+from lmsys_ensemble.folds import group_folds
+from lmsys_ensemble.metrics import row_log_losses
+from lmsys_ensemble.probabilities import check_labels, softmax
+
+from .conftest import simulate
+
+
+def select(members, y, codes=None, recipes=None, **settings):
+    labels = check_labels(y, n_classes=3)
+    codes = np.arange(len(y)) if codes is None else codes
+    recipes = recipes or candidate_recipes(len(members), 3)
+    return select_recipe(recipes, members, labels, np.ones(len(y)), codes, **settings)
+
+
+def test_candidates_come_by_simplicity_and_the_equal_blend_first():
+    recipes = candidate_recipes(3, 3)
+    counts = [recipe.n_parameters(3, 3) for recipe in recipes]
+    assert counts == sorted(counts)
+    assert (recipes[0].method, recipes[0].calibration) == ("equal", "none")
+    assert len(recipes) == len(CANDIDATES)
+
+
+def test_candidates_stay_within_the_calibration_asked_for():
+    assert {recipe.calibration for recipe in candidate_recipes(2, 3, "none")} == {"none"}
+    assert {recipe.calibration for recipe in candidate_recipes(2, 3, "after")} == {"none", "after"}
+    assert {recipe.method for recipe in candidate_recipes(1, 3)} == {"equal", "stack"}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_fifty_rows_leave_the_equal_blend(seed):
+    members, y = simulate(50, 3, seed=seed)
+    recipe, table = select([softmax(2 * np.log(member)) for member in members], y)
+    assert (recipe.method, recipe.calibration) == ("equal", "none")
+    assert table.loc[table.selected, "method"].tolist() == ["equal"]
+
+
+def test_the_equal_blend_stays_where_nothing_is_gained():
+    # The average of the scorers is the truth that the labels are drawn from.
+    (truth,), y = simulate(3_000, 1, noise=0.0)
+    recipe, table = select([truth, truth], y)
+    assert recipe.method == "equal"
+    assert recipe.calibration == "none"
+    assert len(table) == len(CANDIDATES)
+
+
+def test_a_clear_gain_is_taken():
+    (truth,), y = simulate(3_000, 1, noise=0.0)
+    useless = np.random.default_rng(0).dirichlet([1, 1, 1], 3_000)
+    recipe, table = select([truth, useless], y)
+    chosen = table.loc[table.selected].iloc[0]
+    assert recipe.method == chosen.method != "equal"
+    assert chosen.high < 0
+    assert chosen.gap <= chosen.gap_error
+
+
+def test_the_simplest_of_equals_is_taken():
+    (truth,), y = simulate(3_000, 1, noise=0.0)
+    useless = np.random.default_rng(0).dirichlet([1, 1, 1], 3_000)
+    recipes = [Recipe(), Recipe("linear"), Recipe("linear")]
+    recipe, table = select([truth, useless], y, recipes=recipes)
+    assert recipe is recipes[1]
+    assert table.loc[2, "gap"] == table.loc[1, "gap"] == 0
+
+
+def test_the_rule_holds_in_the_table():
+    members, y = simulate(600, 3, noise=2.0)
+    recipe, table = select(members, y)
+    in_choice = (table.gap <= table.gap_error) & (table.high < 0)
+    expected = 0 if table.gap[0] <= table.gap_error[0] or not in_choice.any() else int(in_choice.argmax())
+    assert table.selected.argmax() == expected
+    assert table.selected.sum() == 1
+    assert recipe.method == table.method[expected]
+    assert table.gap.min() == 0
+    assert table.difference[0] == table.low[0] == table.high[0] == 0
+    assert ((table.low <= table.difference) & (table.difference <= table.high)).all()
+
+
+def test_predictions_of_a_fold_do_not_see_its_labels():
+    members, y = simulate(400, 2)
+    labels, folds, weights = check_labels(y, n_classes=3), group_folds(np.arange(400), 4), np.ones(400)
+    recipe = Recipe("stack", "bias")
+    predicted = cross_fit(recipe, members, labels, weights, folds)
+    changed = labels.copy()
+    changed[folds == 2] = changed[folds == 2][:, [1, 2, 0]]
+    again = cross_fit(recipe, members, changed, weights, folds)
+    assert np.array_equal(predicted[folds == 2], again[folds == 2])
+    assert not np.allclose(predicted[folds == 1], again[folds == 1])
+    assert np.allclose(predicted.sum(axis=1), 1)
+
+
+def test_losses_are_out_of_fold_and_groups_stay_together():
+    members, y = simulate(300, 2)
+    codes = np.arange(300) // 3
+    _, table = select(members, y, codes, n_folds=5, seed=3)
+    labels, folds = check_labels(y, n_classes=3), group_folds(codes, 5, 3)
+    assert all(len(np.unique(folds[codes == code])) == 1 for code in range(100))
+    expected = row_log_losses(labels, cross_fit(Recipe("stack", "bias"), members, labels, np.ones(300), folds))
+    assert table.log_loss[table.method == "stack"].item() == pytest.approx(expected.mean(), abs=1e-12)
+
+
+def test_few_groups_count_as_few_rows():
+    (truth,), y = simulate(2_000, 1, noise=0.0)
+    useless = np.random.default_rng(0).dirichlet([1, 1, 1], 2_000)
+    assert select([truth, useless], y)[0].method != "equal"
+    codes = np.arange(2_000) % (MIN_GROUPS - 1)
+    assert select([truth, useless], y, codes)[0].method == "equal"
+    assert select([truth, useless], y, np.arange(2_000) % 2)[0].method == "equal"
+
+
+def test_rows_of_weight_zero_do_not_count():
+    members, y = simulate(400, 2)
+    labels, codes = check_labels(y, n_classes=3), np.arange(400)
+    weights = np.ones(400)
+    weights[:40] = 0
+    recipes = candidate_recipes(2, 3)
+    _, table = select_recipe(recipes, members, labels, weights, codes)
+    labels[:40] = labels[:40][:, [1, 2, 0]]
+    _, other = select_recipe(recipes, members, labels, weights, codes)
+    assert np.allclose(table.log_loss, other.log_loss, atol=1e-12)
+    assert np.allclose(table.gap_error, other.gap_error, atol=1e-12)
