@@ -188,7 +188,8 @@ def validate(arguments: argparse.Namespace) -> Result:
         values["data"] = {**facts, "labelled": labelled}
         lines.append(
             f"{arguments.input}: {facts['rows']} rows ({facts['multi_turn']} of several turns), "
-            f"ids {facts['id_dtype']}, {facts['empty_responses']} empty responses, {facts['replaced_surrogates']} lone surrogates replaced, "
+            f"ids {facts['id_dtype']}, {facts['empty_responses']} empty responses, "
+            f"{facts['replaced_surrogates']} lone surrogates replaced, "
             f"{'labels valid' if labelled else 'no labels'}"
         )
     return values, "\n".join(lines)

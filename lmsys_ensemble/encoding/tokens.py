@@ -4,6 +4,7 @@ Beginning and end tokens are appended here, as the recipe says; text of the user
 """
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,9 @@ FIELD_CODES = {name: code for code, name in enumerate(TEXT_COLUMNS, 1)}
 MAX_CHARACTERS_PER_TOKEN = 32
 """Characters of a text that are read for every token of the budget. The longest tokens in use, runs of blanks,
 have about that many; a cell of 50 MB is not tokenised to keep 2,048 tokens of it."""
+
+CHARACTERS_PER_TOKEN = 4
+"""Estimate for a text of which nothing was read, in the account of what was cut."""
 
 _ROWS_AT_ONCE = 512
 
@@ -66,8 +70,8 @@ class _Part:
     piece: Piece
     literal: list[int]
     text: list[int]
-    unread: float = 1.0
-    """Characters of the text over characters that were read."""
+    total: float
+    """Tokens that the whole text has; an estimate where it was not read to its end."""
 
 
 @dataclass
@@ -126,12 +130,11 @@ class Encoder:
         self._literals: dict[str, list[int]] = {}
         if truncation not in POLICIES:
             raise ConfigError(f"unknown truncation {truncation!r}; known: {', '.join(POLICIES)}")
-        empty = Battle(None, ("",), ("",), ("",))
-        least = sum(len(self._literal(piece.literal)) + 1 for piece in template.pieces(empty))
-        if self.budget < least:
+        least = self._least_budget() + max_tokens - self.budget
+        if max_tokens < least:
             raise ConfigError(
-                f"max_tokens={max_tokens} is too short: template {template.name!r} alone needs "
-                f"{least + max_tokens - self.budget} tokens"
+                f"max_tokens={max_tokens} is too short: template {template.name!r} with truncation {truncation!r} "
+                f"needs at least {least} tokens"
             )
 
     def encode(self, battles: Battles) -> Encoded:
@@ -154,21 +157,49 @@ class Encoder:
             self._literals[literal] = self.tokenizer.encode(literal, add_special_tokens=False).ids
         return self._literals[literal]
 
-    def _read(self, text: str) -> str:
-        return text[: MAX_CHARACTERS_PER_TOKEN * self.max_tokens]
+    def _least_budget(self) -> int:
+        """Return the tokens of the template's words around a last turn, and one for each of its fields."""
+        pieces = list(self.template.pieces(Battle(None, ("", ""), ("", ""), ("", ""))))
+        if self.truncation == "per_field":
+            return 3 * max(len(self._literal(piece.literal)) + 1 for piece in pieces if piece.turn == 0)
+        if self.template.layout == "by_turn":
+            pieces = [piece for piece in pieces if piece.turn == 1]
+        return sum(len(self._literal(piece.literal)) for piece in pieces) + len(TEXT_COLUMNS)
+
+    @property
+    def _max_characters(self) -> int:
+        return MAX_CHARACTERS_PER_TOKEN * self.max_tokens
 
     def _parts(self, rows: Sequence[Sequence[Piece]]) -> Iterator[list[_Part]]:
         """Tokenise pieces; a piece's own words are those of its tokens that its literal alone begins with."""
-        texts = [piece.literal + self._read(piece.text) for pieces in rows for piece in pieces]
+        firsts = [self._first_turn(pieces) for pieces in rows]
+        texts = [
+            piece.literal + (piece.text[: self._max_characters] if piece.turn >= first else "")
+            for pieces, first in zip(rows, firsts, strict=True)
+            for piece in pieces
+        ]
         encodings = iter(self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
-        for pieces in rows:
+        for pieces, first in zip(rows, firsts, strict=True):
             parts = []
             for piece in pieces:
                 ids = next(encodings).ids
                 n_literal = _common_prefix(self._literal(piece.literal), ids)
-                unread = len(piece.text) / len(self._read(piece.text)) if piece.text else 1.0
-                parts.append(_Part(piece, ids[:n_literal], ids[n_literal:], unread))
+                n_read = min(len(piece.text), self._max_characters) if piece.turn >= first else 0
+                total = _estimate(len(ids) - n_literal, n_read, len(piece.text))
+                parts.append(_Part(piece, ids[:n_literal], ids[n_literal:], total))
             yield parts
+
+    def _first_turn(self, pieces: Sequence[Piece]) -> int:
+        """Return the first turn that must be read; those from it on have more characters than the budget holds."""
+        characters: Counter[int] = Counter()
+        for piece in pieces:
+            characters[piece.turn] += len(piece.text)
+        left = self._max_characters
+        for turn in sorted(characters, reverse=True):
+            left -= characters[turn]
+            if left <= 0:
+                return turn
+        return 0
 
     def _balanced(self, battles: Battles) -> list[_Row]:
         return [
@@ -189,7 +220,7 @@ class Encoder:
                 budget -= len(part.literal)
             else:
                 literals[part.piece.turn] += len(part.literal)
-            row.totals[FIELD_CODES[part.piece.field]] += len(part.text) * part.unread
+            row.totals[FIELD_CODES[part.piece.field]] += part.total
         shares, first = balanced_shares(lengths, literals, budget)
         taken = [iter(turn) for turn in shares]
         for part, kept in zip(parts, always, strict=True):
@@ -206,44 +237,56 @@ class Encoder:
             for part in parts:
                 room = self.budget // len(parts)
                 code = FIELD_CODES[part.piece.field]
-                row.totals[code] += len(part.text) * part.unread
+                row.totals[code] += part.total
                 row.extend(part.literal[:room], LITERAL)
                 row.extend(part.text[: max(room - len(part.literal), 0)], code)
             rows.append(row)
         return rows
 
     def _tail(self, battles: Battles) -> list[_Row]:
-        pieces = [list(self.template.pieces(battle)) for battle in battles]
-        texts = ["".join(piece.literal + self._read(piece.text) for piece in row) for row in pieces]
-        encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
-        return [self._cut_tail(row, encoding) for row, encoding in zip(pieces, encodings, strict=True)]
+        rows = [list(self.template.pieces(battle)) for battle in battles]
+        texts = ["".join(piece.literal + piece.text[: self._max_characters] for piece in pieces) for pieces in rows]
+        read = [text[: self._max_characters] for text in texts]
+        encodings = self.tokenizer.encode_batch(read, add_special_tokens=False)
+        return [self._cut_tail(pieces, encoding) for pieces, encoding in zip(rows, encodings, strict=True)]
 
     def _cut_tail(self, pieces: list[Piece], encoding: Any) -> _Row:
-        ends, codes, unread = [], [], np.ones(len(FIELD_CODES) + 1)
+        ends, codes = [], []
+        n_read, n_all = np.zeros(len(FIELD_CODES) + 1, dtype=np.intp), np.zeros(len(FIELD_CODES) + 1, dtype=np.intp)
         position = 0
         for piece in pieces:
-            text = self._read(piece.text)
             code = FIELD_CODES[piece.field]
-            unread[code] = max(unread[code], len(piece.text) / max(len(text), 1))
-            for length, owner in ((len(piece.literal), LITERAL), (len(text), code)):
-                position += length
-                ends.append(position)
-                codes.append(owner)
+            start = position + len(piece.literal)
+            position = start + min(len(piece.text), self._max_characters)
+            ends += [start, position]
+            codes += [LITERAL, code]
+            n_read[code] += max(min(position, self._max_characters) - start, 0)
+            n_all[code] += len(piece.text)
         last_characters = np.array([end for _, end in encoding.offsets], dtype=np.intp) - 1
         owners = np.array(codes, dtype=np.intp)[np.searchsorted(ends, last_characters, side="right")]
         row = _Row(encoding.ids[: self.budget], owners[: self.budget].tolist())
-        row.totals = np.bincount(owners, minlength=len(FIELD_CODES) + 1) * unread
+        n_tokens = np.bincount(owners, minlength=len(FIELD_CODES) + 1)
+        row.totals = np.array([_estimate(*counts) for counts in zip(n_tokens, n_read, n_all, strict=True)])
         return row
+
+
+def _estimate(n_tokens: int, n_read: int, n_all: int) -> float:
+    """Return the tokens that a text of `n_all` characters has whose first `n_read` have `n_tokens`."""
+    if n_read:
+        return n_tokens * n_all / n_read
+    return n_all / CHARACTERS_PER_TOKEN
 
 
 def _by_field(pieces: Iterator[Piece]) -> list[Piece]:
     """Merge the turns of every field into one piece."""
-    merged: dict[str, Piece] = {}
+    literals: dict[str, str] = {}
+    texts: dict[str, list[str]] = {}
     for piece in pieces:
-        known = merged.get(piece.field)
-        text = piece.text if known is None else known.text + piece.literal + piece.text
-        merged[piece.field] = Piece(piece.field, 0, known.literal if known else piece.literal, text)
-    return list(merged.values())
+        if piece.field in texts:
+            texts[piece.field].append(piece.literal)
+        literals.setdefault(piece.field, piece.literal)
+        texts.setdefault(piece.field, []).append(piece.text)
+    return [Piece(field, 0, literal, "".join(texts[field])) for field, literal in literals.items()]
 
 
 def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -256,7 +299,7 @@ def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
 def _retention(battles: Battles, codes: list[NDArray[np.int8]], totals: list[NDArray[np.float64]]) -> pd.DataFrame:
     n_codes = len(FIELD_CODES) + 1
     kept = np.array([np.bincount(row, minlength=n_codes) for row in codes]).reshape(-1, n_codes)
-    had = np.rint(np.array(totals).reshape(-1, n_codes)).astype(np.intp)
+    had = np.ceil(np.array(totals).reshape(-1, n_codes)).astype(np.intp)
     cut = np.maximum(had - kept, 0)
     cut[:, LITERAL] = 0
     frame = {
