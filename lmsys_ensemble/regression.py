@@ -54,10 +54,10 @@ def minimise(objective: Objective, start: Array, lower: Array | float = -np.inf)
         value, gradient, hessian = objective(parameters, True)
         step = _newton_step(gradient, hessian, free=~((parameters <= lower) & (gradient > 0)))
         target = np.maximum(parameters + step, lower)
-        if abs(gradient @ (target - parameters)) < TOLERANCE:
+        if -float(gradient @ step) < TOLERANCE:
             return target
         size = 1.0
-        while objective(target, False)[0] > value + 1e-4 * float(gradient @ (target - parameters)):
+        while objective(target, False)[0] > value + 1e-4 * min(float(gradient @ (target - parameters)), 0.0):
             size /= 2
             target = np.maximum(parameters + size * step, lower)
             if size < MIN_STEP:
@@ -71,7 +71,7 @@ def minimise(objective: Objective, start: Array, lower: Array | float = -np.inf)
         "may be the cause, and a larger l2 helps",
         ConvergenceWarning,
         stacklevel=2,
-    )  # fmt: skip
+    )
     return parameters
 
 

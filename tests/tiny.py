@@ -46,7 +46,7 @@ _SHAPE = {
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
-    "initializer_range": 0.3,
+    "initializer_range": 0.2,
     "pad_token_id": PAD,
     "bos_token_id": BOS,
     "eos_token_id": EOS,

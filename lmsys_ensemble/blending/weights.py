@@ -3,7 +3,7 @@
 import numpy as np
 
 from lmsys_ensemble.blending.checks import Array
-from lmsys_ensemble.blending.temperature import centred, tie_swapped, tied_biases
+from lmsys_ensemble.blending.temperature import MIN_INVERSE_TEMPERATURE, centred, tie_swapped, tied_biases
 from lmsys_ensemble.probabilities import PROBABILITY_FLOOR, Probabilities, log_probabilities
 from lmsys_ensemble.regression import fit_softmax, minimise, scale_basis
 
@@ -39,10 +39,10 @@ def fit_linear_weights(
     shares = labels * (row_weights / row_weights.sum())[:, None]
     used = shares > 0
     shares = shares[used]
-    likelihoods = np.column_stack([member[used] for member in members])
+    likelihoods = np.maximum(np.column_stack([member[used] for member in members]), PROBABILITY_FLOOR)
 
     def objective(weights: Array, with_derivatives: bool) -> tuple[float, Array, Array]:
-        mixture = np.maximum(likelihoods @ weights, PROBABILITY_FLOOR)
+        mixture = np.maximum(likelihoods @ weights, np.finfo(np.float64).tiny)
         value = float(weights.sum() - shares @ np.log(mixture))
         if not with_derivatives:
             return value, weights, weights
@@ -120,7 +120,7 @@ def fit_exponents(
     Returns
     -------
     exponents : ndarray of shape (n_scorers,)
-        At least 0.
+        At least ``MIN_INVERSE_TEMPERATURE / n_scorers``.
     bias : ndarray of shape (n_classes,) or None
         Sums to 0; None where no biases were asked for.
     """
@@ -129,12 +129,12 @@ def fit_exponents(
     biases = tied_biases(n_scorers, n_classes, swap_equivariant)
     basis = np.concatenate([exponents, biases[: len(biases) * int(bias)]])
     lower = np.full(len(basis), -np.inf)
-    lower[:n_scorers] = -1 / n_scorers
+    lower[:n_scorers] = (MIN_INVERSE_TEMPERATURE - 1) / n_scorers
     matrix = fit_softmax(
         np.hstack([log_probabilities(member) for member in members]), labels,
         exponents.sum(axis=0) / n_scorers, basis, sample_weight=sample_weight, l2=l2, lower=lower,
     )  # fmt: skip
-    return np.maximum(matrix[:-1:n_classes, 0], 0.0), centred(matrix[-1]) if bias else None
+    return np.asarray(matrix[:-1:n_classes, 0]), centred(matrix[-1]) if bias else None
 
 
 def fit_stack(

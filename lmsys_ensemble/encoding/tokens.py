@@ -15,21 +15,15 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from lmsys_ensemble.battles import Battle, Battles
+from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL, estimate_tokens, retention_table
 from lmsys_ensemble.encoding.templates import Piece, Template
 from lmsys_ensemble.encoding.truncation import POLICIES, Policy, balanced_shares
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS
-
-LITERAL = 0
-FIELD_CODES = {name: code for code, name in enumerate(TEXT_COLUMNS, 1)}
-"""What `Encoded.fields` holds: 0 for the template's words and control tokens, then prompt, response A, response B."""
+from lmsys_ensemble.schema import TEXT_COLUMNS
 
 MAX_CHARACTERS_PER_TOKEN = 32
 """Characters of a text that are read for every token of the budget. The longest tokens in use, runs of blanks,
 have about that many; a cell of 50 MB is not tokenised to keep 2,048 tokens of it."""
-
-CHARACTERS_PER_TOKEN = 4
-"""Estimate for a text of which nothing was read, in the account of what was cut."""
 
 _ROWS_AT_ONCE = 512
 
@@ -150,7 +144,7 @@ class Encoder:
             ids.extend(np.array(self.before + row.ids + self.after, dtype=np.int32) for row in rows)
             codes.extend(np.array(around[0] + row.codes + around[1], dtype=np.int8) for row in rows)
             totals.extend(row.totals for row in rows)
-        return Encoded(ids, codes, _retention(battles, codes, totals))
+        return Encoded(ids, codes, retention_table(battles, codes, totals))
 
     def _literal(self, literal: str) -> list[int]:
         if literal not in self._literals:
@@ -185,7 +179,7 @@ class Encoder:
                 ids = next(encodings).ids
                 n_literal = _common_prefix(self._literal(piece.literal), ids)
                 n_read = min(len(piece.text), self._max_characters) if piece.turn >= first else 0
-                total = _estimate(len(ids) - n_literal, n_read, len(piece.text))
+                total = estimate_tokens(len(ids) - n_literal, n_read, len(piece.text))
                 parts.append(_Part(piece, ids[:n_literal], ids[n_literal:], total))
             yield parts
 
@@ -252,7 +246,7 @@ class Encoder:
 
     def _cut_tail(self, pieces: list[Piece], encoding: Any) -> _Row:
         ends, codes = [], []
-        n_read, n_all = np.zeros(len(FIELD_CODES) + 1, dtype=np.intp), np.zeros(len(FIELD_CODES) + 1, dtype=np.intp)
+        n_read, n_all = [0] * (len(FIELD_CODES) + 1), [0] * (len(FIELD_CODES) + 1)
         position = 0
         for piece in pieces:
             code = FIELD_CODES[piece.field]
@@ -265,16 +259,9 @@ class Encoder:
         last_characters = np.array([end for _, end in encoding.offsets], dtype=np.intp) - 1
         owners = np.array(codes, dtype=np.intp)[np.searchsorted(ends, last_characters, side="right")]
         row = _Row(encoding.ids[: self.budget], owners[: self.budget].tolist())
-        n_tokens = np.bincount(owners, minlength=len(FIELD_CODES) + 1)
-        row.totals = np.array([_estimate(*counts) for counts in zip(n_tokens, n_read, n_all, strict=True)])
+        n_tokens = np.bincount(owners, minlength=len(n_all)).tolist()
+        row.totals = np.array([estimate_tokens(*counts) for counts in zip(n_tokens, n_read, n_all, strict=True)])
         return row
-
-
-def _estimate(n_tokens: int, n_read: int, n_all: int) -> float:
-    """Return the tokens that a text of `n_all` characters has whose first `n_read` have `n_tokens`."""
-    if n_read:
-        return n_tokens * n_all / n_read
-    return n_all / CHARACTERS_PER_TOKEN
 
 
 def _by_field(pieces: Iterator[Piece]) -> list[Piece]:
@@ -294,23 +281,3 @@ def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
         if left != right:
             return position
     return min(len(one), len(other))
-
-
-def _retention(battles: Battles, codes: list[NDArray[np.int8]], totals: list[NDArray[np.float64]]) -> pd.DataFrame:
-    n_codes = len(FIELD_CODES) + 1
-    kept = np.array([np.bincount(row, minlength=n_codes) for row in codes]).reshape(-1, n_codes)
-    had = np.ceil(np.array(totals).reshape(-1, n_codes)).astype(np.intp)
-    cut = np.maximum(had - kept, 0)
-    cut[:, LITERAL] = 0
-    frame = {
-        ID_COLUMN: battles.ids,
-        "n_tokens": kept.sum(axis=1),
-        "truncated": cut.any(axis=1),
-    }
-    notes: list[list[str]] = [[] for _ in codes]
-    for name, code in FIELD_CODES.items():
-        frame[f"{name}_kept"], frame[f"{name}_cut"] = kept[:, code], cut[:, code]
-        for row in np.flatnonzero(kept[:, code] == 0):
-            notes[row].append(f"{name} cut entirely" if cut[row, code] else f"{name} empty")
-    frame["note"] = np.array([", ".join(note) for note in notes], dtype=object)
-    return pd.DataFrame(frame)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmsys_ensemble.encoding.tokens import FIELD_CODES, LITERAL
+from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL
 from lmsys_ensemble.modeling.recipe import Pooling
 from lmsys_ensemble.schema import RESPONSE_A, RESPONSE_B
 
@@ -45,7 +45,7 @@ def pool_response_spans(hidden: Tensor, fields: Tensor, last: Tensor) -> Tensor:
     hidden : Tensor of shape (n_rows, n_tokens, hidden_size)
         Hidden states.
     fields : Tensor of shape (n_rows, n_tokens)
-        Where each token came from, see `lmsys_ensemble.encoding.tokens.FIELD_CODES`.
+        Where each token came from, see `lmsys_ensemble.encoding.retention.FIELD_CODES`.
     last : Tensor of shape (n_rows, hidden_size)
         Hidden state of the last token.
 

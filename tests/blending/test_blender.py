@@ -145,7 +145,7 @@ def test_rounding_does_not_change_what_an_input_is():
 
 
 def test_labels_may_be_positions_one_hot_or_soft():
-    members, y = simulate(300, 2)
+    members, y = simulate(300, 2, noise=0.3)
     by_position = Blender("stack").fit(members, y).blend_.to_dict()
     assert Blender("stack").fit(members, pd.Series(y.astype(float))).blend_.to_dict() == by_position
     assert Blender("stack").fit(members, np.eye(3)[y]).blend_.to_dict() == by_position

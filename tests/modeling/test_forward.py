@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+from tiny import (
+    ARCHITECTURES,
+    DECODERS,
+    EOS,
+    PAD,
+    SLIDING_WINDOW,
+    encode,
+    make_battles,
+    make_recipe,
+    plain_logits,
+    plain_model,
+    save_classifier,
+)
+
+from lmsys_ensemble.encoding.tokens import Encoded
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.modeling.assembly import assemble
+
+TOLERANCE = {"atol": 1e-5, "rtol": 0}
+
+
+@pytest.fixture(scope="module")
+def encoded():
+    result = encode(make_battles(14))
+    assert len(set(result.lengths)) > 5
+    assert result.lengths.min() > SLIDING_WINDOW
+    return result
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("lora", ["none", "unmerged", "merged"])
+def test_logits_equal_plain_transformers_in_batches_of_any_size_and_rows_in_any_order(
+    checkpoints, encoded, architecture, lora
+):
+    base = checkpoints.classifier(architecture) if lora == "none" else checkpoints.base(architecture)
+    adapter = None if lora == "none" else checkpoints.adapter(architecture)
+    plain = plain_model(base, adapter=adapter, merge=lora == "merged")
+    expected = plain_logits(plain, encoded.ids)
+    assert np.ptp(expected, axis=0).min() > 0.1, "rows must differ for a comparison to mean anything"
+
+    forward = assemble(base, make_recipe(), adapter=adapter, device="cpu", merge=lora == "merged")
+    assert any(isinstance(module, LoraLayer) for module in forward.model.modules()) == (lora == "unmerged")
+    for tokens_per_batch in (1, 330, 1000, 10**6):
+        np.testing.assert_allclose(forward.score(encoded, tokens_per_batch), expected, **TOLERANCE)
+    order = np.random.default_rng(0).permutation(len(encoded))
+    shuffled = Encoded([encoded.ids[row] for row in order], [encoded.fields[row] for row in order], encoded.retention)
+    np.testing.assert_allclose(forward.score(shuffled, 1000), expected[order], **TOLERANCE)
+
+
+@pytest.mark.parametrize("architecture", DECODERS)
+def test_pad_equal_to_eos_is_pooled_as_transformers_does(tmp_path, encoded, architecture):
+    base = save_classifier(architecture, tmp_path, pad_token_id=EOS)
+    expected = plain_logits(plain_model(base, pad_token_id=EOS), encoded.ids, rows_at_once=5)
+    by_config = assemble(base, make_recipe(), adapter=None, device="cpu")
+    np.testing.assert_allclose(by_config.score(encoded, 1000), expected, **TOLERANCE)
+
+    at_eos = assemble(base, make_recipe(special_tokens={"pad_token_id": PAD}), adapter=None, device="cpu")
+    otherwise = plain_logits(plain_model(base, pad_token_id=PAD), encoded.ids, rows_at_once=5)
+    np.testing.assert_allclose(at_eos.score(encoded, 1000), otherwise, **TOLERANCE)
+    assert np.abs(otherwise - expected).max() > 0.1
+
+
+def test_batches_keep_to_the_budget_and_every_row_and_token_is_reported(checkpoints, encoded):
+    forward = assemble(checkpoints.classifier("llama"), make_recipe(), adapter=None, device="cpu")
+    seen = []
+    forward.model.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    reports = []
+    forward.score(encoded, 500, lambda n_rows, n_tokens: reports.append((n_rows, n_tokens)))
+    assert max(seen) <= 500
+    assert len(seen) == len(reports) > 3
+    assert np.sum(reports, axis=0).tolist() == [len(encoded), encoded.lengths.sum()]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_head_of_an_adapter_keeps_all_its_digits_in_half_precision(checkpoints, encoded, dtype):
+    adapter = checkpoints.adapter("llama")
+    forward = assemble(checkpoints.base("llama"), make_recipe(), adapter=adapter, device="cpu", dtype=dtype)
+    saved = load_file(adapter / "adapter_model.safetensors")["base_model.model.score.weight"]
+    assert next(forward.model.base_model.parameters()).dtype == getattr(torch, dtype)
+    (head,) = [tensor for name, tensor in forward.model.named_parameters() if "score" in name and "original" not in name]
+    assert torch.equal(head, saved)
+    assert forward.score(encoded, 1000).dtype == np.float32
+
+
+def test_pooling_that_an_encoder_has_no_place_for_is_refused(checkpoints):
+    recipe = make_recipe(head={"pooling": "response_spans"})
+    with pytest.raises(ConfigError, match="response_spans"):
+        assemble(checkpoints.base("modernbert"), recipe, adapter=checkpoints.adapter("modernbert"), device="cpu")
+
+
+def test_a_head_on_response_spans_is_never_made_up(checkpoints):
+    recipe = make_recipe(head={"pooling": "response_spans"})
+    with pytest.raises(ConfigError, match="response_spans"):
+        assemble(checkpoints.classifier("llama"), recipe, adapter=None, device="cpu")

@@ -1,0 +1,3 @@
+from tiny import checkpoints
+
+__all__ = ["checkpoints"]

@@ -1,0 +1,154 @@
+"""The command line as people use it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from lmsys_ensemble.cli import main
+from lmsys_ensemble.schema import THREE_WAY
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Return a working folder with test.csv, labelled.csv, sample.csv and ensemble.yaml."""
+    monkeypatch.chdir(tmp_path)
+    ids = [2**31 + row for row in range(12)]
+    texts = {name: [json.dumps([f"{name} {row}"]) for row in ids] for name in ("prompt", "response_a", "response_b")}
+    table = pd.DataFrame({"id": ids, **texts})
+    table.to_csv("test.csv", index=False)
+    labels = np.eye(3)[np.arange(12) % 3]
+    labelled = table.assign(source=["one", "two"] * 6)
+    labelled[list(THREE_WAY.columns)] = labels
+    labelled.to_csv("labelled.csv", index=False)
+    sample = pd.DataFrame({"id": ids[::-1], **dict.fromkeys(THREE_WAY.columns, 1 / 3)})
+    sample.to_csv("sample.csv", index=False)
+    scorers = [{"type": "fake", "seed": 1, "name": "one"}, {"type": "fake", "seed": 2, "name": "two"}]
+    write_config(scorers)
+    return tmp_path
+
+
+def write_config(scorers, blender=None):
+    with open("ensemble.yaml", "w") as file:
+        yaml.safe_dump({"version": 1, "scorers": scorers, "blender": blender or {"weights": [3, 1]}}, file)
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_submit_writes_a_submission_in_the_samples_order(folder, capsys):
+    code, out, err = run(
+        capsys,
+        "submit",
+        "--config",
+        "ensemble.yaml",
+        "--test",
+        "test.csv",
+        "--out",
+        "sub.csv",
+        "--sample",
+        "sample.csv",
+    )
+    assert code == 0
+    written = pd.read_csv("sub.csv")
+    assert written["id"].tolist() == pd.read_csv("sample.csv")["id"].tolist()
+    np.testing.assert_allclose(written[list(THREE_WAY.columns)].sum(axis=1), 1)
+    assert str(folder / "sub.csv") in out
+    assert [line.split(" ")[0] for line in err.splitlines()] == ["one", "two"], "one line a scorer off a terminal"
+
+
+def test_predict_gives_the_same_as_csv_and_parquet_and_json_on_request(folder, capsys):
+    for name in ("p.csv", "p.parquet"):
+        code, out, _ = run(
+            capsys, "predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", name, "--json"
+        )
+        assert code == 0
+        assert json.loads(out)["rows"] == 12
+    pd.testing.assert_frame_equal(pd.read_csv("p.csv"), pd.read_parquet("p.parquet"))
+
+
+def test_evaluate_measures_every_scorer_the_blend_and_the_prior_by_source(folder, capsys):
+    code, out, _ = run(capsys, "evaluate", "--config", "ensemble.yaml", "--input", "labelled.csv", "--json")
+    assert code == 0
+    figures = pd.DataFrame(json.loads(out)["figures"])
+    assert set(figures["part"]) == {"all", "one", "two"}
+    assert set(figures["model"]) == {"one", "two", "blend", "class prior"}
+    prior = figures[(figures["part"] == "all") & (figures["model"] == "class prior")]
+    assert prior["log_loss"].item() == pytest.approx(np.log(3))
+
+
+def test_validate_says_what_is_in_the_data_without_loading(folder, capsys):
+    code, out, _ = run(capsys, "validate", "--config", "ensemble.yaml", "--input", "labelled.csv")
+    assert code == 0
+    assert "12 rows" in out
+    assert "labels valid" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("predict", "--config", "ensemble.yaml", "--input", "tset.csv", "--output", "p.csv"), "no file tset.csv"),
+        (("predict", "--config", "ensembel.yaml", "--input", "test.csv", "--output", "p.csv"), "no configuration"),
+        (("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.txt"), ".csv or .parquet"),
+        (("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "no/p.csv"), "does not exist"),
+        (("submit", "--config", "ensemble.yaml", "--test", "labelled.parquet"), "no file labelled.parquet"),
+        (("evaluate", "--config", "ensemble.yaml", "--input", "test.csv"), "no labels found"),
+        (("evaluate", "--config", "ensemble.yaml", "--input", "labelled.csv", "--by", "sauce"), "no column 'sauce'"),
+        (("models", "pull", "smollm"), "no bundled model"),
+        (("train", "recipe.yaml", "--output", "out"), "no file recipe.yaml"),
+    ],
+)
+def test_a_mistake_is_one_readable_error_and_exit_code_2(folder, capsys, arguments, message):
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        ({"type": "fake", "sede": 1}, "no setting 'sede' (did you mean 'seed'?)"),
+        ({"type": "gema"}, "no scorer type 'gema' (did you mean 'gemma'?)"),
+        ({"type": "gemma"}, "needs the setting 'model'"),
+        ({"seed": 1}, "a scorer needs a type"),
+    ],
+)
+def test_misspelt_configurations_get_a_suggestion(folder, capsys, scorer, message):
+    write_config([scorer])
+    code, _, err = run(capsys, "predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
+    assert code == 2
+    assert message in " ".join(err.split())
+
+
+def test_unknown_commands_name_the_known_ones(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["sumbit"])
+    assert stopped.value.code == 2
+    assert "submit" in capsys.readouterr().err
+
+
+def test_import_checkpoint_makes_a_folder_that_a_scorer_loads(folder, capsys, checkpoints):
+    base, adapter = checkpoints.base("llama"), checkpoints.adapter("llama")
+    code, out, err = run(
+        capsys, "import-checkpoint", adapter, "--base", base, "--template", "kaggle-llama", "--max-tokens", 64,
+        "--output", "imported",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "golden.json" in out
+    write_config([{"type": "llama", "model": str(base), "adapter": "imported"}], {"method": "equal"})
+    code, _, _ = run(capsys, "predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
+    assert code == 0
+    code, _, err = run(
+        capsys, "import-checkpoint", adapter, "--base", base, "--template", "kaggle-lama", "--max-tokens", 64,
+        "--output", "again",
+    )  # fmt: skip
+    assert code == 2
+    assert "did you mean 'kaggle-llama'" in " ".join(err.split())
