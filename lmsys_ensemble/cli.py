@@ -70,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--by", metavar="COLUMN", help="measure its values apart; default: source, where there is one"
     )
+    evaluate.add_argument("--swap", action="store_true", help="measure consistency with the responses exchanged, too")
 
     train = _command(commands, "train", "train a LoRA adapter and a head from a recipe")
     train.add_argument("recipe", metavar="RECIPE", help="YAML file")

@@ -52,14 +52,15 @@ def evaluate(arguments: argparse.Namespace) -> Result:
     ensemble = _ensemble(arguments.config)
     table = read_table(arguments.input)
     by = arguments.by or ("source" if "source" in table else None)
-    figures = ensemble.evaluate(table, by=by)
-    shown = figures.copy()
-    shown["log_loss"] = [
-        f"{row.log_loss:.4f} ({row.low:.4f} to {row.high:.4f})" for row in figures.itertuples(index=False)
-    ]
-    shown["accuracy"] = figures["accuracy"].map("{:.3f}".format)
-    text = shown.drop(columns=["low", "high"]).to_string(index=False)
-    return {"figures": figures.to_dict(orient="records")}, f"{text}\nlog loss in nats, with its 95 % bootstrap interval"
+    figures = ensemble.evaluate(table, by=by, swap=arguments.swap)
+    figures["shown"] = [f"{row.value:.4f} ({row.low:.4f} to {row.high:.4f})" for row in figures.itertuples()]
+    wanted = figures[figures["metric"].isin(["log_loss", "accuracy", "swap_flip_rate"])]
+    text = wanted.pivot_table(
+        index=["slice", "n_rows", "model"], columns="metric", values="shown", aggfunc="first", sort=False
+    ).reset_index()
+    values = figures.drop(columns="shown").to_dict(orient="records")
+    explained = "value (95 % bootstrap interval); log loss in nats; all measures with --json"
+    return {"figures": values}, f"{text.to_string(index=False)}\n{explained}"
 
 
 def train(arguments: argparse.Namespace) -> Result:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,9 @@ import pandas as pd
 from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.config import DEFAULT_CONFIG, read_config, write_config
-from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.metrics import accuracy, log_loss, log_loss_interval
+from lmsys_ensemble.errors import ConfigError, InputError
+from lmsys_ensemble.evaluation import evaluate
+from lmsys_ensemble.metrics import class_prior
 from lmsys_ensemble.probabilities import Probabilities, softmax
 from lmsys_ensemble.runtime.progress import Display
 from lmsys_ensemble.runtime.workers import score_all
@@ -135,7 +136,28 @@ class Ensemble:
         logits = score_all(self.scorers, battles, self.progress)
         return {scorer.name: softmax(values) for scorer, values in zip(self.scorers, logits, strict=True)}
 
-    def evaluate(self, table: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
+    def fit(self, table: pd.DataFrame) -> Self:
+        """Fit the blender on labelled battles that no scorer was trained on.
+
+        Every scorer scores the rows once.
+
+        Parameters
+        ----------
+        table : DataFrame
+            Battles with labels (see `lmsys_ensemble.parse_labels`). A column ``group``, where there is one, says
+            which rows share a prompt and stay together in cross-fitting.
+
+        Returns
+        -------
+        Ensemble
+            Itself; what was fitted is in ``blender``.
+        """
+        battles, labels = parse_battles(table), parse_labels(table, self.task)
+        members = self.member_probabilities(battles)
+        self.blender.fit(list(members.values()), labels, groups=_groups(table))
+        return self
+
+    def evaluate(self, table: pd.DataFrame, by: str | None = None, *, swap: bool = False) -> pd.DataFrame:
         """Score labelled battles and measure every scorer and the blend.
 
         Parameters
@@ -145,36 +167,38 @@ class Ensemble:
             which rows belong together in the bootstrap.
         by : str, optional
             Column whose values are measured apart, beside all rows together.
+        swap : bool
+            Whether to score every battle a second time with its responses exchanged, and measure how consistent the
+            verdicts are.
 
         Returns
         -------
         DataFrame
-            One row a part and model: ``part``, ``model``, ``rows``, ``log_loss``, ``low``, ``high`` (95 % bootstrap
-            interval of the log loss) and ``accuracy``. The model ``class prior`` predicts the part's own mean label.
+            One row a model, slice and measure, with the columns ``model``, ``by``, ``slice``, ``metric``, ``value``,
+            ``low`` and ``high`` (95 % bootstrap interval), ``n_rows`` and ``n_groups``; see
+            `lmsys_ensemble.evaluation.evaluate`. The model ``class prior`` predicts the mean label of all rows.
+
+        Raises
+        ------
+        InputError
+            If battles, labels or the column `by` cannot be used; before anything is loaded.
         """
-        battles = parse_battles(table)
-        labels = parse_labels(table, self.task)
+        battles, labels = parse_battles(table), parse_labels(table, self.task)
         if by is not None and by not in table:
-            raise ConfigError(f"there is no column {by!r} to evaluate by; the table has {', '.join(map(str, table))}")
-        members = self.member_probabilities(battles)
-        models = {**members, "blend": self._blend(members, len(battles))}
-        groups = table["group"].to_numpy(dtype=object) if "group" in table else None
-        parts = {"all": np.ones(len(table), dtype=bool)}
-        if by is not None:
-            values = table[by].astype(str).to_numpy()
-            parts |= {value: values == value for value in sorted(set(values))}
-        rows = []
-        for part, chosen in parts.items():
-            truth = labels[chosen]
-            prior = np.tile(truth.mean(axis=0), (len(truth), 1))
-            for model, predicted in {
-                **{name: p[chosen] for name, p in models.items()},
-                "class prior": prior,
-            }.items():
-                low, high = log_loss_interval(truth, predicted, None if groups is None else groups[chosen])
-                measured = log_loss(truth, predicted), low, high, accuracy(truth, predicted)
-                rows.append((part, model, len(truth), *measured))
-        return pd.DataFrame(rows, columns=["part", "model", "rows", "log_loss", "low", "high", "accuracy"])
+            raise InputError(f"there is no column {by!r} to evaluate by; the table has {', '.join(map(str, table))}")
+        models = self._with_blend(self.member_probabilities(battles))
+        exchanged = self._with_blend(self.member_probabilities(battles.swapped())) if swap else {}
+        models["class prior"] = class_prior(labels, len(labels))
+        slices = None if by is None else table[[by]]
+        tables = []
+        for name, predicted in models.items():
+            figures = evaluate(labels, predicted, _groups(table), exchanged.get(name), slices)
+            figures.insert(0, "model", name)
+            tables.append(figures)
+        return pd.concat(tables, ignore_index=True)
+
+    def _with_blend(self, members: dict[str, Probabilities]) -> dict[str, Probabilities]:
+        return {**members, "blend": self.blender.predict_proba(list(members.values()))}
 
     def _blend(self, members: dict[str, Probabilities], n_rows: int) -> Probabilities:
         if not n_rows:
@@ -199,6 +223,10 @@ class Ensemble:
                     f"scorer {scorer.name!r} predicts {list(scorer.task.classes)}, the ensemble "
                     f"{list(self.task.classes)}"
                 )
+
+
+def _groups(table: pd.DataFrame) -> "pd.Series[Any] | None":
+    return table.get("group")
 
 
 def _battles(table: pd.DataFrame | Battles) -> Battles:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import lsq_linear
 from sklearn.exceptions import ConvergenceWarning
 
 from lmsys_ensemble.probabilities import Probabilities
@@ -32,9 +33,11 @@ MIN_STEP = 1e-10
 
 
 def minimise(objective: Objective, start: Array, lower: Array | float = -np.inf) -> Array:
-    """Minimise a convex function by projected Newton steps (Bertsekas 1982, SIAM J. Control Optim. 20(2)).
+    """Minimise a convex function by damped Newton steps that keep to lower bounds.
 
-    Warns with `sklearn.exceptions.ConvergenceWarning` where the minimum is not reached.
+    Every step solves the quadratic model within the bounds (sequential quadratic programming; Nocedal & Wright 2006,
+    "Numerical optimization", chapter 18) and is cut until the function falls. Warns with
+    `sklearn.exceptions.ConvergenceWarning` where the minimum is not reached.
 
     Parameters
     ----------
@@ -50,22 +53,21 @@ def minimise(objective: Objective, start: Array, lower: Array | float = -np.inf)
     ndarray of shape (n_parameters,)
     """
     parameters = np.array(start, dtype=np.float64)
+    bounds = np.broadcast_to(lower, parameters.shape)
+    if not len(parameters):
+        return parameters
     for _ in range(MAX_ITERATIONS):
         value, gradient, hessian = objective(parameters, True)
-        step = _newton_step(gradient, hessian, free=~((parameters <= lower) & (gradient > 0)))
-        target = np.maximum(parameters + step, lower)
-        if -float(gradient @ step) < TOLERANCE:
-            return target
+        step = _newton_step(gradient, hessian, bounds - parameters)
+        slope = float(gradient @ step)
+        if -slope < TOLERANCE:
+            return np.maximum(parameters + step, bounds)
         size = 1.0
-        while objective(target, False)[0] > value + 1e-4 * min(float(gradient @ (target - parameters)), 0.0):
+        while size > MIN_STEP and objective(parameters + size * step, False)[0] > value + 1e-4 * size * slope:
             size /= 2
-            target = np.maximum(parameters + size * step, lower)
-            if size < MIN_STEP:
-                break
-        else:
-            parameters = target
-            continue
-        break
+        if size <= MIN_STEP:
+            break
+        parameters = np.maximum(parameters + size * step, bounds)
     warnings.warn(
         f"the fit of {len(parameters)} parameters did not converge; extreme probabilities or very few rows "
         "may be the cause, and a larger l2 helps",
@@ -75,15 +77,17 @@ def minimise(objective: Objective, start: Array, lower: Array | float = -np.inf)
     return parameters
 
 
-def _newton_step(gradient: Array, hessian: Array, free: NDArray[np.bool_]) -> Array:
-    """Solve for the parameters that may move; the others stay at their bounds."""
-    step = np.zeros_like(gradient)
-    if free.any():
-        block = hessian[np.ix_(free, free)]
-        # A direction without curvature (a duplicated scorer) would make the system singular.
-        ridge = max(1e-8 * float(np.trace(block)), 1e-300)
-        step[free] = -np.linalg.solve(block + ridge * np.eye(len(block)), gradient[free])
-    return step
+def _newton_step(gradient: Array, hessian: Array, lower: Array) -> Array:
+    """Minimise ``gradient @ step + step @ hessian @ step / 2`` over steps of at least `lower`."""
+    # A direction without curvature (a duplicated scorer) would make the system singular.
+    ridge = max(1e-8 * float(np.trace(hessian)), 1e-300)
+    curved = hessian + ridge * np.eye(len(gradient))
+    step = -np.linalg.solve(curved, gradient)
+    if (step >= lower).all():
+        return step
+    root = np.linalg.cholesky(curved)
+    within = lsq_linear(root.T, -np.linalg.solve(root, gradient), (lower, np.inf), "bvls", max_iter=100)
+    return np.asarray(within.x)
 
 
 def fit_softmax(

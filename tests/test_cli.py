@@ -76,10 +76,14 @@ def test_evaluate_measures_every_scorer_the_blend_and_the_prior_by_source(folder
     code, out, _ = run(capsys, "evaluate", "--config", "ensemble.yaml", "--input", "labelled.csv", "--json")
     assert code == 0
     figures = pd.DataFrame(json.loads(out)["figures"])
-    assert set(figures["part"]) == {"all", "one", "two"}
+    assert set(figures["slice"]) == {"all", "one", "two"}
     assert set(figures["model"]) == {"one", "two", "blend", "class prior"}
-    prior = figures[(figures["part"] == "all") & (figures["model"] == "class prior")]
-    assert prior["log_loss"].item() == pytest.approx(np.log(3))
+    prior = figures.query("slice == 'all' and model == 'class prior' and metric == 'log_loss'")
+    assert prior["value"].item() == pytest.approx(np.log(3))
+    assert "swap_flip_rate" not in set(figures["metric"])
+    code, out, _ = run(capsys, "evaluate", "--config", "ensemble.yaml", "--input", "labelled.csv", "--swap")
+    assert code == 0
+    assert "swap_flip_rate" in out
 
 
 def test_validate_says_what_is_in_the_data_without_loading(folder, capsys):

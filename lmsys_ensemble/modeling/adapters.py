@@ -86,6 +86,7 @@ def inject_lora(model: Any, config: LoraConfig) -> Any:
     config.task_type = "SEQ_CLS"
     config.modules_to_save = sorted({*(config.modules_to_save or []), head_name(model)} - {"classifier", "score"})
     config.modules_to_save.append(head_name(model))
+    config.base_model_name_or_path = None  # peft warns where it is not the folder that the base came from
     try:
         with LOAD_LOCK, warnings.catch_warnings():
             # peft 0.21 asks transformers 5 for a property under its old name.

@@ -28,10 +28,6 @@ from lmsys_ensemble.modeling.bundled import BUNDLED_MODELS, PREFIX, ensure_bundl
 
 logger = logging.getLogger(__name__)
 
-# On a CPU bitsandbytes says with every matrix product that it converts its input, and at import that it misses an
-# optional kernel. Neither is anything that a user could act upon.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-
 LOAD_LOCK = threading.RLock()
 """Held by whoever builds a model or a tokenizer."""
 

@@ -1,0 +1,62 @@
+"""What all tests share: a few battles of many shapes, and the way to the preference data where it is there."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import settings
+
+from lmsys_ensemble.battles import Battles
+
+# No deadline: how long an example takes is the machine's business. Derandomised: a failure is there for everybody.
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=80)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def battles_table() -> pd.DataFrame:
+    """Five battles as the competition states them: JSON lists, two turns, a null turn, ids that need 64 bits."""
+    return pd.DataFrame(
+        {
+            "id": [30_192, 4_294_967_299, 53_567, 65_089, 7],
+            "prompt": [
+                '["Is it morally right to water plants at night?"]',
+                '["What is 2 + 2?", "And times three?"]',
+                '["Gr\\u00fc\\u00dfe! Wie sp\\u00e4t ist es?"]',
+                '["Print null.", null]',
+                '["\\ud83c\\udf4d or \\ud83c\\udf4e?"]',
+            ],
+            "response_a": ['["Yes."]', '["4", "12"]', '["Kurz nach drei."]', '["null", "again"]', '["\\ud83c\\udf4d"]'],
+            "response_b": ['["It depends on the plant."]', '["Four.", null]', '["?"]', '["", "null"]', '[""]'],
+        }
+    )
+
+
+@pytest.fixture
+def labelled_table(battles_table) -> pd.DataFrame:
+    """The same battles with hard labels."""
+    return battles_table.assign(
+        winner_model_a=[1.0, 1, 0, 0, 0], winner_model_b=[0.0, 0, 1, 0, 0], winner_tie=[0.0, 0, 0, 1, 1]
+    )
+
+
+@pytest.fixture
+def make_battles():
+    """Return a function that makes battles of one turn out of (prompt, response A, response B)."""
+
+    def make(*rows: tuple[str, str, str]) -> Battles:
+        prompts, responses_a, responses_b = ([(row[field],) for row in rows] for field in range(3))
+        return Battles(pd.RangeIndex(len(rows)), prompts, responses_a, responses_b)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Return the folder of the preference data, which is not part of the repository."""
+    default = Path(__file__).parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("LMSYS_ENSEMBLE_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; set LMSYS_ENSEMBLE_DATA to the folder of the preference data")
+    return folder
