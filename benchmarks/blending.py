@@ -17,6 +17,9 @@ import numpy as np
 import pandas as pd
 import scipy
 import sklearn
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
 from lmsys_ensemble import __version__
@@ -56,23 +59,41 @@ def logistic_regression(members: list[np.ndarray], y: np.ndarray) -> Predict:
     return lambda held: model.predict_proba(inputs(held))
 
 
-def sklearn_temperature(pool: Callable) -> Fit:
-    """Scale one array as ``CalibratedClassifierCV(method="temperature")`` does for a classifier fitted before."""
-    from sklearn.calibration import _TemperatureScaling
+class Given(ClassifierMixin, BaseEstimator):
+    """A classifier whose logits are its input, so that scikit-learn's calibration can be applied to them."""
 
-    return lambda members, y: (
-        lambda held, model=_TemperatureScaling().fit(log_probabilities(pool(members)), y): model.predict(
-            log_probabilities(pool(held))
-        )
-    )
+    def fit(self, logits: np.ndarray, y: np.ndarray) -> "Given":
+        """Remember the classes."""
+        self.classes_ = np.unique(y)
+        return self
+
+    def decision_function(self, logits: np.ndarray) -> np.ndarray:
+        """Return the input."""
+        return logits
+
+    def predict(self, logits: np.ndarray) -> np.ndarray:
+        """Return the class of the largest logit."""
+        return self.classes_[logits.argmax(axis=1)]
+
+
+def sklearn_temperature(pool: Callable) -> Fit:
+    def fit(members: list[np.ndarray], y: np.ndarray) -> Predict:
+        logits = log_probabilities(pool(members))
+        frozen = FrozenEstimator(Given().fit(logits, y))
+        model = CalibratedClassifierCV(frozen, method="temperature").fit(logits, y)
+        return lambda held: model.predict_proba(log_probabilities(pool(held)))
+
+    return fit
 
 
 def probmetrics(name: str, pool: Callable) -> Fit:
     from probmetrics.calibrators import get_calibrator
 
-    return lambda members, y: (
-        lambda held, model=get_calibrator(name).fit(pool(members), y): model.predict_proba(pool(held))
-    )
+    def fit(members: list[np.ndarray], y: np.ndarray) -> Predict:
+        model = get_calibrator(name).fit(pool(members), y)
+        return lambda held: model.predict_proba(pool(held))
+
+    return fit
 
 
 def entries() -> dict[str, Fit]:

@@ -19,6 +19,9 @@ from lmsys_ensemble.runtime.workers import score_all
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
 
+BLEND, PRIOR = "blend", "class prior"
+"""What `Ensemble.evaluate` calls the models beside the scorers."""
+
 
 class Ensemble:
     """Several scorers whose probabilities a blender combines.
@@ -182,13 +185,20 @@ class Ensemble:
         ------
         InputError
             If battles, labels or the column `by` cannot be used; before anything is loaded.
+        ConfigError
+            If a scorer is called like one of the models beside the scorers.
         """
         battles, labels = parse_battles(table), parse_labels(table, self.task)
         if by is not None and by not in table:
             raise InputError(f"there is no column {by!r} to evaluate by; the table has {', '.join(map(str, table))}")
+        if not len(battles):
+            raise InputError("there are no rows to evaluate")
+        taken = sorted({scorer.name for scorer in self.scorers} & {BLEND, PRIOR})
+        if taken:
+            raise ConfigError(f"no scorer may be called {', '.join(map(repr, taken))} in an evaluation. Pass name=")
         models = self._with_blend(self.member_probabilities(battles))
         exchanged = self._with_blend(self.member_probabilities(battles.swapped())) if swap else {}
-        models["class prior"] = class_prior(labels, len(labels))
+        models[PRIOR] = class_prior(labels, len(labels))
         slices = None if by is None else table[[by]]
         tables = []
         for name, predicted in models.items():
@@ -198,7 +208,7 @@ class Ensemble:
         return pd.concat(tables, ignore_index=True)
 
     def _with_blend(self, members: dict[str, Probabilities]) -> dict[str, Probabilities]:
-        return {**members, "blend": self.blender.predict_proba(list(members.values()))}
+        return {**members, BLEND: self.blender.predict_proba(list(members.values()))}
 
     def _blend(self, members: dict[str, Probabilities], n_rows: int) -> Probabilities:
         if not n_rows:

@@ -61,7 +61,7 @@ def minimise(objective: Objective, start: Array, lower: Array | float = -np.inf)
         step = _newton_step(gradient, hessian, bounds - parameters)
         slope = float(gradient @ step)
         if -slope < TOLERANCE:
-            return np.maximum(parameters + step, bounds)
+            return np.asarray(np.maximum(parameters + step, bounds))
         size = 1.0
         while size > MIN_STEP and objective(parameters + size * step, False)[0] > value + 1e-4 * size * slope:
             size /= 2
@@ -84,10 +84,10 @@ def _newton_step(gradient: Array, hessian: Array, lower: Array) -> Array:
     curved = hessian + ridge * np.eye(len(gradient))
     step = -np.linalg.solve(curved, gradient)
     if (step >= lower).all():
-        return step
+        return np.asarray(step, dtype=np.float64)
     root = np.linalg.cholesky(curved)
     within = lsq_linear(root.T, -np.linalg.solve(root, gradient), (lower, np.inf), "bvls", max_iter=100)
-    return np.asarray(within.x)
+    return np.asarray(within.x, dtype=np.float64)
 
 
 def fit_softmax(

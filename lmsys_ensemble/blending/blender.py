@@ -183,7 +183,10 @@ class Blender(BaseEstimator):  # type: ignore[misc]
                 )
             blend = recipe.fit(members, labels, weights)
         losses = row_log_losses(labels, blend.apply(members))
-        self._store(blend, recipe, n_rows, n_classes, float(np.average(losses, weights=weights)), selection)
+        self.method_, self.calibration_, self.selection_ = recipe.method, recipe.calibration, selection
+        self.n_rows_, self.n_classes_ = n_rows, n_classes
+        self.log_loss_ = float(np.average(losses, weights=weights))
+        self._store(blend)
         return self
 
     def predict_proba(
@@ -264,25 +267,11 @@ class Blender(BaseEstimator):  # type: ignore[misc]
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "blend_") or (self.method != "auto" and not self._recipe(1, 1).needs_fit)
 
-    def _store(
-        self,
-        blend: Blend,
-        recipe: Recipe,
-        n_rows: int,
-        n_classes: int,
-        loss: float,
-        selection: pd.DataFrame | None,
-    ) -> None:
-        self.blend_ = blend
-        self.method_, self.calibration_ = recipe.method, recipe.calibration
-        self.weights_, self.temperatures_, self.temperature_ = (
-            blend.weights,
-            blend.temperatures,
-            blend.temperature,
-        )
-        self.bias_ = np.zeros(n_classes) if blend.bias is None else blend.bias
-        self.n_rows_, self.n_classes_, self.log_loss_ = n_rows, n_classes, loss
-        self.selection_ = selection
+    def _store(self, blend: Blend) -> None:
+        """Keep a fitted blend and show its parts."""
+        self.blend_, self.weights_ = blend, blend.weights
+        self.temperatures_, self.temperature_ = blend.temperatures, blend.temperature
+        self.bias_ = np.zeros(self.n_classes_) if blend.bias is None else blend.bias
 
     def to_dict(self) -> dict[str, Any]:
         """Return parameters and fitted values as JSON types."""
@@ -325,10 +314,10 @@ class Blender(BaseEstimator):  # type: ignore[misc]
         stored = parse_blender(values, source)
         blender = cls(**stored.parameters.model_dump())
         if (fit := stored.fitted) is not None:
-            recipe = Recipe(fit.method, fit.calibration)
-            selection = None if fit.selection is None else pd.DataFrame(fit.selection)
-            blend = Blend.from_dict(fit.blend.model_dump())
-            blender._store(blend, recipe, fit.n_rows, fit.n_classes, fit.log_loss, selection)
+            blender.method_, blender.calibration_ = fit.method, fit.calibration
+            blender.selection_ = None if fit.selection is None else pd.DataFrame(fit.selection)
+            blender.n_rows_, blender.n_classes_, blender.log_loss_ = fit.n_rows, fit.n_classes, fit.log_loss
+            blender._store(Blend.from_dict(fit.blend.model_dump()))
         return blender
 
     def save(self, path: str | Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.adapters import attach_adapter, read_adapter
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.golden import check_golden, golden_inputs, read_golden
@@ -44,8 +45,14 @@ def assemble(
     ------
     ModelError
         If weights are missing or do not fit, or the golden rows come out otherwise.
+    ConfigError
+        If the recipe's pooling is not possible with this model, or needs an adapter.
     """
     read = read_adapter(adapter) if adapter else None
+    if read is None and recipe.head.pooling != "last_token":
+        raise ConfigError(
+            f"a head on {recipe.head.pooling} is kept beside an adapter, and none is given for {base}; give adapter="
+        )
     settings = LoadSettings(
         n_classes=len(recipe.classes),
         device=device,

@@ -10,6 +10,7 @@ from torch import nn
 
 from lmsys_ensemble.encoding.batches import plan_batches, restore_order
 from lmsys_ensemble.encoding.tokens import Encoded
+from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.adapters import head_name
 from lmsys_ensemble.modeling.pooling import (
     pad_batch,
@@ -21,7 +22,23 @@ from lmsys_ensemble.probabilities import Logits
 
 
 def prepare_head(model: Any, pooling: Pooling, n_classes: int) -> None:
-    """Replace the head by one that takes what `pooling` gives; ``last_token`` keeps transformers' own."""
+    """Give the model a head that takes what `pooling` gives; ``last_token`` keeps transformers' own.
+
+    A decoder's head is float32 from here on, so that a trained one loses no digits when it is copied in.
+
+    Raises
+    ------
+    ConfigError
+        If the model pools in its own way (encoders) and something else is asked for.
+    """
+    if not has_plain_head(model):
+        if pooling != "last_token":
+            raise ConfigError(
+                f"pooling {pooling!r} needs a decoder with one linear head (Llama, Gemma, Qwen); "
+                f"{type(model).__name__} pools in its own way, leave it at 'last_token'"
+            )
+        return
+    model.score.float()
     if pooling == "response_spans":
         head = nn.Linear(pooled_size(pooling, model.config.hidden_size), n_classes)
         setattr(model, head_name(model), head.to(device=model.device, dtype=torch.float32))

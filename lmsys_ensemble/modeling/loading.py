@@ -66,7 +66,7 @@ class LoadSettings:
     n_layers : int, optional
         Load only the first layers.
     soft_capping : bool
-        False switches Gemma-2's soft-capping off, which allows ``sdpa``.
+        False switches Gemma-2's soft-capping off.
     """
 
     n_classes: int
@@ -154,7 +154,7 @@ def check_safetensors(path: Path) -> None:
 
 
 def check_base_folder(folder: Path) -> None:
-    """Refuse a folder with remote code, with pickled weights or with damaged files.
+    """Refuse a folder with remote code, with pickled weights or with damaged or lost files.
 
     Raises
     ------
@@ -164,14 +164,24 @@ def check_base_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} holds no config.json; is it the folder of a model?")
     if "auto_map" in read_mapping(folder / "config.json"):
-        raise ModelError(f"{folder}/config.json asks for code of its own (auto_map), which is never run")
+        raise ModelError(
+            f"{folder}/config.json asks for code of its own (auto_map), which is never run. Where transformers knows "
+            "the architecture itself, delete the entry auto_map"
+        )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         pickled = [path.name for path in folder.glob("*.bin")] + [path.name for path in folder.glob("*.pt*")]
         found = f"; {', '.join(pickled)} are pickles, which can run code and are not read" if pickled else ""
-        raise ModelError(f"{folder} holds no *.safetensors{found}. Save it with safe_serialization")
+        raise ModelError(
+            f"{folder} holds no *.safetensors{found}. Load it where you trust it and save it again: save_pretrained of "
+            "transformers 5 writes safetensors"
+        )
     for path in weights:
         check_safetensors(path)
+    for index in folder.glob("*.safetensors.index.json"):
+        lost = sorted({shard for shard in read_mapping(index)["weight_map"].values() if not (folder / shard).is_file()})
+        if lost:
+            raise IntegrityError(f"{folder} lacks {', '.join(lost)}, which {index.name} lists; copy or fetch it again")
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -208,8 +218,8 @@ def load_config(folder: Path, settings: LoadSettings) -> Any:
         config.final_logit_softcapping = None
     if settings.attn_implementation == "sdpa" and getattr(config, "attn_logit_softcapping", None):
         raise ConfigError(
-            "attn_implementation='sdpa' ignores Gemma-2's soft-capping and would give other logits; use 'eager', "
-            "or soft_capping=False for a model that was trained without"
+            "attn_implementation='sdpa' ignores Gemma-2's soft-capping and would give other logits; use 'eager' or "
+            "'flex_attention'"
         )
     return config
 
@@ -241,18 +251,26 @@ def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool)
         options["quantization_config"] = _quantization(settings)
     with LOAD_LOCK, quiet_transformers():
         config = load_config(folder, settings)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            config=config,
-            dtype=settings.dtype,
-            device_map={"": settings.device},
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **options,
-        )
+        try:
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                config=config,
+                dtype=settings.dtype,
+                device_map={"": settings.device},
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **options,
+            )
+        except (ValueError, ImportError) as error:
+            if settings.attn_implementation == "auto":
+                raise
+            raise ConfigError(
+                f"{folder} cannot be loaded with attn_implementation={settings.attn_implementation!r}: "
+                f"{str(error).splitlines()[0]} Leave it at 'auto'"
+            ) from error
     _account_for_keys(folder, report, config.num_hidden_layers, head_follows)
     model.eval()
     model.requires_grad_(False)

@@ -21,8 +21,10 @@ def make_encoder(base: Path, recipe: Recipe) -> Encoder:
     tokenizer = load_tokenizer(base)
     special = recipe.special_tokens
     ids = {}
-    for kind, wanted in (("bos", special.bos), ("eos", special.eos)):
-        ids[kind] = getattr(tokenizer, f"{kind}_token_id") if wanted else None
+    # Encoders (ModernBERT) begin with [CLS] and end with [SEP], and often have no token of the other name.
+    for kind, other, wanted in (("bos", "cls", special.bos), ("eos", "sep", special.eos)):
+        known = [getattr(tokenizer, f"{name}_token_id") for name in (kind, other)]
+        ids[kind] = next((token for token in known if token is not None), None) if wanted else None
         if wanted and ids[kind] is None:
             raise ConfigError(f"the tokenizer of {base} has no {kind} token; set {kind}=False")
     return Encoder(

@@ -1,8 +1,5 @@
 """Simulated scorers, of which the truth is known, and the real ones where they are at hand."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,12 +22,11 @@ def simulate(n_rows, n_scorers=2, noise=1.0, seed=0, n_classes=3):
 
 
 @pytest.fixture(scope="session")
-def competition_rows():
+def competition_rows(data_folder):
     """Two classifiers' probabilities on rows of the competition, with labels."""
-    folder = os.environ.get("LMSYS_ENSEMBLE_DATA", Path(__file__).parents[2].parent / "shared" / "data")
-    path = Path(folder) / "lmsys_two_models_oof.csv"
+    path = data_folder / "lmsys_two_models_oof.csv"
     if not path.exists():
-        pytest.skip(f"{path} is not there; set LMSYS_ENSEMBLE_DATA to the folder that holds it")
+        pytest.skip(f"{path} is not there")
     table = pd.read_csv(path)
     members = [check_probabilities(table.filter(like=prefix)) for prefix in ("m1_", "m2_")]
     return members, table["label"].to_numpy()

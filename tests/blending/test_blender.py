@@ -257,6 +257,15 @@ def test_save_and_load(method, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["blender.json"]
 
 
+def test_a_blender_of_fixed_and_fitted_values_is_saved(tmp_path):
+    members, y = simulate(300, 2)
+    blender = Blender("log", "after+bias", weights=[0.4, 0.5]).fit(members, y)
+    blender.save(tmp_path / "b.json")
+    loaded = Blender.load(tmp_path / "b.json")
+    assert (loaded.predict_proba(members) == blender.predict_proba(members)).all()
+    assert loaded.weights_.tolist() == [0.4, 0.5]
+
+
 def test_an_unfitted_blender_is_saved_too(tmp_path):
     blender = Blender(weights=np.array([3, 1]), temperature=np.float32(2))
     blender.save(tmp_path / "b.json")

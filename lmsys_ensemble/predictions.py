@@ -1,0 +1,182 @@
+"""Predictions and labels in files: read, checked, and brought together by id, never by position."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmsys_ensemble.battles import MAX_LISTED_FAULTS, parse_ids, parse_labels, read_table
+from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.probabilities import Probabilities, check_probabilities
+from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
+
+GROUP_COLUMN = "group"
+"""Column that says which rows share a prompt, where no other is named."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Probabilities of one system.
+
+    Attributes
+    ----------
+    source : str
+        Where they come from, for errors.
+    ids : pandas.Index
+        Unique ids with the dtype they came with.
+    probabilities : ndarray of shape (n_rows, n_classes)
+        Rows sum to 1.
+    """
+
+    source: str
+    ids: "pd.Index[Any]"
+    probabilities: Probabilities
+
+    def take(self, ids: "pd.Index[Any]", wanted_by: str = "the battles") -> Probabilities:
+        """Return the rows of `ids`, in that order.
+
+        Parameters
+        ----------
+        ids : pandas.Index
+            Wanted ids.
+        wanted_by : str
+            Whose ids they are, for the error.
+
+        Returns
+        -------
+        ndarray of shape (len(ids), n_classes)
+
+        Raises
+        ------
+        InputError
+            If ids are missing; lists up to ten.
+        """
+        positions = locate(ids, self.ids, f"{self.source} has no probabilities", wanted_by)
+        result: Probabilities = self.probabilities[positions]
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Labels of a file.
+
+    Attributes
+    ----------
+    ids : pandas.Index
+        Unique ids with the dtype they came with.
+    labels : ndarray of shape (n_rows, n_classes)
+        One-hot or soft.
+    groups : Series or None
+        Group of every row, where there is such a column.
+    """
+
+    ids: "pd.Index[Any]"
+    labels: Probabilities
+    groups: "pd.Series[Any] | None"
+
+
+def locate(ids: "pd.Index[Any]", among: "pd.Index[Any]", complaint: str, wanted_by: str) -> "np.ndarray[Any, Any]":
+    """Find the positions of `ids` in `among`.
+
+    Parameters
+    ----------
+    ids, among : pandas.Index
+        Wanted ids, and unique ids to look in.
+    complaint : str
+        Beginning of the error, e.g. "a.csv has no probabilities".
+    wanted_by : str
+        Whose ids `ids` are.
+
+    Returns
+    -------
+    ndarray of shape (len(ids),)
+
+    Raises
+    ------
+    InputError
+        If ids are missing; lists up to ten, and the kinds of both where they differ (7 is not "7").
+    """
+    positions = among.get_indexer(ids)
+    missing = ids[positions < 0].tolist()
+    if missing:
+        listed = ", ".join(map(repr, missing[:MAX_LISTED_FAULTS]))
+        more = ", …" if len(missing) > MAX_LISTED_FAULTS else ""
+        raise InputError(
+            f"{complaint} for {len(missing)} of {len(ids)} ids: {listed}{more}. "
+            f"Its ids are {among.dtype}, those of {wanted_by} {ids.dtype}"
+        )
+    return positions
+
+
+def read_predictions(path: str | Path, columns: Sequence[str] = THREE_WAY.columns) -> Predictions:
+    """Read a CSV or Parquet file with the column ``id`` and one column a class.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, lacks columns, ids are missing or duplicated, or rows are no probabilities.
+    """
+    table = read_table(path)
+    ids = _ids(table, path, columns)
+    values = check_probabilities(
+        table[list(columns)].to_numpy(), n_classes=len(columns), name=f"probabilities of {path}"
+    )
+    return Predictions(str(path), ids, values)
+
+
+def read_labels(path: str | Path, task: Task = THREE_WAY, groups: str | None = None) -> Labels:
+    """Read a CSV or Parquet file with the column ``id`` and labels.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; see `lmsys_ensemble.battles.parse_labels` for the labels' columns.
+    task : Task
+        Classes and their order.
+    groups : str, optional
+        Column of the groups; by default ``group``, where there is one.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, there are no ids or labels, or the column of the groups is not there.
+    """
+    table = read_table(path)
+    ids = _ids(table, path, ())
+    try:
+        labels = parse_labels(table, task)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if groups is not None and groups not in table:
+        raise InputError(f"{path} has no column {groups!r}; it has {', '.join(map(str, table.columns))}")
+    column = groups or GROUP_COLUMN
+    found = table[column].replace("", None) if column in table else None
+    return Labels(ids, labels, found)
+
+
+def name_files(paths: Sequence[str | Path]) -> list[str]:
+    """Give every file a short name that no other has.
+
+    >>> name_files(["run1/oof.csv", "run2/oof.csv", "gemma.csv"])
+    ['run1/oof', 'run2/oof', 'gemma']
+    """
+    short = [Path(path).stem for path in paths]
+    longer = [Path(path).with_suffix("").as_posix() for path in paths]
+    names = [long if short.count(name) > 1 else name for name, long in zip(short, longer, strict=True)]
+    return [
+        f"{name} ({names[:position].count(name) + 1})" if names.count(name) > 1 else name
+        for position, name in enumerate(names)
+    ]
+
+
+def _ids(table: pd.DataFrame, path: str | Path, columns: Sequence[str]) -> "pd.Index[Any]":
+    missing = [name for name in (ID_COLUMN, *columns) if name not in table]
+    if missing:
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+    try:
+        return parse_ids(table[ID_COLUMN])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

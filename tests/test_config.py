@@ -1,0 +1,132 @@
+import shutil
+
+import pytest
+import yaml
+
+from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.config import find_config, models_folder, read_config, write_config
+from lmsys_ensemble.errors import ConfigError, RegistryError
+from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
+from lmsys_ensemble.scorers.fake import FakeScorer
+from lmsys_ensemble.scorers.saved import SavedScorer
+
+INLINE = """
+version: 1
+task: three_way
+scorers:
+  - {type: fake, seed: 3, name: one}
+  - {type: saved, path: probabilities.csv}
+blender: {weights: [0.6, 0.4], temperature: 1.05}
+"""
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_file_states_scorers_blender_and_task(tmp_path):
+    scorers, blender, task = read_config(write(tmp_path / "mine.yaml", INLINE))
+    assert [type(scorer) for scorer in scorers] == [FakeScorer, SavedScorer]
+    assert (scorers[0].seed, scorers[0].name, scorers[1].name) == (3, "one", "probabilities")
+    assert (blender.weights, blender.temperature) == ([0.6, 0.4], 1.05)
+    assert task == THREE_WAY
+
+
+@pytest.mark.parametrize("entry", ["scorers/one/scorer.yaml", "scorers/one"])
+def test_paths_are_relative_to_the_file_that_states_them(entry, tmp_path, monkeypatch):
+    folder = tmp_path / "scorers" / "one"
+    write(folder / "scorer.yaml", "{type: saved, path: probabilities.csv}")
+    write(folder / "probabilities.csv", "id\n")
+    Blender(weights=[1.0]).save(tmp_path / "blender.json")
+    config = write(tmp_path / "mine.yaml", f"scorers: [{entry}]\nblender: blender.json\n")
+    monkeypatch.chdir(write(tmp_path / "elsewhere" / "file", "").parent)
+    scorers, blender, _ = read_config(config)
+    assert scorers[0].path == str(folder / "probabilities.csv")
+    assert blender.get_params() == Blender(weights=[1.0]).get_params()
+
+
+def test_a_setting_that_is_no_path_here_stays_as_it_is(tmp_path):
+    config = write(tmp_path / "mine.yaml", "scorers: [{type: llama, model: org/name-on-the-hub}]")
+    assert read_config(config)[0][0].model == "org/name-on-the-hub"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("scorers: []", "at least one scorer"),
+        ("blender: {}", "scorers: Field required"),
+        ("scorers: [{type: fake}]\nblendr: {}", r"unknown key 'blendr' \(did you mean 'blender'\?\)"),
+        ("scorers: [{type: fake}]\nversion: 2", "version: "),
+        ("scorers: [{type: fake}]\ntask: three", r"unknown task 'three' \(did you mean 'three_way'\?\)"),
+        ("scorers: [{type: fke}]", r"no scorer type 'fke' \(did you mean 'fake'\?\)"),
+        ("scorers: [{seed: 1}]", "a scorer needs a type: one of classifier, fake"),
+        ("scorers: [{type: fake, sead: 1}]", r"'fake' has no setting 'sead' \(did you mean 'seed'\?\)"),
+        ("scorers: [{type: saved}]", "'saved' needs the setting 'path'"),
+        ("scorers: [absent.yaml]", "there is no file .*absent.yaml"),
+        ("scorers: [listed.yaml]", "listed.yaml: a scorer must be a mapping with a type, got list"),
+        ("scorers: [{type: fake}]\nblender: {wieghts: [1]}", r"no setting 'wieghts' \(did you mean 'weights'\?\)"),
+        ("scorers: [{type: fake}]\nblender: absent.json", "there is no blender .*absent.json"),
+        ("- a list", "expected a mapping of settings, got list"),
+        ("", "got NoneType"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_by_file_and_setting(text, words, tmp_path):
+    write(tmp_path / "listed.yaml", "[1, 2]")
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_config(write(tmp_path / "mine.yaml", text))
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_what_the_library_brings_is_found_by_name_and_by_path(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    expected = models_folder() / "default.yaml"
+    for name in ("default", "default.yaml", "models/default.yaml", expected):
+        assert find_config(name) == expected
+    with pytest.raises(ConfigError, match=r"no configuration 'defualt' \(did you mean 'default'\?\)"):
+        find_config("defualt")
+
+
+def test_every_configuration_that_the_library_brings_is_valid():
+    configs = sorted(models_folder().glob("*.yaml"))
+    assert configs
+    for config in configs:
+        scorers, _, task = read_config(config)
+        assert len(scorers) == len(yaml.safe_load(config.read_text())["scorers"])
+        assert {scorer.task for scorer in scorers} == {task}
+
+
+@pytest.mark.parametrize("task", [THREE_WAY, TWO_WAY], ids=lambda task: task.name)
+def test_what_is_written_is_what_is_read(task, tmp_path, monkeypatch):
+    write(tmp_path / "work" / "saved.csv", "id\n")
+    monkeypatch.chdir(tmp_path / "work")
+    scorers = [
+        FakeScorer(7, scale=0.5, name="grün"),
+        SavedScorer("saved.csv", columns=("m1_a", "m1_b", "m1_tie"), name="m1"),
+        SavedScorer("absent.csv"),
+    ]
+    blender = Blender(weights=[0.5, 0.3, 0.2], temperature=[1.0, 1.2, 0.9])
+    write_config(tmp_path / "run", scorers, blender, task)
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    read, read_blender, read_task = read_config(tmp_path / "moved")
+    assert read_task == task
+    assert list(read_blender.weights) == [0.5, 0.3, 0.2]
+    assert list(read_blender.temperature) == [1.0, 1.2, 0.9]
+    assert read[0].settings() == scorers[0].settings()
+    assert read[1].settings() == {
+        "path": str(tmp_path / "work" / "saved.csv"),
+        "columns": ["m1_a", "m1_b", "m1_tie"],
+        "name": "m1",
+    }
+    assert read[2].path == "absent.csv"
+
+
+def test_a_scorer_without_a_registered_name_cannot_be_written(tmp_path):
+    class Mine(FakeScorer):
+        pass
+
+    with pytest.raises(RegistryError, match="Mine is not registered; add an entry point"):
+        write_config(tmp_path / "run", [Mine()], Blender(), THREE_WAY)
+    assert not (tmp_path / "run").exists()

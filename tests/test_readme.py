@@ -1,0 +1,82 @@
+"""The README's commands, code and configuration are what the library takes."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import lmsys_ensemble
+from lmsys_ensemble.cli import main, make_parser
+from lmsys_ensemble.config import read_config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands():
+    shell = "\n".join(blocks("bash")).replace("\\\n", " ")
+    lines = [line.split("#")[0].strip() for line in shell.splitlines()]
+    in_tables = re.findall(r"^\| `(lmsys-ensemble [^`]*)`", README, flags=re.MULTILINE)
+    return [line for line in [*lines, *in_tables] if line.startswith("lmsys-ensemble")]
+
+
+def test_there_are_commands_to_check():
+    assert {"submit", "predict", "evaluate", "train"} <= {shlex.split(command)[1] for command in commands()}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_one_that_the_parser_takes(command):
+    words = shlex.split(command)[1:]
+    if words == ["import-checkpoint"]:
+        pytest.skip("named without its arguments")
+    make_parser().parse_args(words)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_imports_only_what_there_is(code):
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module == "lmsys_ensemble":
+            for name in node.names:
+                assert hasattr(lmsys_ensemble, name.name)
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_configurations_are_valid(text, tmp_path):
+    (tmp_path / "ensemble.yaml").write_text(text)
+    scorers, blender, _ = read_config(tmp_path / "ensemble.yaml")
+    assert len(scorers) == len(yaml.safe_load(text)["scorers"])
+    assert len(blender.weights) == len(scorers)
+
+
+def test_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_two_commands_are_targets_of_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", "\n".join(blocks("bash")), flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.bundled
+def test_make_submissions_command_writes_a_submission(tmp_path, capsys):
+    recipe = re.search(r"^submission:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[1]
+    words = shlex.split(recipe.replace("\\\n", " "))[1:]
+    paths = {"models/default.yaml", "examples/data/battles.csv", "examples/data/sample_submission.csv"}
+    words = [str(ROOT / word) if word in paths else word for word in words]
+    words[words.index("submission.csv")] = str(tmp_path / "submission.csv")
+    assert main(words) == 0
+    written = pd.read_csv(tmp_path / "submission.csv")
+    assert written["id"].tolist() == pd.read_csv(ROOT / "examples/data/battles.csv")["id"].tolist()
+    assert str(tmp_path / "submission.csv") in capsys.readouterr().out
