@@ -47,7 +47,7 @@ class Battle:
     response_b: Turns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Battles(Sequence[Battle]):
     """A table of battles in the order of the rows they came from.
 

@@ -72,6 +72,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--swap", action="store_true", help="measure consistency with the responses exchanged, too")
 
+    _add_blend(commands)
+    _add_report(commands)
+
     train = _command(commands, "train", "train a LoRA adapter and a head from a recipe")
     train.add_argument("recipe", metavar="RECIPE", help="YAML file")
     train.add_argument("--output", required=True, metavar="FOLDER", help="where adapter, head and recipe go")
@@ -88,6 +91,55 @@ def make_parser() -> argparse.ArgumentParser:
 
     _add_import(commands)
     return parser
+
+
+def _add_blend(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "blend", "fit a blend on files of predictions and labels, or apply one")
+    command.description = (
+        "Blend the predictions of any systems, from files alone. With --labels, fit a blender, write it to --out and "
+        "say what was chosen and why. With --apply, use a fitted one and write the blended predictions to --out."
+    )
+    _add_probabilities(command)
+    command.add_argument("--labels", metavar="FILE", help=f"fit on these: {_LABELS_HELP}")
+    command.add_argument("--apply", metavar="BLENDER", help="use this fitted blender (JSON) instead of fitting one")
+    command.add_argument(
+        "--out", required=True, metavar="FILE",
+        help="with --labels the blender (.json), with --apply the predictions (.csv or .parquet)",
+    )  # fmt: skip
+    command.add_argument(
+        "--method", choices=["auto", "equal", "greedy", "linear", "log", "stack"],
+        help="default: auto, the simplest that cross-fitting cannot tell from the best",
+    )  # fmt: skip
+    command.add_argument(
+        "--calibration", metavar="PARTS",
+        help="none, or before, after and bias joined by +, e.g. before+after; default: the method's own, auto chooses",
+    )  # fmt: skip
+    _add_groups(command)
+    command.add_argument("--predict-out", metavar="FILE", help="write the new blender's predictions, too")
+
+
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "report", "write one offline HTML page on predictions and their blend")
+    _add_probabilities(command)
+    command.add_argument("--labels", required=True, metavar="FILE", help=_LABELS_HELP)
+    command.add_argument("--battles", metavar="FILE", help="texts, for lengths, turns and the worst rows; by id")
+    command.add_argument(
+        "--swapped", nargs="+", metavar="FILE",
+        help="predictions for the battles with the responses exchanged, in the order of --probabilities",
+    )  # fmt: skip
+    command.add_argument(
+        "--blender", metavar="FILE", help="a blender (JSON) to report on; default: one fitted with method auto"
+    )
+    command.add_argument(
+        "--fitted-elsewhere", action="store_true",
+        help="the blender has not seen these rows, so measure it as it is instead of fitting it anew on folds",
+    )  # fmt: skip
+    _add_groups(command)
+    command.add_argument("--worst", type=int, default=10, metavar="N", help="how many of the worst rows; default: 10")
+    command.add_argument(
+        "--worst-out", metavar="FILE", help="write the worst rows as a table, too; texts cannot act as formulas"
+    )
+    command.add_argument("--out", required=True, metavar="FILE", help="the page, .html")
 
 
 def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -129,6 +181,23 @@ def _command(
     command.add_argument("--verbose", action="store_true", help="say what is being done")
     command.set_defaults(run=name.replace("-", "_"))
     return command
+
+
+_LABELS_HELP = "id and winner_model_a, winner_model_b, winner_tie (one-hot or soft), or id and winner"
+
+
+def _add_probabilities(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--probabilities", required=True, nargs="+", metavar="FILE",
+        help="one file a system, CSV or Parquet: id, winner_model_a, winner_model_b, winner_tie; matched by id",
+    )  # fmt: skip
+
+
+def _add_groups(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--groups", metavar="COLUMN",
+        help="column of the labels' file: rows of one group (a prompt) stay together; default: group, if there is one",
+    )  # fmt: skip
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:

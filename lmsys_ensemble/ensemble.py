@@ -96,6 +96,9 @@ class Ensemble:
         """
         write_config(Path(folder), self.scorers, self.blender, self.task)
 
+    def __repr__(self) -> str:
+        return f"Ensemble({', '.join(scorer.name for scorer in self.scorers)}; {self.blender})"
+
     @property
     def classes_(self) -> tuple[str, ...]:
         """Classes in the order of the columns of `predict_proba`."""

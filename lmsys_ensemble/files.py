@@ -115,6 +115,18 @@ def write_json(path: str | Path, values: Any) -> None:
     write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
+def defuse(text: str) -> str:
+    """Return text that a spreadsheet shows instead of running it as a formula.
+
+    For files that people open, never for ids that are matched by. A leading apostrophe, as OWASP advises against
+    CSV injection.
+
+    >>> defuse("=HYPERLINK(A1)"), defuse("2 + 2 = 4")
+    ("'=HYPERLINK(A1)", '2 + 2 = 4')
+    """
+    return f"'{text}" if text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+
+
 def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits."""
     with open(path, "rb") as file:

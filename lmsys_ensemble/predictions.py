@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lmsys_ensemble.battles import MAX_LISTED_FAULTS, parse_ids, parse_labels, read_table
 from lmsys_ensemble.errors import InputError
@@ -78,7 +79,7 @@ class Labels:
     groups: "pd.Series[Any] | None"
 
 
-def locate(ids: "pd.Index[Any]", among: "pd.Index[Any]", complaint: str, wanted_by: str) -> "np.ndarray[Any, Any]":
+def locate(ids: "pd.Index[Any]", among: "pd.Index[Any]", complaint: str, wanted_by: str) -> NDArray[np.intp]:
     """Find the positions of `ids` in `among`.
 
     Parameters
@@ -119,12 +120,14 @@ def read_predictions(path: str | Path, columns: Sequence[str] = THREE_WAY.column
     InputError
         If it cannot be read, lacks columns, ids are missing or duplicated, or rows are no probabilities.
     """
-    table = read_table(path)
-    ids = _ids(table, path, columns)
-    values = check_probabilities(
-        table[list(columns)].to_numpy(), n_classes=len(columns), name=f"probabilities of {path}"
-    )
-    return Predictions(str(path), ids, values)
+    return parse_predictions(read_table(path), path, columns)
+
+
+def parse_predictions(table: pd.DataFrame, source: str | Path, columns: Sequence[str]) -> Predictions:
+    """Check a table as `read_predictions` does; `source` is what errors call it."""
+    ids = _ids(table, source, columns)
+    values = check_probabilities(table[list(columns)].to_numpy(), name=f"probabilities of {source}")
+    return Predictions(str(source), ids, values)
 
 
 def read_labels(path: str | Path, task: Task = THREE_WAY, groups: str | None = None) -> Labels:

@@ -51,5 +51,11 @@ THREE_WAY = Task("three_way", ("model_a", "model_b", "tie"))
 TWO_WAY = Task("two_way", ("model_a", "model_b"))
 """Response A or response B wins; there are no ties."""
 
+
+def task_of(n_classes: int) -> Task:
+    """Return the task with that number of classes (2 or 3)."""
+    return TWO_WAY if n_classes == TWO_WAY.n_classes else THREE_WAY
+
+
 TASKS = {task.name: task for task in (THREE_WAY, TWO_WAY)}
 """All tasks by name."""

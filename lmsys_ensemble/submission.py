@@ -92,11 +92,15 @@ def _align(
         raise SubmissionError(f"sample: {error}") from error
     lacking, extra = wanted.difference(ids), ids.difference(wanted)
     if len(lacking) or len(extra):
+        types = (
+            ""
+            if ids.dtype == wanted.dtype
+            else f"; ids are {ids.dtype} in the predictions, {wanted.dtype} in the sample"
+        )
         raise SubmissionError(
             f"ids differ from the sample's: {len(lacking)} of the sample have no prediction "
             f"({_listed(lacking.tolist())}), "
-            f"{len(extra)} predictions are not in the sample ({_listed(extra.tolist())}); ids are {ids.dtype} in the "
-            f"predictions and {wanted.dtype} in the sample"
+            f"{len(extra)} predictions are not in the sample ({_listed(extra.tolist())}){types}"
         )
     aligned = table.iloc[ids.get_indexer(wanted)].reset_index(drop=True)
     aligned[ID_COLUMN] = sample[ID_COLUMN].to_numpy()

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import settings
 
 from lmsys_ensemble.battles import Battles
+from tests.tiny import checkpoints
+
+__all__ = ["checkpoints"]
 
 # No deadline: how long an example takes is the machine's business. Derandomised: a failure is there for everybody.
-settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=80)
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("repeatable")
 
 

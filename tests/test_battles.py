@@ -11,7 +11,7 @@ from lmsys_ensemble.battles import Battles, parse_battles, parse_ids, parse_labe
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.schema import TEXT_COLUMNS, TWO_WAY
 
-ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=12)
+ANY_TEXT = st.lists(st.characters() | st.integers(0xD800, 0xDFFF).map(chr), max_size=12).map("".join)
 """All of Unicode, lone surrogates included."""
 
 DEEP = "[" * (10 * sys.getrecursionlimit()) + "]" * (10 * sys.getrecursionlimit())

@@ -36,6 +36,7 @@ def write_config(scorers, blender=None):
 
 
 def run(capsys, *arguments):
+    capsys.readouterr()  # what fixtures have printed
     code = main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     return code, captured.out, captured.err

@@ -28,11 +28,14 @@ from lmsys_ensemble.encoding.templates import get_template
 from lmsys_ensemble.encoding.tokens import Encoder
 from lmsys_ensemble.modeling.recipe import Recipe
 
-WORDS = (
+torch.set_num_threads(1)  # matrices this small are slower on several cores
+
+_TEXT = (
     "the a of to and is it in that was for on are with as be at one have this from by hot water tea kettle river stone "
     "green apple seven because answer question model prompt response better worse maybe never always computer cloud "
     "music piano violin forest mountain train station winter summer quick brown fox lazy dog Zürich naïve 日本 🙂 42 17"
-).split()
+)
+WORDS = _TEXT.split()
 PAD, BOS, EOS = 0, 1, 2
 SLIDING_WINDOW = 16
 MAX_TOKENS = 160
@@ -41,17 +44,17 @@ ARCHITECTURES = (*DECODERS, "modernbert")
 
 _SHAPE = {
     "vocab_size": 400,
-    "hidden_size": 32,
-    "intermediate_size": 48,
+    "hidden_size": 64,  # bitsandbytes quantises blocks of 64
+    "intermediate_size": 128,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
-    "initializer_range": 0.2,
+    "initializer_range": 0.15,
     "pad_token_id": PAD,
     "bos_token_id": BOS,
     "eos_token_id": EOS,
 }
-_GROUPED = {**_SHAPE, "num_key_value_heads": 2, "head_dim": 8}
+_GROUPED = {**_SHAPE, "num_key_value_heads": 2, "head_dim": 16}
 
 
 def make_config(architecture, **changes):
@@ -59,11 +62,11 @@ def make_config(architecture, **changes):
     if architecture == "llama":
         return LlamaConfig(**{**_GROUPED, "tie_word_embeddings": True, **changes})
     if architecture == "gemma2":
-        capped = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 30.0, "query_pre_attn_scalar": 8}
+        capped = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 30.0, "query_pre_attn_scalar": 16}
         return Gemma2Config(**{**_GROUPED, **capped, "sliding_window": SLIDING_WINDOW, **changes})
     if architecture == "gemma3":
         kinds = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
-        special = {"sliding_window": SLIDING_WINDOW, "layer_types": kinds, "query_pre_attn_scalar": 8}
+        special = {"sliding_window": SLIDING_WINDOW, "layer_types": kinds, "query_pre_attn_scalar": 16}
         return Gemma3TextConfig(**{**_GROUPED, **special, **changes})
     special = {"local_attention": SLIDING_WINDOW, "global_attn_every_n_layers": 2, "cls_token_id": BOS}
     return ModernBertConfig(**{**_SHAPE, **special, "sep_token_id": EOS, "initializer_cutoff_factor": 3.0, **changes})
@@ -84,9 +87,7 @@ def make_tokenizer():
     )
     tokenizer.train_from_iterator([" ".join(generator.choice(WORDS, 20)) for _ in range(200)], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", BOS)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
 
 
 def save_base(architecture, folder, **changes):
@@ -111,18 +112,18 @@ def _save(model, folder):
     return Path(folder)
 
 
-def save_adapter(base, folder, *, seed=0, rank=4, num_labels=3, **options):
+def save_adapter(base, folder, *, seed=0, rank=4, num_labels=3, spread=0.2):
     """Save what a Trainer writes for a PEFT classifier: LoRA weights (none of them zero) and the head."""
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=num_labels)
     encoder = hasattr(model, "classifier")
     targets = ["Wqkv", "Wo"] if encoder else ["q_proj", "v_proj", "o_proj"]
-    config = LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, target_modules=targets, **options)
+    config = LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, target_modules=targets)
     wrapped = get_peft_model(model, config)
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name or ("modules_to_save" in name and "weight" in name):
-                parameter.normal_(std=0.2)
+                parameter.normal_(std=spread)
     wrapped.save_pretrained(folder)
     return Path(folder)
 
@@ -143,9 +144,8 @@ class Checkpoints:
 
     def adapter(self, architecture):
         """Return a PEFT folder for `base`, with LoRA weights and a head, without a recipe."""
-        return self._once(
-            f"{architecture}-adapter/checkpoint-5748", lambda path: save_adapter(self.base(architecture), path)
-        )
+        base, seed = self.base(architecture), ARCHITECTURES.index(architecture)
+        return self._once(f"{architecture}-adapter/checkpoint-5748", lambda path: save_adapter(base, path, seed=seed))
 
     def _once(self, name, make):
         path = self.folder / name
@@ -183,17 +183,15 @@ def make_recipe(**changes):
 def encode(battles, max_tokens=MAX_TOKENS, template="turns", **options):
     """Encode battles with the tiny tokenizer, <bos> before and <eos> behind."""
     tokenizer = make_tokenizer().backend_tokenizer
-    encoder = Encoder(
-        tokenizer, get_template(template), max_tokens=max_tokens, bos_id=BOS, eos_id=EOS, **options
-    )
+    encoder = Encoder(tokenizer, get_template(template), max_tokens=max_tokens, bos_id=BOS, eos_id=EOS, **options)
     return encoder.encode(battles)
 
 
 def plain_model(base, *, adapter=None, merge=False, pad_token_id=PAD, **options):
     """Load a classifier the way everybody does, with transformers and PEFT and nothing of ours."""
-    model = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=3, pad_token_id=pad_token_id, **options
-    )
+    if "config" not in options:
+        options = {"num_labels": 3, "pad_token_id": pad_token_id, **options}
+    model = AutoModelForSequenceClassification.from_pretrained(base, **options)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter)
         model = model.merge_and_unload() if merge else model

@@ -16,10 +16,10 @@ import torch
 from peft import LoraConfig, PeftConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from lmsys_ensemble.errors import ModelError
-from lmsys_ensemble.modeling.loading import HEAD_NAMES, LOAD_LOCK, check_safetensors
+from lmsys_ensemble.modeling.loading import HEAD_NAMES, LOAD_LOCK, check_safetensors, save_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -210,11 +210,7 @@ def save_adapter(wrapped: Any, folder: Path, base_name: str) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    save_file(
-        {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()},
-        folder / WEIGHTS_FILE,
-        metadata={"format": "pt"},
-    )
+    save_tensors({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}, folder / WEIGHTS_FILE)
     config = copy.copy(wrapped.peft_config["default"])
     config.inference_mode = True
     config.base_model_name_or_path = base_name

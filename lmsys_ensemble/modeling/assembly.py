@@ -68,7 +68,7 @@ def assemble(
         model = attach_adapter(model, read, merge)
     pad_token_id = recipe.special_tokens.pad_token_id
     if pad_token_id is None:
-        pad_token_id = model.config.pad_token_id
+        pad_token_id = model.config.get_text_config().pad_token_id
     forward = ForwardPass(model, recipe.head.pooling, pad_token_id)
     golden = read_golden(golden_folder) if golden_folder and golden_folder.is_dir() else None
     if golden is not None:

@@ -136,7 +136,7 @@ def is_ready(model: BundledModel) -> bool:
     return (bundled_folder(model) / MANIFEST_FILE).is_file()
 
 
-def ensure_bundled(name: str, say: Callable[[str], None] = logger.info) -> Path:
+def ensure_bundled(name: str, say: Callable[[str], None] = logger.warning) -> Path:
     """Return the folder of a bundled model, fetching and converting it first if need be.
 
     Parameters
@@ -144,7 +144,7 @@ def ensure_bundled(name: str, say: Callable[[str], None] = logger.info) -> Path:
     name : str
         Name with or without ``bundled:``.
     say : callable
-        Told in words what takes time.
+        Told in words what takes time; by default the log, as a warning, so that nobody wonders about the minutes.
 
     Raises
     ------

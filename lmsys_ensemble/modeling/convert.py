@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lmsys_ensemble.modeling.loading import LOAD_LOCK, quiet_transformers
+from lmsys_ensemble.modeling.loading import LOAD_LOCK, quiet_transformers, save_tensors
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
@@ -34,7 +33,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         f"{model.base_model_prefix}.{name}": tensor.contiguous()
         for name, tensor in model.base_model.state_dict().items()
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(weights, folder / "model.safetensors")
     config = model.config.to_dict()
     for name in ("quantization_config", "_name_or_path", "id2label", "label2id"):
         config.pop(name, None)

@@ -40,7 +40,7 @@ def prepare_head(model: Any, pooling: Pooling, n_classes: int) -> None:
         return
     model.score.float()
     if pooling == "response_spans":
-        head = nn.Linear(pooled_size(pooling, model.config.hidden_size), n_classes)
+        head = nn.Linear(pooled_size(pooling, model.config.get_text_config().hidden_size), n_classes)
         setattr(model, head_name(model), head.to(device=model.device, dtype=torch.float32))
 
 

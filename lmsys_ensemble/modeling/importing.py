@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
@@ -30,6 +30,7 @@ from lmsys_ensemble.modeling.loading import (
     LoadSettings,
     check_safetensors,
     load_config,
+    save_tensors,
 )
 from lmsys_ensemble.modeling.recipe import Recipe, write_recipe
 from lmsys_ensemble.modeling.tokenization import make_encoder
@@ -90,7 +91,7 @@ def import_checkpoint(
     tensors, config = _read(source, lora)
     _account(tensors, config, base, recipe)
     output.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, output / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_tensors(tensors, output / WEIGHTS_FILE)
     config.base_model_name_or_path = recipe.base_model.name
     config.inference_mode = True
     config.save_pretrained(str(output))

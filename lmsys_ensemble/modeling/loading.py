@@ -6,7 +6,7 @@ get each other's dtypes, silently. Every load in this library takes `LOAD_LOCK`.
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -184,6 +185,12 @@ def check_base_folder(folder: Path) -> None:
             raise IntegrityError(f"{folder} lacks {', '.join(lost)}, which {index.name} lists; copy or fetch it again")
 
 
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors as safetensors, readable for whoever may read the folder (`save_file` makes it private)."""
+    save_file(dict(tensors), path, metadata={"format": "pt"})
+    path.chmod(0o644)
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Load the fast tokenizer of a model.
 
@@ -206,17 +213,17 @@ def load_config(folder: Path, settings: LoadSettings) -> Any:
     """Load a model's configuration with the changes that `settings` ask for."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     config.num_labels = settings.n_classes
-    depth = config.num_hidden_layers
+    text = config.get_text_config()  # Gemma 3 from 4B on keeps its text model's settings in a part of their own
     if settings.n_layers is not None:
-        if settings.n_layers > depth:
-            raise ConfigError(f"{folder} has {depth} layers, {settings.n_layers} are asked for")
-        config.num_hidden_layers = settings.n_layers
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[: settings.n_layers]
+        if settings.n_layers > text.num_hidden_layers:
+            raise ConfigError(f"{folder} has {text.num_hidden_layers} layers, {settings.n_layers} are asked for")
+        text.num_hidden_layers = settings.n_layers
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[: settings.n_layers]
     if not settings.soft_capping:
-        config.attn_logit_softcapping = None
-        config.final_logit_softcapping = None
-    if settings.attn_implementation == "sdpa" and getattr(config, "attn_logit_softcapping", None):
+        text.attn_logit_softcapping = None
+        text.final_logit_softcapping = None
+    if settings.attn_implementation == "sdpa" and getattr(text, "attn_logit_softcapping", None):
         raise ConfigError(
             "attn_implementation='sdpa' ignores Gemma-2's soft-capping and would give other logits; use 'eager' or "
             "'flex_attention'"
@@ -271,14 +278,15 @@ def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool)
                 f"{folder} cannot be loaded with attn_implementation={settings.attn_implementation!r}: "
                 f"{str(error).splitlines()[0]} Leave it at 'auto'"
             ) from error
-    _account_for_keys(folder, report, config.num_hidden_layers, head_follows)
+    n_layers = config.get_text_config().num_hidden_layers
+    _account_for_keys(folder, report, n_layers, head_follows)
     model.eval()
     model.requires_grad_(False)
     logger.info(
         "loaded %s: %s, %d layers, %s, quantization %s, attention %s, on %s",
         folder.name,
         type(model).__name__,
-        config.num_hidden_layers,
+        n_layers,
         settings.dtype,
         settings.quantization,
         model.config._attn_implementation,

@@ -72,21 +72,23 @@ def score_all(scorers: Sequence[Scorer], battles: Battles, display: Display = "a
         _Job(scorer, device, ScorerProgress(scorer.name, device, position, display, stop))
         for position, (scorer, device) in enumerate(zip(scorers, devices, strict=True))
     ]
+    failures: list[_Job] = []
     workers: dict[object, _Worker] = {}
     for position, job in enumerate(jobs):
         key = position if job.device == "cpu" else job.device
         workers.setdefault(key, _Worker()).jobs.append(job)
     try:
         for worker in workers.values():
-            worker.thread = threading.Thread(target=_work, args=(worker.jobs, battles, n_threads, stop), daemon=True)
+            arguments = (worker.jobs, battles, n_threads, stop, failures)
+            worker.thread = threading.Thread(target=_work, args=arguments, daemon=True)
             worker.thread.start()
         _wait(list(workers.values()))
     except KeyboardInterrupt:
         stop.set()
         _wait(list(workers.values()))
         raise
-    for job in jobs:
-        _raise_failure(job)
+    if failures:
+        _raise_failure(failures[0])
     return [job.logits for job in jobs if job.logits is not None]
 
 
@@ -96,7 +98,7 @@ def _wait(workers: Sequence[_Worker]) -> None:
             worker.thread.join(_POLL_SECONDS)
 
 
-def _work(jobs: Sequence[_Job], battles: Battles, n_threads: int, stop: threading.Event) -> None:
+def _work(jobs: Sequence[_Job], battles: Battles, n_threads: int, stop: threading.Event, failures: list[_Job]) -> None:
     for job in jobs:
         if stop.is_set():
             return
@@ -106,6 +108,7 @@ def _work(jobs: Sequence[_Job], battles: Battles, n_threads: int, stop: threadin
             return
         except BaseException as error:  # SystemExit too: a thread that ends without a word would lose its scorer
             job.error = error
+            failures.append(job)
             stop.set()
             return
 
@@ -151,9 +154,7 @@ def _check_logits(logits: Logits, scorer: Scorer, battles: Battles, device: str)
 
 
 def _raise_failure(job: _Job) -> None:
-    """Raise what went wrong with a job, if anything did."""
-    if job.error is None:
-        return
+    """Raise what went wrong with a job."""
     if isinstance(job.error, EnsembleError):
         job.error.add_note(f"scorer {job.scorer.name!r} on {job.device}; the other scorers were stopped")
         raise job.error

@@ -137,10 +137,11 @@ class ClassifierScorer(Scorer):
             "special_tokens.eos": self.eos,
             "special_tokens.pad_token_id": self.pad_token_id,
             "soft_capping": self.soft_capping,
-            "base_model.revision": self.revision,
         }
         trained = self._trained_recipe()
         if trained is not None:
+            if trained.base_model.revision is not None:  # where the recipe does not say, the setting is all there is
+                asked["base_model.revision"] = self.revision
             check_contradictions(trained, asked, self._recipe_folder)
             return trained
         logger.warning(

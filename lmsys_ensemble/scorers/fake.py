@@ -6,6 +6,7 @@ import numpy as np
 
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.probabilities import Logits
+from lmsys_ensemble.schema import Task, task_of
 from lmsys_ensemble.scorers.base import Scorer
 
 
@@ -22,6 +23,8 @@ class FakeScorer(Scorer):
         Standard deviation of the logits.
     seconds_per_row : float
         Time that a row takes.
+    n_classes : int
+        3 (A, B, tie) or 2 (A, B).
     name, device : str
         As for every scorer.
     """
@@ -32,14 +35,21 @@ class FakeScorer(Scorer):
         *,
         scale: float = 1.0,
         seconds_per_row: float = 0.0,
+        n_classes: int = 3,
         name: str = "fake",
         device: str = "cpu",
     ):
         self.seed = seed
         self.scale = scale
         self.seconds_per_row = seconds_per_row
+        self.n_classes = n_classes
         self.name = name
         self.device = device
+
+    @property
+    def task(self) -> Task:  # type: ignore[override]
+        """Classes, in the order of the logits' columns."""
+        return task_of(self.n_classes)
 
     def score(self, battles: Battles) -> Logits:
         """Return logits of shape (n_rows, n_classes)."""

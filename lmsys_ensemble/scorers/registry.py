@@ -60,6 +60,8 @@ def get_scorer_class(name: str) -> type[Scorer]:
         kind = registered[name].load()
     except ImportError as error:
         raise MissingDependencyError(f"scorer type {name!r} needs a package that is not installed: {error}") from error
+    except AttributeError as error:
+        raise RegistryError(f"scorer type {name!r} ({registered[name].value}) cannot be imported: {error}") from error
     if not (isinstance(kind, type) and issubclass(kind, Scorer)):
         raise RegistryError(f"scorer type {name!r} ({registered[name].value}) is no subclass of Scorer")
     return kind

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pandas as pd
 
-from lmsys_ensemble.battles import MAX_LISTED_FAULTS, Battles, parse_ids, read_table
+from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.probabilities import Logits, check_probabilities, log_probabilities
-from lmsys_ensemble.schema import ID_COLUMN
+from lmsys_ensemble.predictions import Predictions, read_predictions
+from lmsys_ensemble.probabilities import Logits, log_probabilities
+from lmsys_ensemble.schema import Task, task_of
 from lmsys_ensemble.scorers.base import Scorer
 
 
@@ -23,17 +23,25 @@ class SavedScorer(Scorer):
         File with a column ``id`` and one column a class.
     columns : sequence of str, optional
         The columns of the classes, in order; by default those of a submission (``winner_model_a``...).
+    n_classes : int
+        3 (A, B, tie) or 2 (A, B).
     name : str, optional
         What errors and tables call it; by default the file's name.
     """
 
     path_settings: ClassVar[tuple[str, ...]] = ("path",)
 
-    def __init__(self, path: str, *, columns: Sequence[str] | None = None, name: str | None = None):
+    def __init__(self, path: str, *, columns: Sequence[str] | None = None, n_classes: int = 3, name: str | None = None):
         self.path = path
         self.columns = columns
+        self.n_classes = n_classes
         self.name = name or Path(path).stem
-        self._logits: pd.DataFrame | None = None
+        self._predictions: Predictions | None = None
+
+    @property
+    def task(self) -> Task:  # type: ignore[override]
+        """Classes, in the order of the logits' columns."""
+        return task_of(self.n_classes)
 
     def load(self, device: str | None = None) -> None:
         """Read the file.
@@ -43,18 +51,10 @@ class SavedScorer(Scorer):
         InputError
             If it cannot be read, lacks columns, or holds no probabilities.
         """
-        table = read_table(self.path)
-        columns = list(self.columns or self.task.columns)
-        missing = [name for name in (ID_COLUMN, *columns) if name not in table]
-        if missing:
-            raise InputError(
-                f"{self.path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
-            )
-        ids = parse_ids(table[ID_COLUMN])
-        probabilities = check_probabilities(
-            table[columns].to_numpy(), n_classes=self.task.n_classes, name=f"probabilities of {self.path}"
-        )
-        self._logits = pd.DataFrame(log_probabilities(probabilities).astype(np.float32), index=ids)
+        columns = tuple(self.columns or self.task.columns)
+        if len(columns) != self.task.n_classes:
+            raise InputError(f"{self.path}: got {len(columns)} columns, expected {self.task.n_classes} (one a class)")
+        self._predictions = read_predictions(self.path, columns)
 
     def score(self, battles: Battles) -> Logits:
         """Return logarithms of the probabilities, of shape (n_rows, n_classes).
@@ -64,23 +64,16 @@ class SavedScorer(Scorer):
         InputError
             If an id is not in the file.
         """
-        if self._logits is None:
+        if self._predictions is None:
             self.load()
-        table = self._logits
-        if table is None:  # pragma: no cover - load sets it or raises
+        predictions = self._predictions
+        if predictions is None:  # pragma: no cover - load sets it or raises
             raise InputError(f"{self.path} could not be loaded")
-        positions = table.index.get_indexer(battles.ids)
-        missing = battles.ids[positions < 0].tolist()
-        if missing:
-            listed = ", ".join(map(repr, missing[:MAX_LISTED_FAULTS]))
-            raise InputError(
-                f"{self.path} has no probabilities for {len(missing)} of {len(battles)} ids: {listed}. "
-                f"Its ids are {table.index.dtype}, those of the battles {battles.ids.dtype}"
-            )
+        probabilities = predictions.take(battles.ids)
         self.progress.advance(len(battles), 0)
-        result: Logits = table.to_numpy(dtype=np.float32)[positions]
+        result: Logits = log_probabilities(probabilities).astype(np.float32)
         return result
 
     def close(self) -> None:
         """Forget the file's content."""
-        self._logits = None
+        self._predictions = None

@@ -62,7 +62,7 @@ def fit_lora(wrapped: Any, recipe: Recipe, settings: TrainSettings, examples: Ex
     """
     model = wrapped.get_base_model()
     backbone = model.base_model
-    _freeze(wrapped, settings.lora.first_layer)
+    _choose_what_learns(wrapped, settings.lora.first_layer)
     generator = np.random.default_rng(settings.seed)
     torch.manual_seed(settings.seed)
     losses = []
@@ -75,6 +75,7 @@ def fit_lora(wrapped: Any, recipe: Recipe, settings: TrainSettings, examples: Ex
             stack.enter_context(only_layers(backbone, settings.lora.first_layer))
         if settings.optimizer.head_l2 is not None:
             _start_head(wrapped, recipe, examples, states, settings.optimizer.head_l2)
+            logger.info("the head starts from a logistic regression on the frozen model's states")
         steps = [
             _plan_epoch(examples.encoded.lengths, settings.optimizer.rows_per_step, generator)
             for _ in range(settings.optimizer.epochs)
@@ -95,12 +96,14 @@ def _autocast(settings: TrainSettings, device: torch.device) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted == "bfloat16")
 
 
-def _freeze(wrapped: Any, first_layer: int) -> None:
-    """Let nothing below the first trained layer ask for gradients."""
+def _choose_what_learns(wrapped: Any, first_layer: int) -> None:
+    """Let nothing below the first trained layer ask for gradients, and what learns be float32."""
     for name, parameter in wrapped.named_parameters():
         parts = name.split(".")
         if "layers" in parts and int(parts[parts.index("layers") + 1]) < first_layer:
             parameter.requires_grad_(False)
+        if parameter.requires_grad:  # PEFT makes LoRA weights in the base's format; bfloat16 would swallow small steps
+            parameter.data = parameter.data.float()
 
 
 def _cache(backbone: Any, settings: TrainSettings, encoded: Encoded, folder: Path) -> HiddenStates:

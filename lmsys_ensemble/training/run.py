@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,11 @@ def train(
     learn, held = split(data, settings.data, settings.seed)
     say(f"{len(learn)} rows to learn from, {len(held)} held out")
     base = resolve_base(settings.base_model, settings.revision)
+    scorer_model = settings.base_model
+    if Path(settings.base_model).is_dir():
+        # What is passed on names no path of this machine.
+        scorer_model = os.path.relpath(base, folder)
+        settings = settings.model_copy(update={"base_model": base.resolve().name})
     recipe = _recipe(settings, base, task.classes)
     encoder = make_encoder(base, recipe)
     losses = _learn(settings, recipe, base, encoder, learn, device, folder)
@@ -90,11 +96,21 @@ def train(
         }
     )
     write_recipe(folder, recipe, FILES)
-    return _finish(settings, recipe, base, encoder, learn, held, device, folder, say)
+    figures = _finish(settings, recipe, base, encoder, learn, held, device, folder, say)
+    scorer = {"type": settings.scorer, "name": settings.name, "model": scorer_model, "adapter": "."}
+    if settings.revision:
+        scorer["revision"] = settings.revision
+    write_atomically(folder / "scorer.yaml", yaml.safe_dump(scorer, sort_keys=False))
+    return figures
 
 
 def _recipe(settings: TrainSettings, base: Path, classes: tuple[str, ...]) -> Recipe:
     config = read_mapping(base / "config.json")
+    depth = settings.head.layers or config.get("num_hidden_layers")
+    if depth is not None and settings.lora.first_layer >= depth:
+        raise ConfigError(
+            f"lora.first_layer is {settings.lora.first_layer}, but only {depth} layers run; it must be less"
+        )
     special = settings.special_tokens
     if special.pad_token_id is None:
         special = special.model_copy(update={"pad_token_id": config.get("pad_token_id")})
@@ -118,7 +134,8 @@ def _learn(
     device: str,
     folder: Path,
 ) -> list[float]:
-    dtype = torch.float32 if device == "cpu" else hardware.resolve_dtype("auto", device)
+    exact = device == "cpu" or settings.autocast == "float32"
+    dtype = torch.float32 if exact else hardware.resolve_dtype("auto", device)
     load = LoadSettings(len(recipe.classes), device, dtype, n_layers=recipe.head.layers)
     model = load_classifier(base, load, head_follows=True)
     if not has_plain_head(model):
@@ -127,7 +144,6 @@ def _learn(
         )
     torch.manual_seed(settings.seed)
     prepare_head(model, recipe.head.pooling, len(recipe.classes))
-    model.score.float()
     torch.nn.init.normal_(model.score.weight, std=0.01)
     lora = settings.lora
     config = LoraConfig(
@@ -168,9 +184,5 @@ def _finish(
         probabilities = softmax(forward.score(encoder.encode(held.battles), TOKENS_PER_BATCH))
         figures = validate(learn, held, probabilities)
     recipe = write_recipe(folder, recipe.model_copy(update={"validation": figures}), FILES)
-    scorer = {"type": settings.scorer, "name": settings.name, "model": settings.base_model, "adapter": "."}
-    if settings.revision:
-        scorer["revision"] = settings.revision
-    write_atomically(folder / "scorer.yaml", yaml.safe_dump(scorer, sort_keys=False))
     write_atomically(folder / "README.md", model_card(settings, recipe))
     return figures

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.intervals import paired_difference
 from lmsys_ensemble.metrics import accuracy, log_loss, log_loss_interval, row_log_losses
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.training.dataset import Labelled
@@ -76,12 +77,7 @@ def _measure(
     groups: NDArray[np.object_],
 ) -> dict[str, Any]:
     low, high = log_loss_interval(labels, probabilities, groups)
-    gain = row_log_losses(labels, probabilities) - row_log_losses(labels, lengths)
-    codes = np.unique(groups.astype(str), return_inverse=True)[1]
-    generator = np.random.default_rng(0)
-    sums, counts = np.bincount(codes, weights=gain), np.bincount(codes)
-    draws = generator.integers(0, len(counts), (1000, len(counts)))
-    means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    gain = paired_difference(row_log_losses(labels, probabilities), row_log_losses(labels, lengths), groups)
     return {
         "rows": len(labels),
         "log_loss": round(log_loss(labels, probabilities), 4),
@@ -90,6 +86,6 @@ def _measure(
         "class_prior": round(log_loss(labels, prior), 4),
         "length_only": round(log_loss(labels, lengths), 4),
         "length_only_accuracy": round(accuracy(labels, lengths), 4),
-        "difference_to_length_only": round(float(gain.mean()), 4),
-        "difference_interval": [round(float(value), 4) for value in np.percentile(means, [2.5, 97.5])],
+        "difference_to_length_only": round(gain.mean, 4),
+        "difference_interval": [round(gain.low, 4), round(gain.high, 4)],
     }

@@ -3,7 +3,11 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
-from tiny import (
+
+from lmsys_ensemble.encoding.tokens import Encoded
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.modeling.assembly import assemble
+from tests.tiny import (
     ARCHITECTURES,
     DECODERS,
     EOS,
@@ -16,10 +20,6 @@ from tiny import (
     plain_model,
     save_classifier,
 )
-
-from lmsys_ensemble.encoding.tokens import Encoded
-from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.modeling.assembly import assemble
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 
@@ -84,7 +84,9 @@ def test_the_head_of_an_adapter_keeps_all_its_digits_in_half_precision(checkpoin
     forward = assemble(checkpoints.base("llama"), make_recipe(), adapter=adapter, device="cpu", dtype=dtype)
     saved = load_file(adapter / "adapter_model.safetensors")["base_model.model.score.weight"]
     assert next(forward.model.base_model.parameters()).dtype == getattr(torch, dtype)
-    (head,) = [tensor for name, tensor in forward.model.named_parameters() if "score" in name and "original" not in name]
+    (head,) = [
+        tensor for name, tensor in forward.model.named_parameters() if "score" in name and "original" not in name
+    ]
     assert torch.equal(head, saved)
     assert forward.score(encoded, 1000).dtype == np.float32
 

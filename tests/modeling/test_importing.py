@@ -93,7 +93,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path, base, recipe):
             return (open, (str(tmp_path / "ran"), "w"))
 
     with open(tmp_path / "weights.pth", "wb") as file:
-        pickle.dump({"score.weight": Evil()}, file)
+        pickle.dump({"score.weight": Evil()}, file, protocol=2)
     with pytest.raises(IntegrityError, match=r"weights\.pth cannot be read as tensors only"):
         import_checkpoint(tmp_path / "weights.pth", tmp_path / "out", base, recipe, LoraShape(ALPHA))
     assert not (tmp_path / "ran").exists()

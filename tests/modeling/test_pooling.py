@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import EOS, PAD, encode, make_battles
 
 from lmsys_ensemble.modeling.pooling import (
     last_token_positions,
@@ -14,6 +13,7 @@ from lmsys_ensemble.modeling.pooling import (
     pool_response_spans,
     pooled_size,
 )
+from tests.tiny import EOS, PAD, encode, make_battles
 
 PROMPT, A, B = 1, 2, 3
 

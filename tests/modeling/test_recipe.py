@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from tiny import make_recipe
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError
 from lmsys_ensemble.modeling.recipe import check_contradictions, read_recipe, write_recipe
+from tests.tiny import make_recipe
 
 
 @pytest.fixture

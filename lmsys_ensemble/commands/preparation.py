@@ -1,66 +1,15 @@
-"""What each command of the command line does: reads files, calls the library, returns what is to be printed."""
+"""Commands that come before scoring: train, import, fetch and check models."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from lmsys_ensemble.battles import parse_battles, parse_labels, read_table
-from lmsys_ensemble.config import DEFAULT_CONFIG, find_config, models_folder
+from lmsys_ensemble.commands.output import Result, say
+from lmsys_ensemble.config import find_config, models_folder
 from lmsys_ensemble.ensemble import Ensemble
-from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.files import parse_settings, read_mapping, write_atomically
-from lmsys_ensemble.runtime.progress import Display
-from lmsys_ensemble.schema import ID_COLUMN
+from lmsys_ensemble.files import parse_settings, read_mapping
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
-from lmsys_ensemble.submission import build_submission, write_submission
-
-Result = tuple[dict[str, Any], str]
-"""What a command prints: values for ``--json``, and a text for people."""
-
-
-def submit(arguments: argparse.Namespace) -> Result:
-    """Predict a test file and write a checked submission."""
-    ensemble = _ensemble(arguments.config)
-    sample = read_table(arguments.sample) if arguments.sample else None
-    check_writable(arguments.out)
-    predictions = ensemble.predict(read_table(arguments.test))
-    submission = build_submission(predictions, sample, task=ensemble.task)
-    write_submission(submission, arguments.out)
-    return _summary(submission, ensemble, arguments.out)
-
-
-def predict(arguments: argparse.Namespace) -> Result:
-    """Predict a file and write CSV or Parquet."""
-    output = Path(arguments.output)
-    if output.suffix.lower() not in {".csv", ".parquet"}:
-        raise InputError(f"--output must end in .csv or .parquet, got {output.name!r}")
-    ensemble = _ensemble(arguments.config)
-    check_writable(output)
-    predictions = ensemble.predict(read_table(arguments.input))
-    if output.suffix.lower() == ".csv":
-        write_atomically(output, predictions.to_csv(index=False))
-    else:
-        write_atomically(output, predictions.to_parquet(index=False))
-    return _summary(predictions, ensemble, output)
-
-
-def evaluate(arguments: argparse.Namespace) -> Result:
-    """Measure an ensemble on labelled battles."""
-    ensemble = _ensemble(arguments.config)
-    table = read_table(arguments.input)
-    by = arguments.by or ("source" if "source" in table else None)
-    figures = ensemble.evaluate(table, by=by, swap=arguments.swap)
-    figures["shown"] = [f"{row.value:.4f} ({row.low:.4f} to {row.high:.4f})" for row in figures.itertuples()]
-    wanted = figures[figures["metric"].isin(["log_loss", "accuracy", "swap_flip_rate"])]
-    text = wanted.pivot_table(
-        index=["slice", "n_rows", "model"], columns="metric", values="shown", aggfunc="first", sort=False
-    ).reset_index()
-    values = figures.drop(columns="shown").to_dict(orient="records")
-    explained = "value (95 % bootstrap interval); log loss in nats; all measures with --json"
-    return {"figures": values}, f"{text.to_string(index=False)}\n{explained}"
 
 
 def train(arguments: argparse.Namespace) -> Result:
@@ -194,52 +143,3 @@ def validate(arguments: argparse.Namespace) -> Result:
             f"{'labels valid' if labelled else 'no labels'}"
         )
     return values, "\n".join(lines)
-
-
-def say(text: str) -> None:
-    """Tell the user what takes time, on standard error."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def check_writable(path: str | Path) -> None:
-    """Raise `InputError` before hours of work if the result could not be written."""
-    folder = Path(path).resolve().parent
-    if not folder.is_dir():
-        raise InputError(f"the folder {folder} does not exist; make it before the run")
-    if Path(path).is_dir():
-        raise InputError(f"{path} is a folder, expected the path of a file")
-
-
-def _ensemble(config: str | Path | None) -> Ensemble:
-    display: Display = "auto" if sys.stderr.isatty() else "lines"
-    ensemble = Ensemble.from_config(config or DEFAULT_CONFIG, progress=display)
-    _pull_bundled(ensemble)
-    return ensemble
-
-
-def _pull_bundled(ensemble: Ensemble) -> None:
-    """Fetch bundled base models where the user sees it, before bars are drawn."""
-    names = {str(getattr(scorer, "model", "")) for scorer in ensemble.scorers}
-    wanted = sorted(name for name in names if name.startswith("bundled:"))
-    if wanted:
-        from lmsys_ensemble.modeling.bundled import ensure_bundled
-
-        for name in wanted:
-            ensure_bundled(name, say)
-
-
-def _summary(table: pd.DataFrame, ensemble: Ensemble, path: str | Path) -> Result:
-    columns = list(ensemble.task.columns)
-    means = table[columns].mean()
-    head = table.head(5).to_string(index=False, float_format="{:.4f}".format)
-    more = f"\n… {len(table) - 5} more rows" if len(table) > 5 else ""
-    mean = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
-    text = f"{head}{more}\nmean: {mean}\nwrote {len(table)} rows to {Path(path).resolve()}"
-    values = {
-        "output": str(Path(path).resolve()),
-        "rows": len(table),
-        "scorers": [scorer.name for scorer in ensemble.scorers],
-        "mean": {str(name): float(value) for name, value in means.items()},
-        "ids": str(table[ID_COLUMN].dtype),
-    }
-    return values, text

@@ -1,0 +1,246 @@
+"""Commands that work on files of predictions alone, from whatever system: blend, and report."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmsys_ensemble.battles import read_table
+from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.commands.output import TABLE_SUFFIXES, Result, check_suffix, check_writable, write_table
+from lmsys_ensemble.crossfit import cross_fit_blender
+from lmsys_ensemble.errors import ConfigError, InputError
+from lmsys_ensemble.explanation import describe_method, describe_weights, explain_choice, find_unused, fit_with_findings
+from lmsys_ensemble.folds import group_codes
+from lmsys_ensemble.intervals import paired_difference
+from lmsys_ensemble.metrics import class_prior, log_loss, row_log_losses
+from lmsys_ensemble.predictions import (
+    Labels,
+    Predictions,
+    locate,
+    name_files,
+    parse_predictions,
+    read_labels,
+    read_predictions,
+)
+from lmsys_ensemble.probabilities import Probabilities
+from lmsys_ensemble.report.page import write_report
+from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, TWO_WAY, Task
+
+
+def blend(arguments: argparse.Namespace) -> Result:
+    """Fit a blender on files of predictions and labels, or apply a fitted one."""
+    if (arguments.labels is None) == (arguments.apply is None):
+        raise InputError("give either --labels, to fit a blender, or --apply, to use a fitted one")
+    return _apply(arguments) if arguments.apply else _fit(arguments)
+
+
+def report(arguments: argparse.Namespace) -> Result:
+    """Write an offline HTML report on predictions, their blend and its calibration."""
+    check_suffix(arguments.out, "--out", (".html", ".htm"))
+    check_writable(arguments.out)
+    if arguments.worst_out:
+        check_suffix(arguments.worst_out, "--worst-out")
+        check_writable(arguments.worst_out)
+    task, files = _read_members(arguments.probabilities)
+    labels = read_labels(arguments.labels, task, arguments.groups)
+    names = name_files(arguments.probabilities)
+    swapped = None
+    if arguments.swapped:
+        if len(arguments.swapped) != len(names):
+            raise InputError(
+                f"--swapped has {len(arguments.swapped)} files, --probabilities {len(names)}; "
+                "give one for each member, in the same order"
+            )
+        exchanged = [read_predictions(path, task.columns) for path in arguments.swapped]
+        swapped = dict(zip(names, _members(exchanged, labels), strict=True))
+    findings = write_report(
+        arguments.out,
+        dict(zip(names, _members(files, labels), strict=True)),
+        labels.labels,
+        ids=labels.ids,
+        groups=labels.groups,
+        blender=Blender.load(arguments.blender) if arguments.blender else None,
+        battles=read_table(arguments.battles) if arguments.battles else None,
+        swapped=swapped,
+        task=task,
+        n_worst=arguments.worst,
+        fitted_elsewhere=arguments.fitted_elsewhere,
+    )
+    if arguments.worst_out:
+        write_table(findings.worst_rows(), arguments.worst_out)
+    summary = findings.summary()
+    path = Path(arguments.out).resolve()
+    lines = [f"{row['name']}: log loss {row['log_loss']:.4f}" for row in summary]
+    values = {"output": str(path), "rows": len(labels.ids), "models": summary, "warnings": findings.warnings}
+    return values, "\n".join([*lines, *_notes(findings.warnings), f"wrote {path}"])
+
+
+def _fit(arguments: argparse.Namespace) -> Result:
+    check_suffix(arguments.out, "--out (the blender)", (".json",))
+    check_writable(arguments.out)
+    if arguments.predict_out:
+        check_suffix(arguments.predict_out, "--predict-out")
+        check_writable(arguments.predict_out)
+    task, files = _read_members(arguments.probabilities)
+    labels = read_labels(arguments.labels, task, arguments.groups)
+    members = _members(files, labels)
+    names = name_files(arguments.probabilities)
+    blender = Blender(arguments.method or "auto", arguments.calibration)
+    warnings = fit_with_findings(blender, members, labels.labels, labels.groups, names)
+    warnings += [*find_unused(blender, names), *_left_out(files, labels)]
+    blender.save(arguments.out)
+    values = {
+        "output": str(Path(arguments.out).resolve()),
+        **_figures(blender, members, labels, names),
+        "warnings": warnings,
+    }
+    text = _fit_text(values, blender)
+    if arguments.predict_out:
+        values["predictions"] = _write_blend(blender, files, task, arguments.predict_out)
+        text += (
+            f"\nwrote the blend to {values['predictions']}; rows with labels were fitted on, "
+            "so do not measure the blend with them"
+        )
+    return values, text
+
+
+def _apply(arguments: argparse.Namespace) -> Result:
+    for option in ("method", "calibration", "groups", "predict_out"):
+        if getattr(arguments, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')} is for fitting; with --apply everything is in the blender")
+    check_suffix(arguments.out, "--out (the predictions)", TABLE_SUFFIXES)
+    check_writable(arguments.out)
+    blender = Blender.load(arguments.apply)
+    task, files = _read_members(arguments.probabilities)
+    names = name_files(arguments.probabilities)
+    path = _write_blend(blender, files, task, arguments.out)
+    weights = getattr(blender, "weights_", None)
+    rows = len(files[0].ids)
+    lines = [f"wrote {rows} rows to {path}"]
+    if weights is not None:
+        pairs = ", ".join(f"{name} {weight:.4f}" for name, weight in zip(names, weights, strict=True))
+        lines.insert(0, f"weights: {pairs} (the files must come in the order of fitting)")
+    values = {
+        "output": path, "rows": rows,
+        "weights": None if weights is None else dict(zip(names, weights.tolist(), strict=True)),
+    }  # fmt: skip
+    return values, "\n".join(lines)
+
+
+def _read_members(paths: Sequence[str]) -> tuple[Task, list[Predictions]]:
+    """Read files of predictions; the task has two classes if no file has a column for ties."""
+    tables = [read_table(path) for path in paths]
+    task = THREE_WAY if any(THREE_WAY.columns[-1] in table for table in tables) else TWO_WAY
+    return task, [parse_predictions(table, path, task.columns) for table, path in zip(tables, paths, strict=True)]
+
+
+def _members(files: Sequence[Predictions], labels: Labels) -> list[Probabilities]:
+    return [file.take(labels.ids, "the labels") for file in files]
+
+
+def _left_out(files: Sequence[Predictions], labels: Labels) -> list[str]:
+    """Name files with rows that no label belongs to; what is fitted does not see them."""
+    counts = [(file.source, len(file.ids.difference(labels.ids))) for file in files]
+    return [f"{source} has {count} rows without a label; they are not fitted on" for source, count in counts if count]
+
+
+def _write_blend(blender: Blender, files: Sequence[Predictions], task: Task, path: str) -> str:
+    """Blend the rows of the first file, in its order; all files must hold the same ids."""
+    first = files[0]
+    for other in files[1:]:
+        locate(other.ids, first.ids, f"{first.source} has no probabilities", other.source)
+    members = [file.take(first.ids, first.source) for file in files]
+    if getattr(blender, "n_classes_", task.n_classes) != task.n_classes:
+        raise ConfigError(
+            f"the blender was fitted on {blender.n_classes_} classes, the files hold {task.n_classes}; "
+            "fit one on such files"
+        )
+    table = pd.DataFrame(blender.predict_proba(members), columns=list(task.columns))
+    table.insert(0, ID_COLUMN, first.ids)
+    write_table(table, path)
+    return str(Path(path).resolve())
+
+
+def _figures(
+    blender: Blender, members: Sequence[Probabilities], labels: Labels, names: Sequence[str]
+) -> dict[str, Any]:
+    truth = labels.labels
+    codes = group_codes(labels.groups, len(truth))
+    n_groups = int(codes.max()) + 1
+    equal = np.mean(members, axis=0)
+    figures: dict[str, Any] = {
+        "rows": len(truth),
+        "groups": n_groups,
+        "class_prior": log_loss(truth, class_prior(truth, len(truth))),
+        "members": [
+            {
+                "name": name, "log_loss": log_loss(truth, member), "weight": float(weight),
+                "temperature": float(temperature),
+            }
+            for name, member, weight, temperature in zip(
+                names, members, blender.weights_, blender.temperatures_, strict=True
+            )
+        ],
+        "temperature": float(blender.temperature_),
+        "bias": blender.bias_.tolist(),
+        "equal_log_loss": log_loss(truth, equal),
+        "method": blender.method_,
+        "calibration": blender.calibration_,
+        "why": explain_choice(blender, n_groups),
+        "selection": None if blender.selection_ is None else blender.selection_.to_dict(orient="records"),
+        "out_of_fold": None,
+    }  # fmt: skip
+    if n_groups > 1:
+        predicted = cross_fit_blender(blender, members, truth, codes).predict_proba(members)
+        difference = paired_difference(row_log_losses(truth, predicted), row_log_losses(truth, equal), codes)
+        figures["out_of_fold"] = {
+            "log_loss": log_loss(truth, predicted),
+            "difference": difference.mean, "low": difference.low, "high": difference.high,
+        }  # fmt: skip
+    return figures
+
+
+def _fit_text(values: dict[str, Any], blender: Blender) -> str:
+    members = pd.DataFrame(values["members"])
+    lines = [
+        f"{values['rows']} rows in {values['groups']} groups",
+        "",
+        members.to_string(index=False, float_format="{:.4f}".format),
+        "",
+        describe_weights(blender),
+    ]
+    if values["temperature"] != 1:
+        lines.append(f"temperature after the blend: {values['temperature']:.4f}")
+    if any(values["bias"]):
+        lines.append(f"class biases: {', '.join(f'{value:+.4f}' for value in values['bias'])}")
+    lines += ["", f"{'log loss':>8}  what"]
+    lines.append(f"{values['class_prior']:8.4f}  the class prior, which knows nothing of a row")
+    lines.append(f"{values['equal_log_loss']:8.4f}  the equal average of all members")
+    if out := values["out_of_fold"]:
+        lines.append(
+            f"{out['log_loss']:8.4f}  the blend, every row by one that was fitted without it "
+            f"({out['difference']:+.4f} to the equal average; 95 %: {out['low']:+.4f} to {out['high']:+.4f})"
+        )
+    if values["selection"]:
+        lines += ["", _selection_text(values["selection"])]
+    lines += ["", values["why"], *_notes(values["warnings"]), f"wrote {values['output']}"]
+    return "\n".join(lines)
+
+
+def _selection_text(selection: Sequence[dict[str, Any]]) -> str:
+    lines = ["out of fold  to equal average (95 %)           method"]
+    for row in selection:
+        interval = f"{row['difference']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
+        mark = "  <- chosen" if row["selected"] else ""
+        lines.append(
+            f"{row['log_loss']:11.4f}  {interval:32}  {describe_method(row['method'], row['calibration'])}{mark}"
+        )
+    return "\n".join(lines)
+
+
+def _notes(warnings: Sequence[str]) -> list[str]:
+    return [f"note: {warning}" for warning in warnings]

@@ -1,0 +1,88 @@
+"""Commands that score battles with an ensemble."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from lmsys_ensemble.battles import read_table
+from lmsys_ensemble.commands.output import Result, check_suffix, check_writable, say, write_table
+from lmsys_ensemble.config import DEFAULT_CONFIG
+from lmsys_ensemble.ensemble import Ensemble
+from lmsys_ensemble.runtime.progress import Display
+from lmsys_ensemble.schema import ID_COLUMN
+from lmsys_ensemble.submission import build_submission, write_submission
+
+
+def submit(arguments: argparse.Namespace) -> Result:
+    """Predict a test file and write a checked submission."""
+    ensemble = _ensemble(arguments.config)
+    sample = read_table(arguments.sample) if arguments.sample else None
+    check_writable(arguments.out)
+    predictions = ensemble.predict(read_table(arguments.test))
+    submission = build_submission(predictions, sample, task=ensemble.task)
+    write_submission(submission, arguments.out)
+    return _summary(submission, ensemble, arguments.out)
+
+
+def predict(arguments: argparse.Namespace) -> Result:
+    """Predict a file and write CSV or Parquet."""
+    output = Path(arguments.output)
+    check_suffix(output, "--output")
+    ensemble = _ensemble(arguments.config)
+    check_writable(output)
+    predictions = ensemble.predict(read_table(arguments.input))
+    write_table(predictions, output)
+    return _summary(predictions, ensemble, output)
+
+
+def evaluate(arguments: argparse.Namespace) -> Result:
+    """Measure an ensemble on labelled battles."""
+    ensemble = _ensemble(arguments.config)
+    table = read_table(arguments.input)
+    by = arguments.by or ("source" if "source" in table else None)
+    figures = ensemble.evaluate(table, by=by, swap=arguments.swap)
+    figures["shown"] = [f"{row.value:.4f} ({row.low:.4f} to {row.high:.4f})" for row in figures.itertuples()]
+    wanted = figures[figures["metric"].isin(["log_loss", "accuracy", "swap_flip_rate"])]
+    text = wanted.pivot_table(
+        index=["slice", "n_rows", "model"], columns="metric", values="shown", aggfunc="first", sort=False
+    ).reset_index()
+    values = figures.drop(columns="shown").to_dict(orient="records")
+    explained = "value (95 % bootstrap interval); log loss in nats; all measures with --json"
+    return {"figures": values}, f"{text.to_string(index=False)}\n{explained}"
+
+
+def _ensemble(config: str | Path | None) -> Ensemble:
+    display: Display = "auto" if sys.stderr.isatty() else "lines"
+    ensemble = Ensemble.from_config(config or DEFAULT_CONFIG, progress=display)
+    _pull_bundled(ensemble)
+    return ensemble
+
+
+def _pull_bundled(ensemble: Ensemble) -> None:
+    """Fetch bundled base models where the user sees it, before bars are drawn."""
+    names = {str(getattr(scorer, "model", "")) for scorer in ensemble.scorers}
+    wanted = sorted(name for name in names if name.startswith("bundled:"))
+    if wanted:
+        from lmsys_ensemble.modeling.bundled import ensure_bundled
+
+        for name in wanted:
+            ensure_bundled(name, say)
+
+
+def _summary(table: pd.DataFrame, ensemble: Ensemble, path: str | Path) -> Result:
+    columns = list(ensemble.task.columns)
+    means = table[columns].mean()
+    head = table.head(5).to_string(index=False, float_format="{:.4f}".format)
+    more = f"\n… {len(table) - 5} more rows" if len(table) > 5 else ""
+    mean = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+    text = f"{head}{more}\nmean: {mean}\nwrote {len(table)} rows to {Path(path).resolve()}"
+    values = {
+        "output": str(Path(path).resolve()),
+        "rows": len(table),
+        "scorers": [scorer.name for scorer in ensemble.scorers],
+        "mean": {str(name): float(value) for name, value in means.items()},
+        "ids": str(table[ID_COLUMN].dtype),
+    }
+    return values, text

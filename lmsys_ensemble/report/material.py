@@ -1,0 +1,127 @@
+"""What a report is made of: checked once, brought into one order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from lmsys_ensemble.battles import Battles, parse_battles, parse_ids
+from lmsys_ensemble.blending.checks import check_members
+from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.folds import group_codes
+from lmsys_ensemble.predictions import locate
+from lmsys_ensemble.probabilities import Probabilities, check_labels, check_probabilities
+from lmsys_ensemble.schema import ID_COLUMN, Task
+
+SOURCE_COLUMN = "source"
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Checked input of a report, all in the order of the labels.
+
+    Attributes
+    ----------
+    task : Task
+        Classes and their order.
+    members, swapped : dict of str to ndarray of shape (n_rows, n_classes)
+        Probabilities by member; of the battles with their responses exchanged, empty where there are none.
+    labels : ndarray of shape (n_rows, n_classes)
+        One-hot or soft.
+    ids : pandas.Index
+        Ids of the rows.
+    codes : ndarray of shape (n_rows,)
+        Numbers of the rows' groups.
+    battles : Battles or None
+        Texts.
+    sources : Series or None
+        Where every battle comes from.
+    """
+
+    task: Task
+    members: dict[str, Probabilities]
+    labels: Probabilities
+    ids: "pd.Index[Any]"
+    codes: NDArray[np.intp]
+    battles: Battles | None
+    sources: "pd.Series[Any] | None"
+    swapped: dict[str, Probabilities]
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.labels)
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups of rows."""
+        return int(self.codes.max()) + 1
+
+
+def check_material(
+    members: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    *,
+    task: Task,
+    ids: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    battles: pd.DataFrame | None = None,
+    swapped: Mapping[str, ArrayLike] | None = None,
+) -> Material:
+    """Check everything that goes into a report; see `lmsys_ensemble.report.page.write_report`.
+
+    Raises
+    ------
+    InputError
+        If something is wrong or does not match; names it.
+    """
+    arrays = check_members(list(members.values()))
+    n_rows = len(arrays[0])
+    if arrays[0].shape[1] != task.n_classes:
+        raise InputError(f"probabilities have {arrays[0].shape[1]} classes, the task {task.name!r} {task.n_classes}")
+    truth = check_labels(labels, n_classes=task.n_classes, n_rows=n_rows)
+    codes = group_codes(groups, n_rows)
+    if not n_rows or codes.max() == 0:
+        raise InputError(f"a report needs rows of at least two groups, got {n_rows} rows of {min(n_rows, 1)} group")
+    texts, sources, known = _align_battles(battles, ids, n_rows)
+    return Material(
+        task, dict(zip(members, arrays, strict=True)), truth, known, codes, texts, sources,
+        _check_swapped(swapped, members, n_rows, task.n_classes),
+    )  # fmt: skip
+
+
+def _check_swapped(
+    swapped: Mapping[str, ArrayLike] | None, members: Mapping[str, ArrayLike], n_rows: int, n_classes: int
+) -> dict[str, Probabilities]:
+    if swapped is None:
+        return {}
+    if set(swapped) != set(members):
+        raise InputError(f"swapped is of {', '.join(swapped)}, members are {', '.join(members)}; give all of them")
+    return {
+        name: check_probabilities(swapped[name], n_rows=n_rows, n_classes=n_classes, name=f"swapped {name}")
+        for name in members
+    }
+
+
+def _align_battles(
+    table: pd.DataFrame | None, ids: ArrayLike | None, n_rows: int
+) -> "tuple[Battles | None, pd.Series[Any] | None, pd.Index[Any]]":
+    """Bring battles into the order of the ids; without ids they must be in the order of the rows."""
+    known: pd.Index[Any] = pd.RangeIndex(n_rows) if ids is None else parse_ids(pd.Series(ids))
+    if len(known) != n_rows:
+        raise InputError(f"got {len(known)} ids for {n_rows} rows; give one a row")
+    if table is None:
+        return None, None, known
+    if ID_COLUMN not in table:
+        raise InputError(f"the battles have no column {ID_COLUMN!r}; they have {', '.join(map(str, table))}")
+    if ids is not None:
+        positions = locate(known, parse_ids(table[ID_COLUMN]), "the battles have no texts", "the labels")
+        table = table.iloc[positions]
+    elif len(table) != n_rows:
+        raise InputError(f"got {len(table)} battles for {n_rows} rows; pass ids, and they are matched by id")
+    table = table.reset_index(drop=True)
+    battles = parse_battles(table)
+    return battles, table.get(SOURCE_COLUMN), battles.ids

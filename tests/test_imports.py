@@ -1,0 +1,67 @@
+"""What importing the library costs: nothing that is not used."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lmsys_ensemble
+
+HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "pandas", "numpy", "tokenizers", "sklearn")
+MODELS = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+def loaded_by(code: str, names: tuple[str, ...]) -> list[str]:
+    """Return which of `names` are imported after `code` has run in a fresh interpreter."""
+    report = f"import sys\n{code}\nprint(*[name for name in {names!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\n")[-2].split()
+
+
+@pytest.mark.parametrize("code", ["import lmsys_ensemble", "import lmsys_ensemble; dir(lmsys_ensemble)"])
+def test_importing_the_library_imports_nothing_heavy(code):
+    assert loaded_by(code, HEAVY) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from lmsys_ensemble.scorers.registry import scorer_names; assert 'gemma' in scorer_names()",
+        "from lmsys_ensemble import *",
+        "from lmsys_ensemble import Ensemble, GemmaScorer; Ensemble([GemmaScorer('gemma-2-9b-it')])",
+        "from lmsys_ensemble.cli import make_parser; make_parser().format_help()",
+    ],
+    ids=["listing scorers", "every public name", "making an ensemble", "help"],
+)
+def test_nothing_but_loading_a_model_imports_torch(code):
+    assert loaded_by(code, MODELS) == []
+
+
+def test_what_is_looked_for_would_be_found():
+    assert loaded_by("import lmsys_ensemble.modeling.hardware", ("torch", "json", "no_such_module")) == [
+        "torch",
+        "json",
+    ]
+
+
+def test_every_public_name_resolves_and_is_listed():
+    for name in lmsys_ensemble.__all__:
+        assert getattr(lmsys_ensemble, name) is not None
+    assert dir(lmsys_ensemble) == sorted(lmsys_ensemble.__all__)
+
+
+def test_all_is_complete_what_is_exported_is_listed_and_known_to_type_checkers():
+    public = {name for name in lmsys_ensemble.__all__ if not name.startswith("__")}
+    assert public == set(lmsys_ensemble._EXPORTS)
+    tree = ast.parse(Path(lmsys_ensemble.__file__).read_text(encoding="utf-8"))
+    (for_checkers,) = [node for node in tree.body if isinstance(node, ast.If)]
+    declared = {alias.name: node.module for node in for_checkers.body for alias in node.names}
+    assert declared == lmsys_ensemble._EXPORTS
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'Ensembel'"):
+        lmsys_ensemble.Ensembel  # noqa: B018

@@ -1,3 +1,0 @@
-from tiny import checkpoints
-
-__all__ = ["checkpoints"]

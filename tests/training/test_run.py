@@ -1,0 +1,176 @@
+"""One training run from a recipe to a folder that scores, on a tiny base."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from lmsys_ensemble.config import read_config
+from lmsys_ensemble.errors import ConfigError, GoldenError
+from lmsys_ensemble.modeling.golden import check_golden, golden_inputs, read_golden
+from lmsys_ensemble.modeling.recipe import read_recipe
+from lmsys_ensemble.probabilities import softmax
+from lmsys_ensemble.schema import THREE_WAY
+from lmsys_ensemble.scorers.llama import LlamaScorer
+from lmsys_ensemble.training.dataset import data_hash, read_labelled, split
+from lmsys_ensemble.training.run import train
+from lmsys_ensemble.training.settings import DataSettings
+from tests.tiny import EOS, encode, plain_logits, plain_model, save_base
+from tests.training.synthetic import make_preferences
+
+SETTINGS = {
+    "version": 1,
+    "name": "tiny-trained",
+    "scorer": "llama",
+    "data": {"files": ["one.parquet", "two.csv"], "holdout": {"one": 0.3, "default": 0.2}},
+    "max_tokens": 120,
+    "head": {"pooling": "response_spans", "layers": 3},
+    "lora": {"r": 4, "alpha": 8, "dropout": 0.0, "first_layer": 1},
+    "optimizer": {"head_l2": 0.01, "epochs": 2, "learning_rate": 2.0e-3},
+    "autocast": "float32",
+}
+
+
+def write_inputs(folder, base, **changes):
+    make_preferences(160, 0, "one").to_parquet(folder / "one.parquet")
+    two = make_preferences(60, 1, "two")
+    two.assign(id=two["id"] + 10_000).to_csv(folder / "two.csv", index=False)
+    (folder / "train.yaml").write_text(yaml.safe_dump({**SETTINGS, "base_model": str(base), **changes}))
+    return folder / "train.yaml"
+
+
+@pytest.fixture(scope="module")
+def run(checkpoints, tmp_path_factory):
+    """Return the folder of a run, its figures, and what it said."""
+    folder, said = tmp_path_factory.mktemp("run"), []
+    recipe = write_inputs(folder, checkpoints.base("llama"))
+    figures = train(recipe, folder / "trained", device="cpu", say=said.append)
+    return folder, figures, said
+
+
+@pytest.fixture
+def scorer(run, checkpoints):
+    with LlamaScorer(str(checkpoints.base("llama")), adapter=str(run[0] / "trained"), device="cpu") as loaded:
+        yield loaded
+
+
+def divide(folder):
+    data = read_labelled([folder / "one.parquet", folder / "two.csv"], THREE_WAY)
+    return split(data, DataSettings.model_validate(SETTINGS["data"]), 0)
+
+
+def test_the_figures_of_the_recipe_are_those_that_scoring_gives_again(run, scorer):
+    folder, figures, said = run
+    learn, held = divide(folder)
+    assert said[0] == f"{len(learn)} rows to learn from, {len(held)} held out"
+    recipe = read_recipe(folder / "trained")
+    assert recipe.validation == figures
+    assert list(figures) == ["one", "two", "all"]
+    assert recipe.training["rows"] == len(learn)
+    assert recipe.training["data_sha256"] == data_hash(learn)
+    assert len(recipe.training["losses"]) == 2
+    probabilities = softmax(scorer.score(held.battles))
+    for source, found in figures.items():
+        rows = (held.sources == source) | (source == "all")
+        losses = -np.log((held.labels * probabilities).sum(axis=1)[rows])
+        assert found["rows"] == rows.sum()
+        assert found["log_loss"] == pytest.approx(losses.mean(), abs=1e-4)
+        right = probabilities[rows].argmax(axis=1) == held.labels[rows].argmax(axis=1)
+        assert found["accuracy"] == pytest.approx(right.mean(), abs=1e-4)
+    assert figures["all"]["log_loss"] < 0.7 * figures["all"]["class_prior"]
+
+
+def test_golden_rows_reproduce_and_find_another_head_out(run, scorer, checkpoints, tmp_path):
+    trained = run[0] / "trained"
+    golden = read_golden(trained)
+    assert len(golden.rows) >= 5
+    check_golden(golden, scorer._forward(*golden_inputs(golden)), "float32", trained)
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    values = json.loads((copy / "golden.json").read_text())
+    values["rows"][0]["logits"] = values["rows"][0]["logits"][::-1]
+    (copy / "golden.json").write_text(json.dumps(values))
+    with pytest.raises(GoldenError):
+        LlamaScorer(str(checkpoints.base("llama")), adapter=str(copy), device="cpu").load()
+
+
+def test_only_layers_from_the_first_trained_one_to_the_last_that_runs_have_weights(run):
+    weights = load_file(run[0] / "trained" / "adapter_model.safetensors")
+    layers = {int(name.split("layers.")[1].split(".")[0]) for name in weights if "layers." in name}
+    assert layers == {1, 2}
+    assert all(tensor.any() for name, tensor in weights.items() if "lora_B" in name)
+    assert all(tensor.dtype == torch.float32 for tensor in weights.values())
+    assert weights["base_model.model.score.weight"].shape == (3, 2 * 64 + 3)
+
+
+def test_what_is_passed_on_names_no_path_of_the_machine(run, checkpoints):
+    folder = run[0]
+    written = sorted(path.name for path in (folder / "trained").iterdir())
+    assert written == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "golden.json",
+        "recipe.json",
+        "scorer.yaml",
+    ]
+    for name in written:
+        content = (folder / "trained" / name).read_bytes()
+        assert str(folder).encode() not in content, name
+        assert str(checkpoints.folder).encode() not in content, name
+    config = json.loads((folder / "trained" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "llama-base"
+
+
+def test_the_scorer_file_makes_the_scorer(run, scorer, tmp_path):
+    folder, _, _ = run
+    (folder / "ensemble.yaml").write_text(yaml.safe_dump({"version": 1, "scorers": ["trained"]}))
+    (made,), _, _ = read_config(folder / "ensemble.yaml")
+    assert (type(made), made.name) == (LlamaScorer, "tiny-trained")
+    battles = divide(folder)[1].battles[:5]
+    with made:
+        np.testing.assert_array_equal(made.score(battles), scorer.score(battles))
+
+
+def test_the_card_states_every_held_out_figure(run):
+    folder, figures, _ = run
+    card = (folder / "trained" / "README.md").read_text()
+    for source, found in figures.items():
+        row = next(line for line in card.splitlines() if line.startswith(f"| {source} |"))
+        for key in ("log_loss", "class_prior", "length_only"):
+            assert f"{found[key]:.4f}" in row
+        assert f"- {source}: beats the class prior" in card
+
+
+def test_a_checkpoint_whose_padding_is_its_end_token_is_scored_as_it_was_trained(tmp_path):
+    """The pooled position of training is written down, and is that of transformers and PEFT."""
+    base = save_base("llama", tmp_path / "base", pad_token_id=EOS)
+    head = {"pooling": "last_token"}
+    path = write_inputs(tmp_path, base, head=head, optimizer={"head_l2": 0.01, "epochs": 0})
+    train(path, tmp_path / "trained", device="cpu")
+    assert read_recipe(tmp_path / "trained").special_tokens.pad_token_id == EOS
+    learn = divide(tmp_path)[0]
+    with LlamaScorer(str(base), adapter=str(tmp_path / "trained"), device="cpu") as scorer:
+        logits = scorer.score(learn.battles)
+    plain = plain_model(base, adapter=tmp_path / "trained", pad_token_id=EOS)
+    ids = encode(learn.battles, max_tokens=120).ids
+    np.testing.assert_allclose(logits, plain_logits(plain, ids, rows_at_once=4), atol=1e-5)
+    prior = learn.labels.mean(axis=0)
+    loss = -np.log((learn.labels * softmax(logits)).sum(axis=1)).mean()
+    assert loss < -(learn.labels @ np.log(prior)).mean() - 0.1, "the head was fitted to what it is given in scoring"
+
+
+@pytest.mark.parametrize("first_layer", [3, 9])
+def test_a_first_layer_beyond_those_that_run_is_refused(checkpoints, tmp_path, first_layer):
+    path = write_inputs(tmp_path, checkpoints.base("llama"), lora={"first_layer": first_layer})
+    with pytest.raises(ConfigError, match=rf"first_layer is {first_layer}, but only 3 layers run"):
+        train(path, tmp_path / "trained", device="cpu")
+
+
+def test_an_encoder_is_refused_with_the_reason(checkpoints, tmp_path):
+    path = write_inputs(tmp_path, checkpoints.base("modernbert"), head={"pooling": "last_token"}, scorer="classifier")
+    with pytest.raises(ConfigError, match="is no decoder with one linear head"):
+        train(path, tmp_path / "trained", device="cpu")
