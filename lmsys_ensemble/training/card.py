@@ -28,7 +28,7 @@ def model_card(settings: TrainSettings, recipe: Recipe) -> str:
         f"- template `{recipe.template.name}` version {recipe.template.version}, at most {recipe.max_tokens} tokens, "
         f"truncation `{recipe.truncation}`",
         f"- classes, in order: {', '.join(recipe.classes)}",
-        f"- learned from {recipe.training['rows']} rows of {', '.join(settings.data.files)}"
+        f"- learned from {', '.join(f'{n} rows of {name}' for name, n in recipe.training['rows'].items())}"
         + (", each in both orders" if settings.swap_augmentation else ""),
         "",
         "## Held-out figures",

@@ -1,6 +1,7 @@
 """Labelled battles for training: read, divided by group, encoded in both orders."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,11 @@ def split(data: Labelled, settings: DataSettings, seed: int) -> tuple[Labelled, 
     # A group may span sources: what is held out in one is not learned in another.
     learned = learned[~np.isin(data.groups[learned].astype(str), np.unique(data.groups[held].astype(str)))]
     return data.take(np.sort(learned)), data.take(np.sort(held))
+
+
+def rows_by_source(data: Labelled) -> dict[str, int]:
+    """Return the number of rows of every source."""
+    return dict(sorted(Counter(str(source) for source in data.sources).items()))
 
 
 def data_hash(data: Labelled) -> str:

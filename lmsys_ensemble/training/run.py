@@ -26,7 +26,7 @@ from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from lmsys_ensemble.training.card import model_card
-from lmsys_ensemble.training.dataset import Labelled, data_hash, encode_both_orders, read_labelled, split
+from lmsys_ensemble.training.dataset import Labelled, data_hash, encode_both_orders, read_labelled, rows_by_source, split
 from lmsys_ensemble.training.lora import TOKENS_PER_BATCH, Examples, fit_lora
 from lmsys_ensemble.training.settings import TrainSettings, data_files, read_train_settings
 from lmsys_ensemble.training.validation import validate
@@ -90,7 +90,7 @@ def train(
             "training": {
                 "settings": json.loads(settings.model_dump_json()),
                 "data_sha256": data_hash(learn),
-                "rows": len(learn),
+                "rows": rows_by_source(learn),
                 "losses": [round(loss, 4) for loss in losses],
             }
         }
@@ -138,7 +138,7 @@ def _learn(
     dtype = torch.float32 if exact else hardware.resolve_dtype("auto", device)
     load = LoadSettings(len(recipe.classes), device, dtype, n_layers=recipe.head.layers)
     model = load_classifier(base, load, head_follows=True)
-    if not has_plain_head(model):
+    if not has_plain_head(model) or not hasattr(model.base_model, "layers"):
         raise ConfigError(
             f"{settings.base_model} is no decoder with one linear head; training takes Llama, Gemma, Qwen"
         )
