@@ -70,8 +70,8 @@ def main() -> int:
         seconds = time.perf_counter() - start
         n_tokens = int(encoded.lengths.sum())
         print(
-            f"{truncation:10} {seconds:6.1f} s  {n_tokens / seconds:12,.0f} tokens/s  mean {encoded.lengths.mean():6.0f} "
-            f"tokens  {encoded.retention['truncated'].mean():.1%} of rows cut"
+            f"{truncation:10} {seconds:6.1f} s  {n_tokens / seconds:12,.0f} tokens/s  "
+            f"mean {encoded.lengths.mean():6.0f} tokens  {encoded.retention['truncated'].mean():.1%} of rows cut"
         )
     return 0
 

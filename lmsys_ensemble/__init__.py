@@ -27,6 +27,7 @@ _EXPORTS = {
     "parse_battles": "lmsys_ensemble.battles",
     "parse_labels": "lmsys_ensemble.battles",
     "read_table": "lmsys_ensemble.battles",
+    "write_report": "lmsys_ensemble.report.page",
     "write_submission": "lmsys_ensemble.submission",
 }
 
@@ -47,6 +48,7 @@ __all__ = [
     "parse_battles",
     "parse_labels",
     "read_table",
+    "write_report",
     "write_submission",
 ]
 
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from lmsys_ensemble.blending.blender import Blender
     from lmsys_ensemble.ensemble import Ensemble
     from lmsys_ensemble.errors import EnsembleError
+    from lmsys_ensemble.report.page import write_report
     from lmsys_ensemble.scorers.base import Scorer
     from lmsys_ensemble.scorers.check import check_scorer
     from lmsys_ensemble.scorers.classifier import ClassifierScorer

@@ -101,7 +101,9 @@ def _add_blend(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     _add_probabilities(command)
     command.add_argument("--labels", metavar="FILE", help=f"fit on these: {_LABELS_HELP}")
-    command.add_argument("--apply", metavar="BLENDER", help="use this fitted blender (JSON) instead of fitting one")
+    command.add_argument(
+        "--apply", metavar="BLENDER", help="use this fitted blender (JSON); give the files in the order of fitting"
+    )
     command.add_argument(
         "--out", required=True, metavar="FILE",
         help="with --labels the blender (.json), with --apply the predictions (.csv or .parquet)",

@@ -99,5 +99,12 @@ def test_findings_carry_the_names_of_the_members_and_nothing_is_left_as_a_warnin
     assert len(findings) == 1
     assert findings[0].startswith("llama (log loss")
     assert "shuffling its rows would not hurt it" in findings[0]
-    assert "llama has (almost) no weight" in find_unused(blender, ["gemma", "llama", "qwen"])[0]
+
+
+def test_members_that_a_blend_does_not_use_are_named():
+    members, labels = predictions(300, noises=(0.5, 0.5, 0.5))
+    blender = Blender(weights=[1, 0.001, 1]).fit(list(members.values()), labels)
+    assert find_unused(blender, ["gemma", "llama", "qwen"]) == [
+        "llama has (almost) no weight: the blend does as well without it"
+    ]
     assert find_unused(Blender(), ["gemma"]) == []

@@ -201,7 +201,7 @@ def plain_model(base, *, adapter=None, merge=False, pad_token_id=PAD, **options)
 @torch.no_grad()
 def plain_logits(model, ids, rows_at_once=1):
     """Score token ids with plain transformers: right-padded batches in the order of the rows."""
-    pad_token_id = model.config.pad_token_id
+    pad_token_id = model.config.get_text_config().pad_token_id
     parts = []
     for start in range(0, len(ids), rows_at_once):
         rows = [torch.tensor(row.astype(np.int64)) for row in ids[start : start + rows_at_once]]

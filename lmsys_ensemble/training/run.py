@@ -26,7 +26,14 @@ from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from lmsys_ensemble.training.card import model_card
-from lmsys_ensemble.training.dataset import Labelled, data_hash, encode_both_orders, read_labelled, rows_by_source, split
+from lmsys_ensemble.training.dataset import (
+    Labelled,
+    data_hash,
+    encode_both_orders,
+    read_labelled,
+    rows_by_source,
+    split,
+)
 from lmsys_ensemble.training.lora import TOKENS_PER_BATCH, Examples, fit_lora
 from lmsys_ensemble.training.settings import TrainSettings, data_files, read_train_settings
 from lmsys_ensemble.training.validation import validate

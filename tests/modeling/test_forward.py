@@ -3,6 +3,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, Gemma3Config
 
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import ConfigError
@@ -15,6 +16,7 @@ from tests.tiny import (
     SLIDING_WINDOW,
     encode,
     make_battles,
+    make_config,
     make_recipe,
     plain_logits,
     plain_model,
@@ -63,6 +65,26 @@ def test_pad_equal_to_eos_is_pooled_as_transformers_does(tmp_path, encoded, arch
     otherwise = plain_logits(plain_model(base, pad_token_id=PAD), encoded.ids, rows_at_once=5)
     np.testing.assert_allclose(at_eos.score(encoded, 1000), otherwise, **TOLERANCE)
     assert np.abs(otherwise - expected).max() > 0.1
+
+
+def test_the_text_part_of_a_gemma_3_with_vision_is_scored_as_transformers_does(tmp_path, encoded):
+    """Gemma 3 from 4B on; its configuration keeps layers and sizes in a part of its own."""
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(
+        text_config=make_config("gemma3").to_dict(),
+        vision_config={**vision, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+        num_labels=3,
+        initializer_range=0.15,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config)
+    model.save_pretrained(tmp_path)
+    expected = plain_logits(plain_model(tmp_path, config=config), encoded.ids)
+    assert np.ptp(expected, axis=0).min() > 0.1
+    forward = assemble(tmp_path, make_recipe(), adapter=None, device="cpu")
+    for tokens_per_batch in (1, 1000):
+        np.testing.assert_allclose(forward.score(encoded, tokens_per_batch), expected, **TOLERANCE)
 
 
 def test_batches_keep_to_the_budget_and_every_row_and_token_is_reported(checkpoints, encoded):
