@@ -21,9 +21,10 @@ from lmsys_ensemble.folds import group_codes, group_folds
 from lmsys_ensemble.intervals import paired_difference
 from lmsys_ensemble.metrics import row_log_losses
 from lmsys_ensemble.modeling.hardware import usable_cores
-from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier, resolve_base
+from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.pooling import pad_batch, pool, pooled_size
 from lmsys_ensemble.modeling.recipe import Recipe
+from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY

@@ -26,7 +26,7 @@ _EXPORTS = {
     "check_scorer": "lmsys_ensemble.scorers.check",
     "parse_battles": "lmsys_ensemble.battles",
     "parse_labels": "lmsys_ensemble.battles",
-    "read_table": "lmsys_ensemble.battles",
+    "read_table": "lmsys_ensemble.tables",
     "write_report": "lmsys_ensemble.report.page",
     "write_submission": "lmsys_ensemble.submission",
 }
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lmsys_ensemble.battles import Battles, parse_battles, parse_labels, read_table
+    from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
     from lmsys_ensemble.blending.blender import Blender
     from lmsys_ensemble.ensemble import Ensemble
     from lmsys_ensemble.errors import EnsembleError
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from lmsys_ensemble.scorers.llama import LlamaScorer
     from lmsys_ensemble.scorers.saved import SavedScorer
     from lmsys_ensemble.submission import build_submission, write_submission
+    from lmsys_ensemble.tables import read_table
 
 
 def __getattr__(name: str) -> Any:

@@ -5,14 +5,10 @@ row by row, so that a text which happens to look like a list is not taken for on
 nothing is ever evaluated.
 """
 
-import csv
-import difflib
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -22,11 +18,10 @@ from numpy.typing import NDArray
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import Probabilities, check_probabilities
 from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS, THREE_WAY, WINNER_COLUMN, Task
+from lmsys_ensemble.tables import MAX_LISTED_FAULTS, parse_ids, require_columns
 
 Turns: TypeAlias = tuple[str, ...]
 TextFormat: TypeAlias = Literal["auto", "json", "list", "plain"]
-
-MAX_LISTED_FAULTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,53 +103,6 @@ class Battles(Sequence[Battle]):
         ]
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a CSV or Parquet file of battles.
-
-    Texts of a CSV stay texts (an answer that reads ``null`` or ``NA`` is not a missing value), and ids stay strings
-    unless all of them are integers written the canonical way, so that ``007`` is not turned into 7.
-
-    Parameters
-    ----------
-    path : str or Path
-        File whose suffix is ``.csv``, ``.parquet`` or ``.pq``.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, its suffix is unknown or its content is not what the suffix says.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    suffix = path.suffix.lower()
-    try:
-        if suffix in {".parquet", ".pq"}:
-            return pd.read_parquet(path)
-        if suffix == ".csv":
-            csv.field_size_limit(sys.maxsize)
-            header = pd.read_csv(path, nrows=0).columns
-            as_text = {name: str for name in (ID_COLUMN, *TEXT_COLUMNS, WINNER_COLUMN) if name in header}
-            keep: dict[str, list[str]] = {name: [] for name in as_text}
-            table = pd.read_csv(path, dtype=as_text, na_values=keep, keep_default_na=False)
-            return _with_numbers(table)
-    except (ValueError, OSError, UnicodeError) as error:
-        raise InputError(f"{path} cannot be read as {suffix[1:]}: {error}") from error
-    raise InputError(f"{path} must end in .csv or .parquet, got {suffix or 'no suffix'!r}")
-
-
-def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """Make numbers of the ids and of the label columns where every cell is one."""
-    if ID_COLUMN in table:
-        numbers = pd.to_numeric(table[ID_COLUMN], errors="coerce")
-        if pd.api.types.is_integer_dtype(numbers) and (numbers.astype(str) == table[ID_COLUMN]).all():
-            table[ID_COLUMN] = numbers
-    for name in THREE_WAY.columns:
-        if name in table:
-            table[name] = pd.to_numeric(table[name], errors="coerce")
-    return table
-
-
 def parse_battles(table: pd.DataFrame, text_format: TextFormat = "auto") -> Battles:
     """Validate a table and split its texts into turns.
 
@@ -176,7 +124,7 @@ def parse_battles(table: pd.DataFrame, text_format: TextFormat = "auto") -> Batt
     InputError
         If columns are missing, ids are missing or duplicated, or cells are no text; up to ten are named.
     """
-    _require_columns(table, (ID_COLUMN, *TEXT_COLUMNS))
+    require_columns(table, (ID_COLUMN, *TEXT_COLUMNS))
     ids = parse_ids(table[ID_COLUMN])
     faults: list[str] = []
     n_surrogates = 0
@@ -200,34 +148,6 @@ def parse_battles(table: pd.DataFrame, text_format: TextFormat = "auto") -> Batt
         raise InputError(f"{len(faults)} of the table's cells or rows cannot be used:\n  {listed}{tail}")
     prompts, responses_a, responses_b = columns
     return Battles(ids, prompts, responses_a, responses_b, n_surrogates)
-
-
-def parse_ids(column: "pd.Series[Any]") -> "pd.Index[Any]":
-    """Validate ids and return them with the dtype they came with.
-
-    Raises
-    ------
-    InputError
-        If an id is missing, no integer or string, or not unique.
-    """
-    ids: pd.Index[Any] = pd.Index(column)
-    faulty = [
-        f"position {i}: {value!r}"
-        for i, value in enumerate(column.tolist())
-        if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer | str) or value == ""
-    ]
-    if faulty:
-        raise InputError(
-            f"ids must be integers or texts that are not empty; {len(faulty)} are not: "
-            f"{', '.join(faulty[:MAX_LISTED_FAULTS])}"
-        )
-    if len({isinstance(value, str) for value in column}) > 1:
-        raise InputError("ids must be all integers or all strings, got a mixture")
-    if not ids.is_unique:
-        twice = ids[ids.duplicated()].unique().tolist()
-        listed = ", ".join(repr(value) for value in twice[:MAX_LISTED_FAULTS])
-        raise InputError(f"{len(twice)} ids occur more than once (rows are never merged): {listed}")
-    return ids
 
 
 def parse_labels(table: pd.DataFrame, task: Task = THREE_WAY) -> Probabilities:
@@ -274,21 +194,6 @@ def parse_labels(table: pd.DataFrame, task: Task = THREE_WAY) -> Probabilities:
         )
     one_hot: Probabilities = np.eye(task.n_classes)[[codes[value] for value in winners]]
     return one_hot
-
-
-def _require_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
-    twice = [name for name in names if (table.columns == name).sum() > 1]
-    if twice:
-        raise InputError(f"the table has more than one column {', '.join(map(repr, twice))}; keep one of each")
-    missing = [name for name in names if name not in table.columns]
-    if not missing:
-        return
-    present = [str(name) for name in table.columns]
-    hints = []
-    for name in missing:
-        close = difflib.get_close_matches(name, present, n=1)
-        hints.append(f"{name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
-    raise InputError(f"columns are missing: {', '.join(hints)}; the table has {', '.join(present) or 'none'}")
 
 
 def _json_turns(cell: str) -> list[str | None] | None:

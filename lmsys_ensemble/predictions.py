@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lmsys_ensemble.battles import MAX_LISTED_FAULTS, parse_ids, parse_labels, read_table
+from lmsys_ensemble.battles import parse_labels
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import Probabilities, check_probabilities
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
+from lmsys_ensemble.tables import MAX_LISTED_FAULTS, parse_ids, read_table
 
 GROUP_COLUMN = "group"
 """Column that says which rows share a prompt, where no other is named."""

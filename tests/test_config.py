@@ -102,8 +102,8 @@ def test_what_is_written_is_what_is_read(task, tmp_path, monkeypatch):
     write(tmp_path / "work" / "saved.csv", "id\n")
     monkeypatch.chdir(tmp_path / "work")
     scorers = [
-        FakeScorer(7, scale=0.5, name="grün"),
-        SavedScorer("saved.csv", columns=("m1_a", "m1_b", "m1_tie"), name="m1"),
+        FakeScorer(7, scale=0.5, n_classes=task.n_classes, name="grün"),
+        SavedScorer("saved.csv", columns=("m1_a", "m1_b", "m1_tie"), n_classes=task.n_classes, name="m1"),
         SavedScorer("absent.csv"),
     ]
     blender = Blender(weights=[0.5, 0.3, 0.2], temperature=[1.0, 1.2, 0.9])
@@ -115,9 +115,11 @@ def test_what_is_written_is_what_is_read(task, tmp_path, monkeypatch):
     assert list(read_blender.weights) == [0.5, 0.3, 0.2]
     assert list(read_blender.temperature) == [1.0, 1.2, 0.9]
     assert read[0].settings() == scorers[0].settings()
+    assert read[0].task == task
     assert read[1].settings() == {
         "path": str(tmp_path / "work" / "saved.csv"),
         "columns": ["m1_a", "m1_b", "m1_tie"],
+        "n_classes": task.n_classes,
         "name": "m1",
     }
     assert read[2].path == "absent.csv"

@@ -14,7 +14,18 @@ FOLDER = Path(lmsys_ensemble.__file__).parent
 
 FLOORS = (
     ("schema", "errors"),
-    ("files", "probabilities", "metrics", "battles", "folds", "intervals", "regression", "evaluation", "predictions"),
+    (
+        "files",
+        "probabilities",
+        "metrics",
+        "tables",
+        "battles",
+        "folds",
+        "intervals",
+        "regression",
+        "evaluation",
+        "predictions",
+    ),
     ("encoding", "blending"),
     ("modeling", "crossfit", "explanation"),
     ("scorers", "training"),

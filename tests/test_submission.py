@@ -123,7 +123,7 @@ def test_missing_columns_are_named():
         ([1, 2, 4], r"1 of the sample have no prediction \(4\), 1 predictions are not in the sample \(3\)"),
         ([1, 2], r"0 of the sample have no prediction \(none\), 1 predictions"),
         ([1, 2, 3, 4], r"1 of the sample have no prediction \(4\), 0 predictions"),
-        (["1", "2", "3"], "int64 in the predictions and (str|object) in the sample"),
+        (["1", "2", "3"], "int64 in the predictions, (str|object) in the sample"),
         ([1, 2, 2], "sample: 1 ids occur more than once"),
         (list(range(100, 200)), "…"),
     ],

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmsys_ensemble.battles import read_table
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.commands.output import TABLE_SUFFIXES, Result, check_suffix, check_writable, write_table
 from lmsys_ensemble.crossfit import cross_fit_blender
@@ -29,6 +28,7 @@ from lmsys_ensemble.predictions import (
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.report.page import write_report
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, TWO_WAY, Task
+from lmsys_ensemble.tables import read_table
 
 
 def blend(arguments: argparse.Namespace) -> Result:

@@ -4,12 +4,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lmsys_ensemble.battles import parse_battles, parse_labels, read_table
+from lmsys_ensemble.battles import parse_battles, parse_labels
 from lmsys_ensemble.commands.output import Result, say
 from lmsys_ensemble.config import find_config, models_folder
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.files import parse_settings, read_mapping
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
+from lmsys_ensemble.tables import read_table
 
 
 def train(arguments: argparse.Namespace) -> Result:
@@ -30,8 +31,8 @@ def import_checkpoint(arguments: argparse.Namespace) -> Result:
     """Convert a checkpoint to safetensors with a recipe and golden rows."""
     from lmsys_ensemble.modeling.importing import LoraShape
     from lmsys_ensemble.modeling.importing import import_checkpoint as convert
-    from lmsys_ensemble.modeling.loading import resolve_base
     from lmsys_ensemble.modeling.recipe import Recipe, describe_base
+    from lmsys_ensemble.modeling.sources import resolve_base
 
     base = resolve_base(arguments.base, arguments.revision)
     described = describe_base(base, arguments.base, arguments.revision)

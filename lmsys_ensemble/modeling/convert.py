@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lmsys_ensemble.modeling.loading import LOAD_LOCK, quiet_transformers, save_tensors
+from lmsys_ensemble.modeling.loading import LOAD_LOCK, quiet_transformers
+from lmsys_ensemble.modeling.sources import save_tensors
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:

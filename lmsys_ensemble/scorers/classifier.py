@@ -111,15 +111,15 @@ class ClassifierScorer(Scorer):
     @property
     def task(self) -> Task:  # type: ignore[override]
         """Classes, in the order of the logits' columns."""
-        recipe = self._trained_recipe()
+        recipe = self._trained_recipe(verify=False)
         return recipe.task if recipe else THREE_WAY
 
     @property
     def _recipe_folder(self) -> Path:
         return Path(self.adapter or self.model)
 
-    def _trained_recipe(self) -> Recipe | None:
-        return read_recipe(self._recipe_folder) if self._recipe_folder.is_dir() else None
+    def _trained_recipe(self, *, verify: bool) -> Recipe | None:
+        return read_recipe(self._recipe_folder, verify=verify) if self._recipe_folder.is_dir() else None
 
     def recipe(self) -> Recipe:
         """Return the recipe that scoring follows: the trained one, or one made of settings and defaults.
@@ -138,7 +138,7 @@ class ClassifierScorer(Scorer):
             "special_tokens.pad_token_id": self.pad_token_id,
             "soft_capping": self.soft_capping,
         }
-        trained = self._trained_recipe()
+        trained = self._trained_recipe(verify=True)
         if trained is not None:
             if trained.base_model.revision is not None:  # where the recipe does not say, the setting is all there is
                 asked["base_model.revision"] = self.revision
@@ -200,7 +200,7 @@ class ClassifierScorer(Scorer):
         self._encoder, self._forward = encoder, forward
 
     def _base_folder(self, recipe: Recipe) -> Path:
-        from lmsys_ensemble.modeling.loading import resolve_base
+        from lmsys_ensemble.modeling.sources import resolve_base
 
         folder = resolve_base(self.model, self.revision or recipe.base_model.revision)
         config = read_mapping(folder / "config.json") if (folder / "config.json").is_file() else {}

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lmsys_ensemble.battles import Battles, parse_battles, parse_labels, read_table
+from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.folds import holdout_split
 from lmsys_ensemble.probabilities import Probabilities, swap_classes
-from lmsys_ensemble.schema import ID_COLUMN, Task
+from lmsys_ensemble.schema import Task
+from lmsys_ensemble.tables import read_table
 from lmsys_ensemble.training.settings import DataSettings
 
 
@@ -56,25 +57,33 @@ def read_labelled(paths: Sequence[Path], task: Task) -> Labelled:
     InputError
         If a file, its battles or its labels cannot be used; names the file.
     """
-    tables = []
-    for path in paths:
-        table = read_table(path)
-        try:
-            labels = parse_labels(table, task)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        part = table[[name for name in (ID_COLUMN, "prompt", "response_a", "response_b") if name in table]].copy()
-        part["source"] = table.get("source", path.stem)
-        part["group"] = table.get("group", table["prompt"].astype(str))
-        part[list(task.columns)] = labels
-        tables.append(part)
-    table = pd.concat(tables, ignore_index=True)
+    parts = [_read_one(path, task) for path in paths]
+    ids = pd.Index([row_id for part in parts for row_id in part.battles.ids])
+    if not ids.is_unique:  # rows of different files may share an id
+        names = [path.stem for path in paths]
+        ids = pd.Index([f"{name}:{row}" for name, part in zip(names, parts, strict=True) for row in part.battles.ids])
     return Labelled(
-        parse_battles(table),
-        table[list(task.columns)].to_numpy(dtype=np.float64),
-        table["source"].to_numpy(dtype=object),
-        table["group"].to_numpy(dtype=object),
+        Battles(
+            ids,
+            [turns for part in parts for turns in part.battles.prompts],
+            [turns for part in parts for turns in part.battles.responses_a],
+            [turns for part in parts for turns in part.battles.responses_b],
+        ),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.sources for part in parts]),
+        np.concatenate([part.groups for part in parts]),
     )
+
+
+def _read_one(path: Path, task: Task) -> Labelled:
+    table = read_table(path)
+    try:
+        battles, labels = parse_battles(table), parse_labels(table, task)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    sources = table["source"] if "source" in table else pd.Series([path.stem] * len(table))
+    groups = table["group"] if "group" in table else table["prompt"].astype(str)
+    return Labelled(battles, labels, sources.to_numpy(dtype=object), groups.to_numpy(dtype=object))
 
 
 def split(data: Labelled, settings: DataSettings, seed: int) -> tuple[Labelled, Labelled]:

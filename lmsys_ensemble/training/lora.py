@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from lmsys_ensemble.encoding.batches import plan_batches
 from lmsys_ensemble.encoding.tokens import Encoded
+from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.depth import only_layers
 from lmsys_ensemble.modeling.pooling import pad_batch, pool
 from lmsys_ensemble.modeling.recipe import Recipe
@@ -92,7 +93,11 @@ def fit_lora(wrapped: Any, recipe: Recipe, settings: TrainSettings, examples: Ex
 def _autocast(settings: TrainSettings, device: torch.device) -> Any:
     wanted = settings.autocast
     if wanted == "auto":
-        wanted = "bfloat16" if device.type == "cuda" or torch.cpu._is_amx_tile_supported() else "float32"
+        if device.type == "cuda":  # float32 on a T4: it only emulates bfloat16, and float16 needs scaled gradients
+            fast = hardware.resolve_dtype("auto", str(device)) == torch.bfloat16
+        else:
+            fast = torch.cpu._is_amx_tile_supported()
+        wanted = "bfloat16" if fast else "float32"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted == "bfloat16")
 
 

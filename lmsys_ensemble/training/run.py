@@ -20,8 +20,9 @@ from lmsys_ensemble.modeling.adapters import CONFIG_FILE, WEIGHTS_FILE, inject_l
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.forward import has_plain_head, prepare_head
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
-from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier, resolve_base
+from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.recipe import Recipe, TemplateRecipe, describe_base, write_recipe
+from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY

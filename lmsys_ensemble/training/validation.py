@@ -32,6 +32,8 @@ def length_baseline(learn: Labelled, held: Labelled) -> Probabilities:
     features = np.repeat(length_features(learn.battles), n_classes, axis=0)
     classes = np.tile(np.arange(n_classes), n_rows)
     weights = learn.labels.ravel()
+    if len(set(classes[weights > 0])) < 2:  # nothing to tell apart
+        return np.tile(learn.labels.mean(axis=0), (len(held), 1))
     model = LogisticRegression(max_iter=1000)
     model.fit(features[weights > 0], classes[weights > 0], sample_weight=weights[weights > 0])
     result = np.zeros((len(held), n_classes))

@@ -27,7 +27,8 @@ from lmsys_ensemble.modeling.bundled import (
     is_ready,
     verify_bundled,
 )
-from lmsys_ensemble.modeling.loading import load_tokenizer, resolve_base
+from lmsys_ensemble.modeling.loading import load_tokenizer
+from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from tests.tiny import (
     BOS,

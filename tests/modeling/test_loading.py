@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.modeling.assembly import assemble
-from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier, load_tokenizer, resolve_base
+from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier, load_tokenizer
+from lmsys_ensemble.modeling.sources import resolve_base
 from tests.tiny import encode, make_battles, make_recipe, make_tokenizer, plain_logits, plain_model, save_classifier
 
 FLOAT32 = LoadSettings(3, "cpu", torch.float32)

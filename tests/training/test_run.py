@@ -70,7 +70,7 @@ def test_the_figures_of_the_recipe_are_those_that_scoring_gives_again(run, score
     recipe = read_recipe(folder / "trained")
     assert recipe.validation == figures
     assert list(figures) == ["one", "two", "all"]
-    assert recipe.training["rows"] == len(learn)
+    assert sum(recipe.training["rows"].values()) == len(learn)
     assert recipe.training["data_sha256"] == data_hash(learn)
     assert len(recipe.training["losses"]) == 2
     probabilities = softmax(scorer.score(held.battles))
