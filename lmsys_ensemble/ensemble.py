@@ -189,6 +189,8 @@ class Ensemble:
         InputError
             If battles, labels or the column `by` cannot be used; before anything is loaded.
         ConfigError
+            If `swap` is asked of scorers that look probabilities up by id.
+        ConfigError
             If a scorer is called like one of the models beside the scorers.
         """
         battles, labels = parse_battles(table), parse_labels(table, self.task)
@@ -199,6 +201,12 @@ class Ensemble:
         taken = sorted({scorer.name for scorer in self.scorers} & {BLEND, PRIOR})
         if taken:
             raise ConfigError(f"no scorer may be called {', '.join(map(repr, taken))} in an evaluation. Pass name=")
+        blind = [scorer.name for scorer in self.scorers if not scorer.reads_texts]
+        if swap and blind:
+            raise ConfigError(
+                f"swap=True needs scorers that read the texts; {', '.join(blind)} would give the same probabilities for "
+                "exchanged responses"
+            )
         models = self._with_blend(self.member_probabilities(battles))
         exchanged = self._with_blend(self.member_probabilities(battles.swapped())) if swap else {}
         models[PRIOR] = class_prior(labels, len(labels))

@@ -296,3 +296,12 @@ def test_two_real_models_are_better_together_than_each_alone(data_folder):
     assert measured["m2"] == pytest.approx(0.9389, abs=0.02)
     assert measured["blend"] == pytest.approx(0.9114, abs=0.02)
     assert measured["blend"] < min(measured["m1"], measured["m2"]) - 0.01
+
+
+def test_swap_consistency_is_not_measured_on_probabilities_from_a_file(labelled_table, tmp_path):
+    predictions = Ensemble([FakeScorer(1)]).predict(labelled_table)
+    predictions.to_csv(tmp_path / "saved.csv", index=False)
+    ensemble = Ensemble([FakeScorer(2, name="reads"), SavedScorer(str(tmp_path / "saved.csv"))])
+    assert len(ensemble.evaluate(labelled_table))
+    with pytest.raises(ConfigError, match="saved would give the same probabilities for exchanged responses"):
+        ensemble.evaluate(labelled_table, swap=True)

@@ -69,6 +69,9 @@ class Scorer(ABC):
     needs_device: ClassVar[bool] = False
     """Whether the runtime must find a device and threads for it; False for what computes next to nothing."""
 
+    reads_texts: ClassVar[bool] = True
+    """Whether logits come from the battles' texts; False for what looks them up by id and cannot see a swap."""
+
     path_settings: ClassVar[tuple[str, ...]] = ()
     """Settings that may be paths; configuration files state them relative to their own folder."""
 

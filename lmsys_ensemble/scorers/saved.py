@@ -29,6 +29,7 @@ class SavedScorer(Scorer):
         What errors and tables call it; by default the file's name.
     """
 
+    reads_texts: ClassVar[bool] = False
     path_settings: ClassVar[tuple[str, ...]] = ("path",)
 
     def __init__(self, path: str, *, columns: Sequence[str] | None = None, n_classes: int = 3, name: str | None = None):
