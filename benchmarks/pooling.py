@@ -87,7 +87,9 @@ def main() -> int:
     values = {"base_model": {"name": options.model}, "template": {"name": "turns"}, "max_tokens": 512}
     encoder = make_encoder(base, Recipe.model_validate(values))
     encoded, labels, _ = encode_both_orders(data, encoder, THREE_WAY, both=True)
-    model = load_classifier(base, LoadSettings(3, "cpu", torch.float32), head_follows=True)
+    model = load_classifier(
+        base, LoadSettings(3, "cpu", torch.float32, n_layers=max(options.layers)), head_follows=True
+    )
     states = pooled_states(model, encoded, options.layers)
     codes = group_codes(data.groups, len(data))
     folds = group_folds(codes, 5)

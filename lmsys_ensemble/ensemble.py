@@ -204,8 +204,8 @@ class Ensemble:
         blind = [scorer.name for scorer in self.scorers if not scorer.reads_texts]
         if swap and blind:
             raise ConfigError(
-                f"swap=True needs scorers that read the texts; {', '.join(blind)} would give the same probabilities for "
-                "exchanged responses"
+                f"swap=True needs scorers that read the texts; {', '.join(blind)} would give the same probabilities "
+                "for exchanged responses"
             )
         models = self._with_blend(self.member_probabilities(battles))
         exchanged = self._with_blend(self.member_probabilities(battles.swapped())) if swap else {}
