@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lmsys_ensemble.cli import main
+from lmsys_ensemble.modeling import bundled
 from lmsys_ensemble.schema import THREE_WAY
 
 
@@ -131,6 +132,21 @@ def test_misspelt_configurations_get_a_suggestion(folder, capsys, scorer, messag
     code, _, err = run(capsys, "predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
     assert code == 2
     assert message in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("submit", "--test", "tset.csv"),
+        ("predict", "--input", "tset.csv", "--output", "p.csv"),
+        ("evaluate", "--input", "test.csv"),
+    ],
+)
+def test_a_mistake_in_the_data_is_said_before_a_model_is_fetched(folder, capsys, monkeypatch, arguments):
+    monkeypatch.setattr(bundled, "ensure_bundled", lambda *_: pytest.fail("fetched"))
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert err.startswith("error: ")
 
 
 def test_unknown_commands_name_the_known_ones(capsys):

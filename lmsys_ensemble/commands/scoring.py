@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lmsys_ensemble.battles import parse_battles, parse_labels
 from lmsys_ensemble.commands.output import Result, check_suffix, check_writable, say, write_table
 from lmsys_ensemble.config import DEFAULT_CONFIG
 from lmsys_ensemble.ensemble import Ensemble
@@ -20,7 +21,9 @@ def submit(arguments: argparse.Namespace) -> Result:
     ensemble = _ensemble(arguments.config)
     sample = read_table(arguments.sample) if arguments.sample else None
     check_writable(arguments.out)
-    predictions = ensemble.predict(read_table(arguments.test))
+    battles = parse_battles(read_table(arguments.test))
+    _pull_bundled(ensemble)
+    predictions = ensemble.predict(battles)
     submission = build_submission(predictions, sample, task=ensemble.task)
     write_submission(submission, arguments.out)
     return _summary(submission, ensemble, arguments.out)
@@ -32,7 +35,9 @@ def predict(arguments: argparse.Namespace) -> Result:
     check_suffix(output, "--output")
     ensemble = _ensemble(arguments.config)
     check_writable(output)
-    predictions = ensemble.predict(read_table(arguments.input))
+    battles = parse_battles(read_table(arguments.input))
+    _pull_bundled(ensemble)
+    predictions = ensemble.predict(battles)
     write_table(predictions, output)
     return _summary(predictions, ensemble, output)
 
@@ -41,6 +46,8 @@ def evaluate(arguments: argparse.Namespace) -> Result:
     """Measure an ensemble on labelled battles."""
     ensemble = _ensemble(arguments.config)
     table = read_table(arguments.input)
+    parse_labels(table, ensemble.task)
+    _pull_bundled(ensemble)
     by = arguments.by or ("source" if "source" in table else None)
     figures = ensemble.evaluate(table, by=by, swap=arguments.swap)
     figures["shown"] = [f"{row.value:.4f} ({row.low:.4f} to {row.high:.4f})" for row in figures.itertuples()]
@@ -55,9 +62,7 @@ def evaluate(arguments: argparse.Namespace) -> Result:
 
 def _ensemble(config: str | Path | None) -> Ensemble:
     display: Display = "auto" if sys.stderr.isatty() else "lines"
-    ensemble = Ensemble.from_config(config or DEFAULT_CONFIG, progress=display)
-    _pull_bundled(ensemble)
-    return ensemble
+    return Ensemble.from_config(config or DEFAULT_CONFIG, progress=display)
 
 
 def _pull_bundled(ensemble: Ensemble) -> None:
