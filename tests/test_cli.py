@@ -1,6 +1,8 @@
 """The command line as people use it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -173,3 +175,11 @@ def test_import_checkpoint_makes_a_folder_that_a_scorer_loads(folder, capsys, ch
     )  # fmt: skip
     assert code == 2
     assert "did you mean 'kaggle-llama'" in " ".join(err.split())
+
+
+def test_an_assumed_template_is_said(folder, checkpoints):
+    write_config([{"type": "llama", "model": str(checkpoints.classifier("llama"))}], {"method": "equal"})
+    command = [sys.executable, "-m", "lmsys_ensemble.cli", "validate", "--config", "ensemble.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "no recipe.json" in done.stderr
+    assert "template kaggle-llama" in done.stderr
