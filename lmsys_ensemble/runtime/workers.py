@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class _Worker:
 
     jobs: list[_Job] = field(default_factory=list)
     thread: threading.Thread | None = None
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 def score_all(scorers: Sequence[Scorer], battles: Battles, display: Display = "auto") -> list[Logits]:
@@ -80,7 +82,7 @@ def score_all(scorers: Sequence[Scorer], battles: Battles, display: Display = "a
     try:
         for worker in workers.values():
             arguments = (worker.jobs, battles, n_threads, stop, failures)
-            worker.thread = threading.Thread(target=_work, args=arguments, daemon=True)
+            worker.thread = threading.Thread(target=_run, args=(worker.done, *arguments), daemon=True)
             worker.thread.start()
         _wait(list(workers.values()))
     except KeyboardInterrupt:
@@ -94,8 +96,18 @@ def score_all(scorers: Sequence[Scorer], battles: Battles, display: Display = "a
 
 def _wait(workers: Sequence[_Worker]) -> None:
     for worker in workers:
-        while worker.thread is not None and worker.thread.is_alive():
-            worker.thread.join(_POLL_SECONDS)
+        # Not by join alone: Python takes a thread for finished when Ctrl-C interrupts its join.
+        if worker.thread is not None and worker.thread.ident is not None:
+            while not worker.done.wait(_POLL_SECONDS):
+                pass
+            worker.thread.join()
+
+
+def _run(done: threading.Event, *arguments: Any) -> None:
+    try:
+        _work(*arguments)
+    finally:
+        done.set()
 
 
 def _work(jobs: Sequence[_Job], battles: Battles, n_threads: int, stop: threading.Event, failures: list[_Job]) -> None:
