@@ -70,6 +70,14 @@ class ScorerProgress:
             self._bar.update(n_tokens if self._unit == "tok" else n_rows)
         self._check_stop()
 
+    def retried(self, why: str) -> None:
+        """Log that a batch is run again."""
+        logger.warning("%s (%s): %s", self.name, self.device, why)
+
+    def row_failed(self, row: int, why: str) -> None:
+        """Log that a row gets no logits."""
+        logger.warning("%s (%s): row %d: %s", self.name, self.device, row, why)
+
     def close(self) -> None:
         """Close the bar, whether the work is done or not."""
         if self._bar is not None:

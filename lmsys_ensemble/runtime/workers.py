@@ -134,6 +134,7 @@ def _do(job: _Job, battles: Battles, n_threads: int) -> None:
     scorer.progress = job.progress
     try:
         scorer.load(job.device)
+        job.progress.expect(len(battles), 0)
         logits = np.asarray(scorer.score(battles))
         _check_logits(logits, scorer, battles, job.device)
         job.logits = logits

@@ -11,22 +11,34 @@ from lmsys_ensemble.schema import THREE_WAY, Task
 
 
 class Progress(Protocol):
-    """Whom a scorer tells how far it is. The runtime gives each scorer one; by default nobody listens."""
+    """Whom a scorer tells how far it is. The runtime gives each scorer one; by default nobody listens.
 
-    def expect(self, n_rows: int, n_tokens: int) -> None:
-        """Announce work: rows, and tokens where there are any (else 0)."""
+    A scorer calls these from the thread that called `Scorer.score`.
+    """
 
     def advance(self, n_rows: int, n_tokens: int) -> None:
-        """Report finished work. Raises where the run is being stopped; let it pass."""
+        """Report finished rows, and their tokens where there are any (else 0).
+
+        Raises where the run is being stopped; let it pass.
+        """
+
+    def retried(self, why: str) -> None:
+        """Report that a batch is run again, in smaller parts or in another number format."""
+
+    def row_failed(self, row: int, why: str) -> None:
+        """Report that a row, by its position among those being scored, gets no logits: they are NaN."""
 
 
 class NoProgress:
     """Listens to nothing."""
 
-    def expect(self, n_rows: int, n_tokens: int) -> None:
+    def advance(self, n_rows: int, n_tokens: int) -> None:
         """Do nothing."""
 
-    def advance(self, n_rows: int, n_tokens: int) -> None:
+    def retried(self, why: str) -> None:
+        """Do nothing."""
+
+    def row_failed(self, row: int, why: str) -> None:
         """Do nothing."""
 
 
@@ -75,9 +87,30 @@ class Scorer(ABC):
     path_settings: ClassVar[tuple[str, ...]] = ()
     """Settings that may be paths; configuration files state them relative to their own folder."""
 
+    shareable: ClassVar[bool] = False
+    """Whether several threads of one device may call `score` at the same time, once the scorer is loaded."""
+
     @abstractmethod
     def score(self, battles: Battles) -> Logits:
-        """Return float32 logits of shape (n_rows, n_classes) in the order of `battles`; there is at least one row."""
+        """Return float32 logits of shape (n_rows, n_classes) in the order of `battles`; there is at least one row.
+
+        A row that cannot be scored gets NaN; the runtime lists it, and blends what the other scorers say of it.
+        """
+
+    def prepare(self, battles: Battles) -> Any:
+        """Return what `score_prepared` takes; the runtime calls it in another thread while the device computes.
+
+        By default the battles themselves. A scorer that tokenises does it here.
+        """
+        return battles
+
+    def score_prepared(self, prepared: Any) -> Logits:
+        """Return what `score` does, for what `prepare` returned."""
+        return self.score(prepared)
+
+    def replica(self) -> Self:
+        """Return another scorer with the same settings, not loaded, for another device."""
+        return type(self)(**self.settings())
 
     def load(self, device: str | None = None) -> None:  # noqa: B027 - many scorers have nothing to load
         """Get ready to score on `device` (by default the scorer's own); may take minutes and gigabytes."""

@@ -229,6 +229,10 @@ class ClassifierScorer(Scorer):
             self._encoder = make_encoder(self._base_folder(recipe), recipe)
         return self._encoder.encode(battles)
 
+    def prepare(self, battles: Battles) -> Encoded:
+        """Return token ids, as `encode` does."""
+        return self.encode(battles)
+
     def score(self, battles: Battles) -> Logits:
         """Return float32 logits of shape (n_rows, n_classes) in the order of `battles`.
 
@@ -237,13 +241,18 @@ class ClassifierScorer(Scorer):
         ScoringError
             If the scorer is not loaded.
         """
-        forward = self._forward
-        if forward is None:
-            raise ScoringError(f"{self.name} is not loaded; call load(), or use it in a with statement")
-        encoded = self.encode(battles)
-        self.progress.expect(len(encoded), int(encoded.lengths.sum()))
+        self._loaded()
+        return self.score_prepared(self.prepare(battles))
+
+    def score_prepared(self, prepared: Encoded) -> Logits:
+        """Return what `score` does, for token ids."""
         budget = self.tokens_per_batch or TOKENS_PER_BATCH[self._device.split(":")[0]]
-        return forward.score(encoded, budget, self.progress.advance)
+        return self._loaded().score(prepared, budget, self.progress.advance)
+
+    def _loaded(self) -> "ForwardPass":
+        if self._forward is None:
+            raise ScoringError(f"{self.name} is not loaded; call load(), or use it in a with statement")
+        return self._forward
 
     def close(self) -> None:
         """Free the model's memory."""
