@@ -25,6 +25,7 @@ FLOORS = (
         "regression",
         "evaluation",
         "predictions",
+        "progress",
     ),
     ("encoding", "blending"),
     ("modeling", "crossfit", "explanation"),

@@ -1,5 +1,6 @@
 """Batches by token budget, longest first, and the way back to the order of the rows."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,8 +27,7 @@ def plan_batches(lengths: Sequence[int] | NDArray[np.intp], tokens_per_batch: in
     list of ndarray
         Row positions of every batch; each row is in exactly one.
     """
-    if tokens_per_batch < 1:
-        raise ConfigError(f"tokens_per_batch must be at least 1, got {tokens_per_batch}")
+    _check_budget(tokens_per_batch)
     order = np.argsort(-np.asarray(lengths, dtype=np.intp), kind="stable")
     batches = []
     start = 0
@@ -36,6 +36,42 @@ def plan_batches(lengths: Sequence[int] | NDArray[np.intp], tokens_per_batch: in
         batches.append(order[start : start + n_rows])
         start += n_rows
     return batches
+
+
+def pack_batches(costs: Sequence[int] | NDArray[np.intp], tokens_per_batch: int) -> list[NDArray[np.intp]]:
+    """Fill batches without padding: the longest first, each filled up with the longest that still fit.
+
+    Parameters
+    ----------
+    costs : sequence of int
+        Tokens of every sequence (or of every group of sequences that must stay together).
+    tokens_per_batch : int
+        Most tokens of a batch; what is longer is a batch of its own.
+
+    Returns
+    -------
+    list of ndarray
+        Positions of every batch; each position is in exactly one.
+    """
+    _check_budget(tokens_per_batch)
+    values = np.asarray(costs, dtype=np.intp)
+    order = np.argsort(values, kind="stable")
+    left = list(zip(values[order].tolist(), order.tolist(), strict=True))  # shortest first: the longest is at the end
+    batches = []
+    while left:
+        cost, position = left.pop()
+        batch, room = [position], tokens_per_batch - cost
+        while left and left[0][0] <= room:
+            cost, position = left.pop(bisect_left(left, (room + 1, -1)) - 1)
+            batch.append(position)
+            room -= cost
+        batches.append(np.array(batch, dtype=np.intp))
+    return batches
+
+
+def _check_budget(tokens_per_batch: int) -> None:
+    if tokens_per_batch < 1:
+        raise ConfigError(f"tokens_per_batch must be at least 1, got {tokens_per_batch}")
 
 
 def restore_order(

@@ -1,6 +1,9 @@
 """The forward pass: token ids in, float32 logits out."""
 
+import logging
+import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -8,17 +11,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lmsys_ensemble.encoding.batches import plan_batches, restore_order
+from lmsys_ensemble.encoding.batches import pack_batches, plan_batches, restore_order
+from lmsys_ensemble.encoding.prefixes import find_families, unique_rows
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.adapters import head_name
-from lmsys_ensemble.modeling.pooling import (
-    pad_batch,
-    pool,
-    pooled_size,
-)
+from lmsys_ensemble.modeling.attention import Attention, SequenceAttention
+from lmsys_ensemble.modeling.decoder import PackedDecoder, can_pack
+from lmsys_ensemble.modeling.flex import FlexAttention
+from lmsys_ensemble.modeling.packing import Packed, pack, to_device
+from lmsys_ensemble.modeling.pooling import pad_batch, plan_pooling, pool, pool_packed, pooled_size
 from lmsys_ensemble.modeling.recipe import Pooling
+from lmsys_ensemble.modeling.rescue import score_rows
 from lmsys_ensemble.probabilities import Logits
+from lmsys_ensemble.progress import NoProgress, Progress
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_head(model: Any, pooling: Pooling, n_classes: int) -> None:
@@ -52,8 +60,9 @@ def has_plain_head(model: Any) -> bool:
 class ForwardPass:
     """Runs a classification model on token ids.
 
-    Decoders run without key-value cache and language-model head, and only pooled positions reach the classification
-    head, which works in float32. Models with another kind of head (encoders) run as transformers has them.
+    Decoders run packed: without padding, key-value cache and language-model head; beginnings that rows share are
+    computed once, and the last layer only for the tokens that are pooled. The head works in float32. Models with
+    another kind of head (encoders), and decoders of unknown build, run padded as transformers has them.
 
     Parameters
     ----------
@@ -63,55 +72,141 @@ class ForwardPass:
         What the head is given.
     pad_token_id : int or None
         Token that ``last_token`` pooling takes for padding.
+    attention : callable, optional
+        Makes the attention of a packed batch; by default what suits the device, see `attention_kind`.
     """
 
-    def __init__(self, model: Any, pooling: Pooling = "last_token", pad_token_id: int | None = None):
+    def __init__(
+        self,
+        model: Any,
+        pooling: Pooling = "last_token",
+        pad_token_id: int | None = None,
+        attention: Callable[[Packed, NDArray[np.intp]], Attention] | None = None,
+    ):
         self.model = model
         self.pooling = pooling
         self.pad_token_id = pad_token_id
-        self.device = model.device
+        self.device: torch.device = model.device
+        self.n_classes: int = model.config.num_labels
+        self.limit: int | None = None
+        self.attention = attention or attention_kind(self.device)
         self.plain = has_plain_head(model)
+        self.decoder = PackedDecoder(model.base_model) if self.plain and can_pack(model.base_model) else None
         if self.plain:
             model.score.float()
+        logger.info("%s runs %s", type(model).__name__, self.layout)
 
-    def score(
-        self, encoded: Encoded, tokens_per_batch: int, on_batch: Callable[[int, int], None] | None = None
-    ) -> Logits:
+    @property
+    def layout(self) -> str:
+        """How rows are laid out: ``packed``, with the kind of attention, or ``padded``."""
+        if self.decoder is None:
+            return "padded"
+        return f"packed, {getattr(self.attention, '__name__', self.attention)}"
+
+    @property
+    def can_upcast(self) -> bool:
+        """Whether the weights are in half precision and the layers can be run in float32 instead."""
+        return self.decoder is not None and self.model.base_model.embed_tokens.weight.dtype != torch.float32
+
+    def score(self, encoded: Encoded, tokens_per_batch: int, progress: Progress | None = None) -> Logits:
         """Return logits of shape (n_rows, n_classes) for all rows, in their order.
+
+        Rows that are the same are computed once. A batch that does not fit into memory is halved; a row that does
+        not fit on its own gets NaN, and so does a row whose logits are not finite even in float32.
 
         Parameters
         ----------
         encoded : Encoded
             At least one row.
         tokens_per_batch : int
-            Token budget of a batch, padding included.
-        on_batch : callable, optional
-            Told the rows and tokens of every finished batch.
+            Token budget of a batch; padding included where there is any.
+        progress : Progress, optional
+            Told of every finished batch, of retries and of rows without logits.
         """
-        lengths = encoded.lengths
-        batches = plan_batches(lengths, tokens_per_batch)
-        parts = []
-        for rows in batches:
-            parts.append(self([encoded.ids[row] for row in rows], [encoded.fields[row] for row in rows]))
-            if on_batch is not None:
-                on_batch(len(rows), int(lengths[rows].sum()))
-        return restore_order(parts, batches, len(encoded))
+        progress = progress or NoProgress()
+        first, kinds = unique_rows(encoded.ids, encoded.fields)
+        copies = np.bincount(kinds, minlength=len(first))
+        ids, fields = [encoded.ids[row] for row in first], [encoded.fields[row] for row in first]
+        lengths = np.array([len(row) for row in ids], dtype=np.intp)
+        failed: dict[int, str] = {}
+        batches, parts = [], []
+        for planned in self._plan(ids, fields, lengths, tokens_per_batch):
+            for rows in self._within_limit(planned, lengths):
+                logits, faults = score_rows(self, [ids[row] for row in rows], [fields[row] for row in rows], progress)
+                parts.append(logits)
+                batches.append(rows)
+                failed.update({int(rows[position]): why for position, why in faults.items()})
+                progress.advance(int(copies[rows].sum()), int((copies[rows] * lengths[rows]).sum()))
+        for row, kind in enumerate(kinds):
+            if int(kind) in failed:
+                progress.row_failed(row, failed[int(kind)])
+        result: Logits = restore_order(parts, batches, len(first))[kinds]
+        return result
+
+    def _plan(
+        self,
+        ids: Sequence[NDArray[np.int32]],
+        fields: Sequence[NDArray[np.int8]],
+        lengths: NDArray[np.intp],
+        tokens_per_batch: int,
+    ) -> list[NDArray[np.intp]]:
+        if self.decoder is None:
+            return plan_batches(lengths, tokens_per_batch)
+        families = find_families(ids, fields, tokens_per_batch)
+        packs = pack_batches([family.cost(lengths) for family in families], tokens_per_batch)
+        return [np.concatenate([families[position].rows for position in batch]) for batch in packs]
+
+    def _within_limit(self, rows: NDArray[np.intp], lengths: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+        """Cut a planned batch into smaller ones, if memory has run out before at its size."""
+        if self.limit is None or lengths[rows].sum() <= self.limit:
+            return [rows]
+        return [rows[part] for part in pack_batches(lengths[rows], self.limit)]
 
     @torch.inference_mode()
-    def __call__(self, ids: Sequence[NDArray[np.int32]], fields: Sequence[NDArray[np.int8]]) -> Logits:
+    def __call__(
+        self, ids: Sequence[NDArray[np.int32]], fields: Sequence[NDArray[np.int8]], *, upcast: bool = False
+    ) -> Logits:
         """Return logits of shape (n_rows, n_classes) for one batch.
 
         Parameters
         ----------
         ids, fields : sequence of ndarray
             Token ids and field codes of every row, as `lmsys_ensemble.encoding.tokens.Encoded` holds them.
+        upcast : bool
+            Whether to compute in float32 although the weights are in half precision; packed layout only.
         """
-        fill = self.pad_token_id or 0
-        tokens, mask = pad_batch(ids, fill, self.device)
-        if not self.plain:
+        if self.decoder is not None:
+            logits = self._packed(self.decoder, ids, fields, upcast)
+        elif not self.plain:
+            tokens, mask = pad_batch(ids, self.pad_token_id or 0, self.device)
             logits = self.model(input_ids=tokens, attention_mask=mask).logits
         else:
+            tokens, mask = pad_batch(ids, self.pad_token_id or 0, self.device)
             hidden = self.model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
             logits = self.model.score(pool(hidden, ids, fields, self.pooling, self.pad_token_id))
         result: Logits = logits.float().cpu().numpy()
         return result
+
+    def _packed(
+        self,
+        decoder: PackedDecoder,
+        ids: Sequence[NDArray[np.int32]],
+        fields: Sequence[NDArray[np.int8]],
+        upcast: bool,
+    ) -> torch.Tensor:
+        packed = pack(ids, find_families(ids, fields, sys.maxsize), self.device)
+        plan = plan_pooling(packed, ids, fields, self.pooling, self.pad_token_id)
+        attention = self.attention(packed, plan.wanted)
+        hidden = decoder(packed, attention, to_device(plan.wanted, self.device), upcast=upcast)
+        logits: torch.Tensor = self.model.score(pool_packed(hidden, plan))
+        return logits
+
+
+def attention_kind(device: torch.device) -> type[SequenceAttention] | type[FlexAttention]:
+    """Return the kind of attention that suits a device: one kernel for the batch where the GPU can, else by sequence.
+
+    FlexAttention needs compute capability 8.0 and a compiler for its kernels (Triton).
+    """
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) and find_spec("triton"):
+        return FlexAttention
+    return SequenceAttention

@@ -1,6 +1,7 @@
 """Pooling: from the hidden states of a sequence to the input of its head."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL
+from lmsys_ensemble.modeling.packing import Packed
 from lmsys_ensemble.modeling.recipe import Pooling
 from lmsys_ensemble.schema import RESPONSE_A, RESPONSE_B
 
@@ -56,15 +58,88 @@ def pool_response_spans(hidden: Tensor, fields: Tensor, last: Tensor) -> Tensor:
         zero); the last token's hidden state; and of the logarithms of one plus the responses' tokens (after
         truncation) the difference, its absolute value and the mean.
     """
-    means, logs = [], []
+    sums, counts = [], []
     for name in (RESPONSE_A, RESPONSE_B):
         mask = (fields == FIELD_CODES[name]).to(torch.float32)
-        count = mask.sum(dim=1, keepdim=True)
-        means.append(torch.einsum("rth,rt->rh", hidden.float(), mask) / count.clamp(min=1))
-        logs.append(torch.log1p(count))
+        counts.append(mask.sum(dim=1, keepdim=True))
+        sums.append(torch.einsum("rth,rt->rh", hidden.float(), mask))
+    return _compare(sums, counts, last.float())
+
+
+def _compare(sums: Sequence[Tensor], counts: Sequence[Tensor], last: Tensor) -> Tensor:
+    means = [total / count.clamp(min=1) for total, count in zip(sums, counts, strict=True)]
+    logs = [torch.log1p(count) for count in counts]
     difference = logs[0] - logs[1]
     lengths = [difference, difference.abs(), (logs[0] + logs[1]) / 2]
-    return torch.cat([means[0] - means[1], last.float(), *lengths], dim=1)
+    return torch.cat([means[0] - means[1], last, *lengths], dim=1)
+
+
+@dataclass(frozen=True)
+class PoolingPlan:
+    """What a packed batch's pooling reads.
+
+    Parameters
+    ----------
+    wanted : ndarray of int
+        Tokens of the batch that are read, ascending.
+    last : ndarray of shape (n_rows,)
+        Place of every row's last token among the wanted ones.
+    responses : list of (ndarray, ndarray)
+        For ``response_spans``, of each response: places of its tokens among the wanted ones, row after row, and
+        their number a row.
+    """
+
+    wanted: NDArray[np.intp]
+    last: NDArray[np.intp]
+    responses: list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+
+
+def plan_pooling(
+    packed: Packed,
+    ids: Sequence[NDArray[np.int32]],
+    fields: Sequence[NDArray[np.int8]],
+    pooling: Pooling,
+    pad_token_id: int | None,
+) -> PoolingPlan:
+    """Find the tokens that pooling reads; parameters as in `pool`."""
+    places = [span.where for span in packed.rows]
+    positions = last_token_positions(ids, pad_token_id)
+    last = np.array([where[position] for where, position in zip(places, positions, strict=True)], dtype=np.intp)
+    if pooling == "last_token":
+        wanted, index = np.unique(last, return_inverse=True)
+        return PoolingPlan(wanted, index, [])
+    owned = [
+        [where[codes == FIELD_CODES[name]] for where, codes in zip(places, fields, strict=True)]
+        for name in (RESPONSE_A, RESPONSE_B)
+    ]
+    wanted = np.unique(np.concatenate([last, *owned[0], *owned[1]]))
+    responses = [
+        (np.searchsorted(wanted, np.concatenate(parts)), np.array([len(part) for part in parts])) for parts in owned
+    ]
+    return PoolingPlan(wanted, np.searchsorted(wanted, last), responses)
+
+
+def pool_packed(hidden: Tensor, plan: PoolingPlan) -> Tensor:
+    """Pool a packed batch in float32; gives what `pool` does.
+
+    Parameters
+    ----------
+    hidden : Tensor of shape (n_wanted, hidden_size)
+        Hidden states of the wanted tokens.
+    plan : PoolingPlan
+        Which token belongs where.
+    """
+    hidden = hidden.float()
+    last = hidden[torch.from_numpy(plan.last).to(hidden.device)]
+    if not plan.responses:
+        return last
+    sums, counts = [], []
+    for places, n_tokens in plan.responses:
+        lengths = torch.from_numpy(n_tokens).to(hidden.device)
+        owned = hidden[torch.from_numpy(places).to(hidden.device)]
+        sums.append(torch.segment_reduce(owned, "sum", lengths=lengths, axis=0, initial=0.0))
+        counts.append(lengths[:, None].float())
+    return _compare(sums, counts, last)
 
 
 def pad_batch(

@@ -3,43 +3,13 @@
 import inspect
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.probabilities import Logits
+from lmsys_ensemble.progress import NoProgress as NoProgress
+from lmsys_ensemble.progress import Progress as Progress
 from lmsys_ensemble.schema import THREE_WAY, Task
-
-
-class Progress(Protocol):
-    """Whom a scorer tells how far it is. The runtime gives each scorer one; by default nobody listens.
-
-    A scorer calls these from the thread that called `Scorer.score`.
-    """
-
-    def advance(self, n_rows: int, n_tokens: int) -> None:
-        """Report finished rows, and their tokens where there are any (else 0).
-
-        Raises where the run is being stopped; let it pass.
-        """
-
-    def retried(self, why: str) -> None:
-        """Report that a batch is run again, in smaller parts or in another number format."""
-
-    def row_failed(self, row: int, why: str) -> None:
-        """Report that a row, by its position among those being scored, gets no logits: they are NaN."""
-
-
-class NoProgress:
-    """Listens to nothing."""
-
-    def advance(self, n_rows: int, n_tokens: int) -> None:
-        """Do nothing."""
-
-    def retried(self, why: str) -> None:
-        """Do nothing."""
-
-    def row_failed(self, row: int, why: str) -> None:
-        """Do nothing."""
 
 
 class Scorer(ABC):

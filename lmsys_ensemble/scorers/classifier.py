@@ -247,7 +247,7 @@ class ClassifierScorer(Scorer):
     def score_prepared(self, prepared: Encoded) -> Logits:
         """Return what `score` does, for token ids."""
         budget = self.tokens_per_batch or TOKENS_PER_BATCH[self._device.split(":")[0]]
-        return self._loaded().score(prepared, budget, self.progress.advance)
+        return self._loaded().score(prepared, budget, self.progress)
 
     def _loaded(self) -> "ForwardPass":
         if self._forward is None:

@@ -8,6 +8,7 @@ from transformers import AutoModelForSequenceClassification, Gemma3Config
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.assembly import assemble
+from lmsys_ensemble.progress import NoProgress
 from tests.tiny import (
     ARCHITECTURES,
     DECODERS,
@@ -24,6 +25,16 @@ from tests.tiny import (
 )
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
+
+
+class Listener(NoProgress):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.reports = []
+
+    def advance(self, n_rows, n_tokens):
+        self.reports.append((n_rows, n_tokens))
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +98,17 @@ def test_the_text_part_of_a_gemma_3_with_vision_is_scored_as_transformers_does(t
         np.testing.assert_allclose(forward.score(encoded, tokens_per_batch), expected, **TOLERANCE)
 
 
-def test_batches_keep_to_the_budget_and_every_row_and_token_is_reported(checkpoints, encoded):
-    forward = assemble(checkpoints.classifier("llama"), make_recipe(), adapter=None, device="cpu")
+@pytest.mark.parametrize("architecture", ["llama", "modernbert"])
+def test_batches_keep_to_the_budget_and_every_row_and_token_is_reported(checkpoints, encoded, architecture):
+    forward = assemble(checkpoints.classifier(architecture), make_recipe(), adapter=None, device="cpu")
     seen = []
-    forward.model.base_model.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
-    )
-    reports = []
-    forward.score(encoded, 500, lambda n_rows, n_tokens: reports.append((n_rows, n_tokens)))
+    embedding = forward.model.get_input_embeddings()
+    embedding.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].numel()))
+    listener = Listener()
+    forward.score(encoded, 500, listener)
     assert max(seen) <= 500
-    assert len(seen) == len(reports) > 3
-    assert np.sum(reports, axis=0).tolist() == [len(encoded), encoded.lengths.sum()]
+    assert len(seen) == len(listener.reports) > 3
+    assert np.sum(listener.reports, axis=0).tolist() == [len(encoded), encoded.lengths.sum()]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -1,0 +1,157 @@
+"""Decoder layers over packed batches: the modules of a transformers model, without padding and without waste.
+
+Llama, Mistral, Qwen 2 and 3, Gemma 1 to 3 are built alike: norms around an attention with rotary positions and a gated
+feed-forward part. This module calls their weights (plain, quantised or with LoRA) in that order. In the last layer only
+the tokens that are pooled get a query, an output and a feed-forward pass.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmsys_ensemble.modeling.attention import Attention, AttentionRule
+from lmsys_ensemble.modeling.packing import Packed
+
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+"""Values of ``model_type`` whose layers are known here; others run padded, as transformers has them."""
+
+_STATIC_ROPE = {"default", "linear", "llama3", "yarn"}
+"""Kinds of rotary positions that do not depend on the longest sequence of a batch."""
+
+
+def can_pack(backbone: Any) -> bool:
+    """Tell whether `PackedDecoder` computes what the model would."""
+    config = getattr(backbone, "config", None)
+    if getattr(config, "model_type", None) not in MODEL_TYPES or getattr(config, "use_bidirectional_attention", False):
+        return False
+    kinds = getattr(backbone.rotary_emb, "rope_type", "default")
+    return set(kinds.values() if isinstance(kinds, dict) else [kinds]) <= _STATIC_ROPE
+
+
+class PackedDecoder:
+    """Runs a decoder's layers over packed batches.
+
+    Parameters
+    ----------
+    backbone : PreTrainedModel
+        Model without head, of one of `MODEL_TYPES`.
+    """
+
+    def __init__(self, backbone: Any):
+        self.backbone = backbone
+        self._ropes_by_layer = "layer_type" in inspect.signature(backbone.rotary_emb.forward).parameters
+
+    def __call__(self, packed: Packed, attention: Attention, wanted: Tensor | None, *, upcast: bool = False) -> Tensor:
+        """Return normed hidden states of shape (n_wanted, hidden_size).
+
+        Parameters
+        ----------
+        packed : Packed
+            The batch.
+        attention : Attention
+            For this batch and these wanted tokens.
+        wanted : Tensor of int64, optional
+            Tokens whose states are asked for, ascending; None for all.
+        upcast : bool
+            Whether to compute in float32 whatever the weights are stored in, one layer at a time.
+        """
+        layers = list(self.backbone.layers)[: self.backbone.config.num_hidden_layers]
+        hidden = self.backbone.embed_tokens(packed.tokens)
+        if upcast:
+            hidden = hidden.float()
+        ropes: dict[str, tuple[Tensor, Tensor]] = {}
+        for number, layer in enumerate(layers):
+            kind = self._kind(number)
+            if kind not in ropes:
+                ropes[kind] = self._rotary(hidden, packed.positions, kind)
+            last = wanted is not None and number == len(layers) - 1
+            run = in_float32(layer) if upcast else layer
+            hidden = _run_layer(run, hidden, ropes[kind], attention, wanted if last else None)
+        norm = in_float32(self.backbone.norm) if upcast else self.backbone.norm
+        result: Tensor = norm(hidden)
+        return result
+
+    def _kind(self, number: int) -> str:
+        kinds = getattr(self.backbone.config, "layer_types", None)
+        return kinds[number] if kinds and self._ropes_by_layer else "all"
+
+    def _rotary(self, hidden: Tensor, positions: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines of shape (n_tokens, 1, head_size)."""
+        arguments = (hidden[None], positions[None], *([kind] if self._ropes_by_layer else []))
+        cos, sin = self.backbone.rotary_emb(*arguments)
+        return cos[0, :, None], sin[0, :, None]
+
+
+def _run_layer(
+    layer: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], attention: Attention, wanted: Tensor | None
+) -> Tensor:
+    part = layer.self_attn
+    normed = layer.input_layernorm(hidden)
+    key, value = _heads(part.k_proj(normed), part), _heads(part.v_proj(normed), part)
+    cos, sin = rotary
+    asking = normed
+    if wanted is not None:
+        asking, hidden = normed[wanted], hidden[wanted]
+    query = _heads(part.q_proj(asking), part)
+    if hasattr(part, "q_norm"):
+        query, key = part.q_norm(query), part.k_norm(key)
+    query = rotate(query, cos, sin) if wanted is None else rotate(query, cos[wanted], sin[wanted])
+    mixed = attention(query, rotate(key, cos, sin), value, _rule(part), wanted is not None)
+    output = part.o_proj(mixed.flatten(1))
+    if not hasattr(layer, "pre_feedforward_layernorm"):
+        hidden = hidden + output
+        return hidden + _feed_forward(layer.mlp, layer.post_attention_layernorm(hidden))
+    hidden = hidden + layer.post_attention_layernorm(output)
+    fed = _feed_forward(layer.mlp, layer.pre_feedforward_layernorm(hidden))
+    result: Tensor = hidden + layer.post_feedforward_layernorm(fed)
+    return result
+
+
+def _heads(projected: Tensor, part: Any) -> Tensor:
+    return projected.view(len(projected), -1, part.head_dim)
+
+
+def _rule(part: Any) -> AttentionRule:
+    window = getattr(part, "sliding_window", None)
+    if part.config.model_type == "mistral":
+        window = part.config.sliding_window
+    return AttentionRule(part.scaling, getattr(part, "attn_logit_softcapping", None), window)
+
+
+def _feed_forward(mlp: Any, normed: Tensor) -> Tensor:
+    activate: Callable[[Tensor], Tensor] = mlp.act_fn
+    result: Tensor = mlp.down_proj(activate(mlp.gate_proj(normed)).mul_(mlp.up_proj(normed)))
+    return result
+
+
+def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn queries or keys by their positions: Su et al., RoFormer, 2021, with halves as in transformers.
+
+    Parameters
+    ----------
+    heads : Tensor of shape (n_tokens, n_heads, head_size)
+        Queries or keys.
+    cos, sin : Tensor of shape (n_tokens, 1, head_size)
+        Both halves alike.
+    """
+    half = heads.shape[-1] // 2
+    turned = heads * cos
+    turned[..., :half].addcmul_(heads[..., half:], sin[..., :half], value=-1)
+    turned[..., half:].addcmul_(heads[..., :half], sin[..., half:])
+    return turned
+
+
+def in_float32(module: nn.Module) -> nn.Module:
+    """Return a copy of a layer that computes in float32; 4-bit weights stay 4-bit and are unpacked to float32."""
+    result = copy.deepcopy(module)
+    for part in result.modules():
+        if hasattr(part, "compute_dtype"):
+            setattr(part, "compute_dtype", torch.float32)  # noqa: B010 - mypy takes it for a tensor
+        for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.float()
+    return result

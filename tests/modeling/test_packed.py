@@ -1,0 +1,190 @@
+"""Any plan gives the logits that plain transformers gives one row at a time."""
+
+import dataclasses
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import flex_attention
+from transformers import AutoModelForSequenceClassification, MistralConfig, Qwen2Config, Qwen3Config
+
+from lmsys_ensemble.encoding.retention import FIELD_CODES
+from lmsys_ensemble.encoding.tokens import Encoded
+from lmsys_ensemble.modeling import attention as attention_module
+from lmsys_ensemble.modeling.attention import SequenceAttention
+from lmsys_ensemble.modeling.decoder import can_pack
+from lmsys_ensemble.modeling.flex import FlexAttention
+from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
+from lmsys_ensemble.modeling.pooling import pad_batch, pool
+from tests.tiny import BOS, DECODERS, EOS, PAD, SLIDING_WINDOW, encode, make_battles, make_config, plain_logits
+
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+
+TOLERANCE = {"atol": 1e-4, "rtol": 0}
+LONGEST = 90
+
+
+def flex(packed, wanted):
+    """FlexAttention as it is without compilation, which takes half a minute a shape."""
+    return FlexAttention(packed, wanted, run=flex_attention)
+
+
+KINDS = {"by sequence": SequenceAttention, "flex": flex}
+
+
+def make_model(architecture, **changes):
+    torch.manual_seed(DECODERS.index(architecture))
+    config = make_config(architecture, num_labels=3, **changes)
+    return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {architecture: make_model(architecture) for architecture in DECODERS}
+
+
+def encoded_rows(ids, fields=None):
+    ids = [np.array(row, dtype=np.int32) for row in ids]
+    fields = fields or [np.zeros(len(row), dtype=np.int8) for row in ids]
+    return Encoded(ids, fields, pd.DataFrame(index=range(len(ids))))
+
+
+tokens = st.lists(st.integers(3, 399), min_size=1, max_size=LONGEST)
+
+
+@st.composite
+def rows(draw):
+    """Rows of one token, at the limit, twice the same, and of common beginnings."""
+    plain = draw(st.lists(tokens, min_size=1, max_size=6))
+    beginning = draw(st.lists(st.integers(3, 399), min_size=40, max_size=60))
+    family = [beginning + end for end in draw(st.lists(st.lists(st.integers(3, 9), max_size=30), max_size=4))]
+    ends = draw(st.sampled_from([[], [[5]], [[7] * LONGEST], [plain[0]], [plain[0], plain[0], [5]]]))
+    return draw(st.permutations(plain + family + ends))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", DECODERS)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ids=rows(), tokens_per_batch=st.sampled_from([1, 50, 130, 10**6]))
+def test_any_plan_gives_the_logits_of_one_row_at_a_time(models, architecture, kind, ids, tokens_per_batch):
+    encoded = encoded_rows(ids)
+    forward = ForwardPass(models[architecture], "last_token", PAD, KINDS[kind])
+    expected = plain_logits(models[architecture], encoded.ids)
+    np.testing.assert_allclose(forward.score(encoded, tokens_per_batch), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", DECODERS)
+def test_both_orders_of_battles_share_their_prompts_and_keep_their_logits(architecture, kind):
+    model = make_model(architecture)
+    prepare_head(model, "response_spans", 3)
+    battles = make_battles(5, longest=60)
+    battles = dataclasses.replace(battles, prompts=[(turns[0] * 3, *turns[1:]) for turns in battles.prompts])
+    both = [encode(order, 512) for order in (battles, battles.swapped())]
+    encoded = encoded_rows(both[0].ids + both[1].ids, both[0].fields + both[1].fields)
+    forward = ForwardPass(model, "response_spans", PAD, KINDS[kind])
+    computed = []
+    model.base_model.embed_tokens.register_forward_pre_hook(lambda _, given: computed.append(given[0].numel()))
+    got = forward.score(encoded, 10**6)
+    assert sum(computed) < 0.9 * encoded.lengths.sum()
+    expected = [padded_logits(model, ids, fields) for ids, fields in zip(encoded.ids, encoded.fields, strict=True)]
+    np.testing.assert_allclose(got, np.concatenate(expected), **TOLERANCE)
+    assert np.ptp(got, axis=0).min() > 0.05
+
+
+@torch.no_grad()
+def padded_logits(model, ids, fields):
+    """Return the logits of one row, pooled from what transformers' own layers give."""
+    hidden = model.base_model(input_ids=pad_batch([ids], 0, "cpu")[0], use_cache=False).last_hidden_state
+    return model.score(pool(hidden, [ids], [fields], "response_spans", PAD)).numpy()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MistralConfig(sliding_window=SLIDING_WINDOW),
+        Qwen2Config(use_sliding_window=True, sliding_window=SLIDING_WINDOW, max_window_layers=1),
+        Qwen3Config(),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_other_decoders_of_the_same_build_are_packed_too(config):
+    shape = make_config("llama").to_dict()
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+    for name in (*names, "initializer_range", "pad_token_id", "max_position_embeddings"):
+        setattr(config, name, shape[name])
+    config.num_hidden_layers, config.num_labels = 2, 3
+    if config.model_type != "mistral":
+        config.layer_types = ["full_attention", "sliding_attention" if config.use_sliding_window else "full_attention"]
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
+    assert can_pack(model.base_model)
+    encoded = encode(make_battles(6))
+    expected = plain_logits(model, encoded.ids)
+    assert np.ptp(expected, axis=0).min() > 0.05
+    np.testing.assert_allclose(ForwardPass(model, "last_token", PAD).score(encoded, 300), expected, **TOLERANCE)
+
+
+def test_positions_that_depend_on_the_longest_row_of_a_batch_are_left_to_transformers(caplog):
+    rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
+    model = make_model("llama", rope_parameters=rope)
+    assert not can_pack(model.base_model)
+    with caplog.at_level(logging.INFO, "lmsys_ensemble"):
+        forward = ForwardPass(model, "last_token", PAD)
+    assert "runs padded" in caplog.text
+    encoded = encode(make_battles(4))
+    np.testing.assert_allclose(forward.score(encoded, 1), plain_logits(model, encoded.ids), **TOLERANCE)
+
+
+@pytest.mark.parametrize("queries_per_block", [1, 7, 64])
+@pytest.mark.parametrize("architecture", DECODERS)
+def test_the_size_of_a_block_of_queries_changes_nothing(models, architecture, queries_per_block, monkeypatch):
+    encoded = encode(make_battles(5))
+    forward = ForwardPass(models[architecture], "last_token", PAD)
+    expected = forward.score(encoded, 500)
+    monkeypatch.setattr(attention_module, "QUERIES_PER_BLOCK", queries_per_block)
+    np.testing.assert_allclose(forward.score(encoded, 500), expected, atol=1e-5)
+
+
+def test_the_last_layer_computes_only_what_is_pooled(models):
+    model = models["llama"]
+    rows_of_last_mlp, rows_of_first_mlp = [], []
+    hooks = [
+        model.base_model.layers[number].mlp.register_forward_pre_hook(lambda _, given, to=to: to.append(len(given[0])))
+        for number, to in ((-1, rows_of_last_mlp), (0, rows_of_first_mlp))
+    ]
+    down = model.base_model.layers[-1].mlp.down_proj
+    hooks.append(down.register_forward_pre_hook(lambda _, given: rows_of_last_mlp.append(len(given[0]))))
+    encoded = encode(make_battles(6))
+    ForwardPass(model, "last_token", PAD).score(encoded, 10**6)
+    for hook in hooks:
+        hook.remove()
+    assert rows_of_last_mlp == [6]
+
+
+def test_rows_that_are_the_same_are_computed_once_and_counted_each(models):
+    model = models["gemma2"]
+    encoded = encoded_rows([[5, 6, 7]] * 3 + [[8, 9]])
+    computed = []
+    hook = model.base_model.embed_tokens.register_forward_pre_hook(lambda _, given: computed.append(given[0].numel()))
+    got = ForwardPass(model, "last_token", PAD).score(encoded, 100)
+    hook.remove()
+    assert computed == [5]
+    assert np.array_equal(got[0], got[1])
+    np.testing.assert_allclose(got, plain_logits(model, encoded.ids), **TOLERANCE)
+
+
+def test_tokens_of_a_response_that_both_orders_begin_with_are_pooled_for_both():
+    model = make_model("llama")
+    prepare_head(model, "response_spans", 3)
+    shared = [BOS, *range(10, 50)]
+    code_a, code_b = FIELD_CODES["response_a"], FIELD_CODES["response_b"]
+    codes = np.array([0] * 30 + [code_a] * 11 + [code_b] * 3, dtype=np.int8)
+    encoded = encoded_rows([[*shared, 60, 61, EOS], [*shared, 70, 71, EOS]], [codes, codes])
+    forward = ForwardPass(model, "response_spans", PAD)
+    expected = [padded_logits(model, ids, fields) for ids, fields in zip(encoded.ids, encoded.fields, strict=True)]
+    np.testing.assert_allclose(forward.score(encoded, 1000), np.concatenate(expected), **TOLERANCE)
