@@ -70,7 +70,10 @@ def test_every_linear_layer_is_quantised_but_the_head(calm, encoded, architectur
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
-def test_quantised_logits_are_those_of_plain_transformers(checkpoints, encoded, quantization):
+def test_quantised_logits_are_those_of_plain_transformers_within_the_rounding_of_activations(
+    checkpoints, encoded, quantization
+):
+    """Activations are rounded to bfloat16 or int8, so the last digit of an input can move a logit by hundredths."""
     base = checkpoints.classifier("llama")
     options = {
         "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32},
@@ -79,7 +82,16 @@ def test_quantised_logits_are_those_of_plain_transformers(checkpoints, encoded, 
     config = BitsAndBytesConfig(**options, llm_int8_skip_modules=["score"])
     plain = plain_model(base, quantization_config=config, device_map={"": "cpu"}, dtype=torch.float32)
     forward = assemble(base, make_recipe(), adapter=None, device="cpu", quantization=quantization)
-    np.testing.assert_allclose(forward.score(encoded, 1), plain_logits(plain, encoded.ids), atol=1e-5)
+    expected = plain_logits(plain, encoded.ids)
+    rounding = np.abs(plain_logits(plain, encoded.ids, rows_at_once=5) - expected).max()
+    with torch.no_grad():
+        embedding = plain.get_input_embeddings().weight
+        torch.manual_seed(0)
+        embedding *= 1 + 1e-6 * torch.randn_like(embedding)
+    rounding = max(rounding, np.abs(plain_logits(plain, encoded.ids) - expected).max())
+    assert rounding < 0.1 * np.ptp(expected)
+    for tokens_per_batch in (1, 10**6):
+        np.testing.assert_allclose(forward.score(encoded, tokens_per_batch), expected, rtol=0, atol=3 * rounding)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
