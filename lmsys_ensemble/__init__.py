@@ -18,6 +18,7 @@ _EXPORTS = {
     "Ensemble": "lmsys_ensemble.ensemble",
     "EnsembleError": "lmsys_ensemble.errors",
     "FakeScorer": "lmsys_ensemble.scorers.fake",
+    "FaultyScorer": "lmsys_ensemble.scorers.faults",
     "GemmaScorer": "lmsys_ensemble.scorers.gemma",
     "LlamaScorer": "lmsys_ensemble.scorers.llama",
     "SavedScorer": "lmsys_ensemble.scorers.saved",
@@ -38,6 +39,7 @@ __all__ = [
     "Ensemble",
     "EnsembleError",
     "FakeScorer",
+    "FaultyScorer",
     "GemmaScorer",
     "LlamaScorer",
     "SavedScorer",
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from lmsys_ensemble.scorers.check import check_scorer
     from lmsys_ensemble.scorers.classifier import ClassifierScorer
     from lmsys_ensemble.scorers.fake import FakeScorer
+    from lmsys_ensemble.scorers.faults import FaultyScorer
     from lmsys_ensemble.scorers.gemma import GemmaScorer
     from lmsys_ensemble.scorers.llama import LlamaScorer
     from lmsys_ensemble.scorers.saved import SavedScorer

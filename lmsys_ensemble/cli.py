@@ -1,6 +1,7 @@
 """The command line: arguments and exit codes, nothing else.
 
-Exit codes: 0, all went well; 1, the work failed; 2, the arguments, a configuration or the data are wrong; 130, Ctrl-C.
+Exit codes: 0, all went well; 1, the work failed; 2, the arguments, a configuration or the data are wrong; 130, Ctrl-C;
+143, SIGTERM.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 from lmsys_ensemble import __version__
 from lmsys_ensemble.errors import ConfigError, EnsembleError, InputError
+from lmsys_ensemble.runtime.interrupt import TERMINATED_CODE, Terminated
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -26,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from lmsys_ensemble import commands
 
         values, text = getattr(commands, options.run)(options)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except (KeyboardInterrupt, Terminated) as error:
+        print(_paragraph(error, "interrupted"), file=sys.stderr)
+        return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED_CODE
     except EnsembleError as error:
         print(_paragraph(error), file=sys.stderr)
         return EXIT_USAGE if isinstance(error, InputError | ConfigError) else EXIT_FAILED
@@ -39,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _paragraph(error: Exception) -> str:
-    text = "\n".join([f"error: {error}", *getattr(error, "__notes__", [])])
+def _paragraph(error: BaseException, headline: str = "") -> str:
+    text = "\n".join([headline or f"error: {error}", *getattr(error, "__notes__", [])])
     return "\n".join(textwrap.fill(line, 110, subsequent_indent="  ") for line in text.splitlines())
 
 
@@ -88,6 +90,10 @@ def make_parser() -> argparse.ArgumentParser:
     models = _command(commands, "models", "list, fetch or verify the bundled base models")
     models.add_argument("action", choices=["list", "pull", "verify"])
     models.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+
+    runs = _command(commands, "runs", "tell what a run has finished, how fast, and what failed")
+    runs.add_argument("action", choices=["show"])
+    runs.add_argument("folder", metavar="DIR", help="run directory; the run may be going on")
 
     _add_import(commands)
     return parser

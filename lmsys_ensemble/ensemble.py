@@ -1,8 +1,9 @@
 """The ensemble: several scorers and a blender, composed."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 import pandas as pd
@@ -10,17 +11,23 @@ import pandas as pd
 from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.config import DEFAULT_CONFIG, read_config, write_config
-from lmsys_ensemble.errors import ConfigError, InputError
+from lmsys_ensemble.errors import ConfigError, EnsembleError, InputError
 from lmsys_ensemble.evaluation import evaluate
 from lmsys_ensemble.metrics import class_prior
-from lmsys_ensemble.probabilities import Probabilities, softmax
+from lmsys_ensemble.probabilities import Probabilities
+from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
+from lmsys_ensemble.runtime.outcome import Outcome
 from lmsys_ensemble.runtime.progress import Display
-from lmsys_ensemble.runtime.workers import score_all
+from lmsys_ensemble.runtime.run import Run
+from lmsys_ensemble.runtime.summary import RunSummary
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
 
 BLEND, PRIOR = "blend", "class prior"
 """What `Ensemble.evaluate` calls the models beside the scorers."""
+
+FALLBACK_COLUMN = "fallback"
+"""Column of a prediction that names what a row lacks; there only where one lacks something."""
 
 
 class Ensemble:
@@ -37,11 +44,16 @@ class Ensemble:
         Classes and their order; all scorers must share it.
     progress : {"auto", "bars", "lines", "off"}
         ``auto`` shows a bar a scorer on a terminal and is silent elsewhere.
+    devices : sequence of str, optional
+        Devices that may be used, by default all GPUs, or the CPU where there is none. One that is named several times
+        runs that many workers: ``["cpu"] * 4``.
 
     Attributes
     ----------
     classes_ : tuple of str
         Classes in the order of the columns of `predict_proba`.
+    summary_ : RunSummary
+        What the last prediction did: versions, devices, rows, tokens, seconds by phase, failed rows and more.
 
     Examples
     --------
@@ -60,6 +72,7 @@ class Ensemble:
         *,
         task: Task = THREE_WAY,
         progress: Display = "auto",
+        devices: Sequence[str] | None = None,
     ):
         if scorers is None:
             scorers, bundled_blender, task = read_config(DEFAULT_CONFIG)
@@ -68,6 +81,7 @@ class Ensemble:
         self.blender = blender or Blender()
         self.task = task
         self.progress: Display = progress
+        self.devices = devices
 
     @classmethod
     def from_config(cls, path: str | Path, *, progress: Display = "auto") -> Self:
@@ -104,19 +118,23 @@ class Ensemble:
         """Classes in the order of the columns of `predict_proba`."""
         return self.task.classes
 
-    def predict(self, table: pd.DataFrame | Battles) -> pd.DataFrame:
+    def predict(self, table: pd.DataFrame | Battles, **options: Unpack[RunKeywords]) -> pd.DataFrame:
         """Predict who wins.
 
         Parameters
         ----------
         table : DataFrame or Battles
             Battles; see `lmsys_ensemble.parse_battles` for what a table may hold.
+        **options
+            ``run_dir``, ``rescore``, ``time_budget_s``, ``on_failure``, ``max_failed_rows``, ``swap``,
+            ``swap_share``, ``swap_space``; see `lmsys_ensemble.runtime.options.RunOptions`.
 
         Returns
         -------
         DataFrame
             ``id`` and a column a class (``winner_model_a``, ``winner_model_b``, ``winner_tie``), in the order of the
-            rows of `table`; every row sums to 1.
+            rows of `table`; every row sums to 1. Where rows lack something (a scorer that failed, time that was up),
+            a column ``fallback`` names it, empty for the other rows, and `MissingMemberWarning` is warned.
 
         Raises
         ------
@@ -124,25 +142,51 @@ class Ensemble:
             If cells cannot be used; names rows and columns, before anything is loaded.
         ScoringError
             If a scorer fails; names it and its device.
+        JournalError
+            If `run_dir` cannot be used, or holds results of other settings.
         """
+        started, checked = time.monotonic(), RunOptions.of(**options)
         battles = _battles(table)
-        return self._frame(battles, self.predict_proba(battles))
+        outcome = self._run(battles, checked, started)
+        if outcome is None:
+            return self._frame(battles, np.empty((0, self.task.n_classes)))
+        frame = self._frame(battles, _blended(outcome))
+        if outcome.summary.fallback_rows:
+            frame[FALLBACK_COLUMN] = outcome.lacking
+        return frame
 
-    def predict_proba(self, table: pd.DataFrame | Battles) -> Probabilities:
+    def predict_proba(self, table: pd.DataFrame | Battles, **options: Unpack[RunKeywords]) -> Probabilities:
         """Return what `predict` does as an array of shape (n_rows, n_classes), columns in the order of `classes_`."""
-        battles = _battles(table)
-        return self._blend(self.member_probabilities(battles), len(battles))
+        started, checked = time.monotonic(), RunOptions.of(**options)
+        outcome = self._run(_battles(table), checked, started)
+        return np.empty((0, self.task.n_classes)) if outcome is None else _blended(outcome)
 
-    def member_probabilities(self, table: pd.DataFrame | Battles) -> dict[str, Probabilities]:
-        """Return every scorer's own probabilities by its name, each of shape (n_rows, n_classes)."""
-        battles = _battles(table)
+    def member_probabilities(
+        self, table: pd.DataFrame | Battles, **options: Unpack[RunKeywords]
+    ) -> dict[str, Probabilities]:
+        """Return every scorer's own probabilities by its name, each of shape (n_rows, n_classes).
+
+        Options are those of `predict`. A row that a scorer has not scored is NaN there.
+        """
+        started, checked = time.monotonic(), RunOptions.of(**options)
+        outcome = self._run(_battles(table), checked, started, blend=False)
+        if outcome is None:
+            return {scorer.name: np.empty((0, self.task.n_classes)) for scorer in self.scorers}
+        return {scorer.name: values for scorer, values in zip(self.scorers, outcome.members, strict=True)}
+
+    def _run(self, battles: Battles, options: RunOptions, started: float, *, blend: bool = True) -> Outcome | None:
         self._check_scorers()
         if not len(battles):
-            return {scorer.name: np.empty((0, self.task.n_classes)) for scorer in self.scorers}
-        logits = score_all(self.scorers, battles, self.progress)
-        return {scorer.name: softmax(values) for scorer, values in zip(self.scorers, logits, strict=True)}
+            return None
+        run = Run(
+            self.scorers, battles, options, task=self.task, blender=self.blender, display=self.progress,
+            devices=self.devices, started=started,
+        )  # fmt: skip
+        outcome = run.execute(blend=blend)
+        self.summary_: RunSummary = outcome.summary
+        return outcome
 
-    def fit(self, table: pd.DataFrame) -> Self:
+    def fit(self, table: pd.DataFrame, *, run_dir: str | Path | None = None) -> Self:
         """Fit the blender on labelled battles that no scorer was trained on.
 
         Every scorer scores the rows once.
@@ -152,6 +196,8 @@ class Ensemble:
         table : DataFrame
             Battles with labels (see `lmsys_ensemble.parse_labels`). A column ``group``, where there is one, says
             which rows share a prompt and stay together in cross-fitting.
+        run_dir : str or Path, optional
+            Folder of the journal, as in `predict`.
 
         Returns
         -------
@@ -159,11 +205,13 @@ class Ensemble:
             Itself; what was fitted is in ``blender``.
         """
         battles, labels = parse_battles(table), parse_labels(table, self.task)
-        members = self.member_probabilities(battles)
+        members = self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir)
         self.blender.fit(list(members.values()), labels, groups=_groups(table))
         return self
 
-    def evaluate(self, table: pd.DataFrame, by: str | None = None, *, swap: bool = False) -> pd.DataFrame:
+    def evaluate(
+        self, table: pd.DataFrame, by: str | None = None, *, swap: bool = False, run_dir: str | Path | None = None
+    ) -> pd.DataFrame:
         """Score labelled battles and measure every scorer and the blend.
 
         Parameters
@@ -176,6 +224,8 @@ class Ensemble:
         swap : bool
             Whether to score every battle a second time with its responses exchanged, and measure how consistent the
             verdicts are.
+        run_dir : str or Path, optional
+            Folder of the journal, as in `predict`.
 
         Returns
         -------
@@ -207,8 +257,11 @@ class Ensemble:
                 f"swap=True needs scorers that read the texts; {', '.join(blind)} would give the same probabilities "
                 "for exchanged responses"
             )
-        models = self._with_blend(self.member_probabilities(battles))
-        exchanged = self._with_blend(self.member_probabilities(battles.swapped())) if swap else {}
+        models = self._with_blend(self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir))
+        exchanged = {}
+        if swap:
+            members = self.member_probabilities(battles.swapped(), max_failed_rows=0, run_dir=run_dir)
+            exchanged = self._with_blend(members)
         models[PRIOR] = class_prior(labels, len(labels))
         slices = None if by is None else table[[by]]
         tables = []
@@ -220,11 +273,6 @@ class Ensemble:
 
     def _with_blend(self, members: dict[str, Probabilities]) -> dict[str, Probabilities]:
         return {**members, BLEND: self.blender.predict_proba(list(members.values()))}
-
-    def _blend(self, members: dict[str, Probabilities], n_rows: int) -> Probabilities:
-        if not n_rows:
-            return np.empty((0, self.task.n_classes))
-        return self.blender.predict_proba(list(members.values()))
 
     def _frame(self, battles: Battles, probabilities: Probabilities) -> pd.DataFrame:
         table = pd.DataFrame(probabilities, columns=list(self.task.columns))
@@ -252,3 +300,9 @@ def _groups(table: pd.DataFrame) -> "pd.Series[Any] | None":
 
 def _battles(table: pd.DataFrame | Battles) -> Battles:
     return table if isinstance(table, Battles) else parse_battles(table)
+
+
+def _blended(outcome: Outcome) -> Probabilities:
+    if outcome.blended is None:
+        raise EnsembleError("internal error: a run was to blend and has not")
+    return outcome.blended

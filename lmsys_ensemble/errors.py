@@ -12,6 +12,7 @@
     │   └── GoldenError                  loads, but does not give the numbers it gave when saved
     ├── DeviceError                      a device that is not there or cannot do what is asked
     ├── ContractError                    a scorer that does not keep the contract (see check_scorer)
+    ├── JournalError                     a run directory: in use, of other settings, damaged, or on a full disk
     ├── MissingDependencyError (ImportError)
     └── ScoringError                     a scorer failed while it ran; names scorer, device and rows
 
@@ -57,6 +58,10 @@ class DeviceError(EnsembleError):
 
 class ContractError(EnsembleError):
     """A scorer that does not keep the contract of `Scorer`."""
+
+
+class JournalError(EnsembleError):
+    """A run directory that is in use, holds results of other settings, is damaged or cannot be written."""
 
 
 class MissingDependencyError(EnsembleError, ImportError):

@@ -160,7 +160,7 @@ def test_infinite_logits_are_never_blended(battles_table):
     class Infinite(FakeScorer):
         def score(self, battles):
             logits = super().score(battles)
-            logits[1, 2] = np.inf
+            logits[battles.ids == 4_294_967_299, 2] = np.inf
             return logits
 
     with pytest.raises(ScoringError, match=r"scorer 'bad' on cpu .* 1 of 5 rows \(ids 4294967299\)") as caught:

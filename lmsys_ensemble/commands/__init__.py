@@ -3,6 +3,7 @@
 from lmsys_ensemble.commands.blending import blend, report
 from lmsys_ensemble.commands.output import Result
 from lmsys_ensemble.commands.preparation import import_checkpoint, models, train, validate
+from lmsys_ensemble.commands.runs import runs
 from lmsys_ensemble.commands.scoring import evaluate, predict, submit
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "models",
     "predict",
     "report",
+    "runs",
     "submit",
     "train",
     "validate",

@@ -9,6 +9,7 @@ from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.golden import check_golden, golden_inputs, read_golden
 from lmsys_ensemble.modeling.hardware import dtype_name, resolve_dtype
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
+from lmsys_ensemble.modeling.quantization import has_room_unpacked, unpack_weights
 from lmsys_ensemble.modeling.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ def assemble(
     quantization: str = "none",
     attn_implementation: str = "auto",
     merge: bool | None = None,
+    unpack: bool | None = None,
     golden_folder: Path | None = None,
 ) -> ForwardPass:
     """Load a classifier as its recipe says and make sure that it is the one that was trained.
@@ -36,7 +38,7 @@ def assemble(
         How it was trained.
     adapter : Path, optional
         PEFT folder; without one the base must hold a trained head.
-    device, dtype, quantization, attn_implementation, merge
+    device, dtype, quantization, attn_implementation, merge, unpack
         As for `lmsys_ensemble.scorers.classifier.ClassifierScorer`.
     golden_folder : Path, optional
         Folder whose ``golden.json`` must come out, if it has one.
@@ -63,13 +65,15 @@ def assemble(
         soft_capping=recipe.soft_capping,
     )
     model = load_classifier(base, settings, head_follows=read is not None)
+    if quantization == "nf4" and (has_room_unpacked(model, settings.dtype, device) if unpack is None else unpack):
+        unpack_weights(model, settings.dtype)
     prepare_head(model, recipe.head.pooling, len(recipe.classes))
     if read is not None:
         model = attach_adapter(model, read, merge)
     pad_token_id = recipe.special_tokens.pad_token_id
     if pad_token_id is None:
         pad_token_id = model.config.get_text_config().pad_token_id
-    forward = ForwardPass(model, recipe.head.pooling, pad_token_id)
+    forward = ForwardPass(model, recipe.head.pooling, pad_token_id, packed=attn_implementation == "auto")
     golden = read_golden(golden_folder) if golden_folder and golden_folder.is_dir() else None
     if golden is not None:
         number_format = quantization if quantization != "none" else dtype_name(settings.dtype)

@@ -19,6 +19,7 @@ from lmsys_ensemble.modeling.adapters import head_name
 from lmsys_ensemble.modeling.attention import Attention, SequenceAttention
 from lmsys_ensemble.modeling.decoder import PackedDecoder, can_pack
 from lmsys_ensemble.modeling.flex import FlexAttention
+from lmsys_ensemble.modeling.hardware import tokens_that_fit
 from lmsys_ensemble.modeling.packing import Packed, pack, to_device
 from lmsys_ensemble.modeling.pooling import pad_batch, plan_pooling, pool, pool_packed, pooled_size
 from lmsys_ensemble.modeling.recipe import Pooling
@@ -74,6 +75,8 @@ class ForwardPass:
         Token that ``last_token`` pooling takes for padding.
     attention : callable, optional
         Makes the attention of a packed batch; by default what suits the device, see `attention_kind`.
+    packed : bool
+        False runs every model padded, as transformers has it.
     """
 
     def __init__(
@@ -81,7 +84,9 @@ class ForwardPass:
         model: Any,
         pooling: Pooling = "last_token",
         pad_token_id: int | None = None,
+        *,
         attention: Callable[[Packed, NDArray[np.intp]], Attention] | None = None,
+        packed: bool = True,
     ):
         self.model = model
         self.pooling = pooling
@@ -89,9 +94,11 @@ class ForwardPass:
         self.device: torch.device = model.device
         self.n_classes: int = model.config.num_labels
         self.limit: int | None = None
+        self.tokens_per_batch = tokens_that_fit(model.config.get_text_config(), model.dtype, str(self.device))
         self.attention = attention or attention_kind(self.device)
         self.plain = has_plain_head(model)
-        self.decoder = PackedDecoder(model.base_model) if self.plain and can_pack(model.base_model) else None
+        packed = packed and self.plain and can_pack(model.base_model)
+        self.decoder = PackedDecoder(model.base_model) if packed else None
         if self.plain:
             model.score.float()
         logger.info("%s runs %s", type(model).__name__, self.layout)
@@ -108,7 +115,7 @@ class ForwardPass:
         """Whether the weights are in half precision and the layers can be run in float32 instead."""
         return self.decoder is not None and self.model.base_model.embed_tokens.weight.dtype != torch.float32
 
-    def score(self, encoded: Encoded, tokens_per_batch: int, progress: Progress | None = None) -> Logits:
+    def score(self, encoded: Encoded, tokens_per_batch: int | None = None, progress: Progress | None = None) -> Logits:
         """Return logits of shape (n_rows, n_classes) for all rows, in their order.
 
         Rows that are the same are computed once. A batch that does not fit into memory is halved; a row that does
@@ -118,12 +125,13 @@ class ForwardPass:
         ----------
         encoded : Encoded
             At least one row.
-        tokens_per_batch : int
-            Token budget of a batch; padding included where there is any.
+        tokens_per_batch : int, optional
+            Token budget of a batch, padding included where there is any; by default from the device's free memory.
         progress : Progress, optional
             Told of every finished batch, of retries and of rows without logits.
         """
         progress = progress or NoProgress()
+        tokens_per_batch = tokens_per_batch or self.tokens_per_batch
         first, kinds = unique_rows(encoded.ids, encoded.fields)
         copies = np.bincount(kinds, minlength=len(first))
         ids, fields = [encoded.ids[row] for row in first], [encoded.fields[row] for row in first]

@@ -1,11 +1,15 @@
 """What the machine has: devices, number formats, cores."""
 
 import os
+from typing import Any
 
 import torch
 
 from lmsys_ensemble.errors import ConfigError, DeviceError
 from lmsys_ensemble.files import suggest
+
+CPU_TOKENS, LEAST_TOKENS, MOST_TOKENS = 1024, 2048, 65536
+"""Tokens of a batch: on the CPU, and the bounds on GPUs, where matrix products of 65,536 rows gain nothing more."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -75,3 +79,49 @@ def free_memory(device: str) -> None:
     if device.startswith("cuda"):
         with torch.cuda.device(device):
             torch.cuda.empty_cache()
+
+
+def free_bytes(device: str) -> int:
+    """Return the memory of a GPU that nobody uses."""
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def tokens_that_fit(config: Any, dtype: torch.dtype, device: str) -> int:
+    """Return a token budget for packed batches from the free memory of a device.
+
+    On a GPU, what the widest part of a layer needs for a token (its residual, norms in float32, heads and the three
+    products of the feed-forward part) is held against three fifths of the free memory; a multiple of 1,024 between
+    `LEAST_TOKENS` and `MOST_TOKENS`, so that a little more or less free memory gives the same batches. On the CPU,
+    where longer batches are no faster, `CPU_TOKENS`.
+
+    Parameters
+    ----------
+    config : PreTrainedConfig
+        Of the text model.
+    dtype : torch.dtype
+        Of the arithmetic.
+    device : str
+        With the model loaded.
+    """
+    if not device.startswith("cuda"):
+        return CPU_TOKENS
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = size * (2 * config.num_attention_heads + 2 * getattr(config, "num_key_value_heads", 1))
+    values = 6 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
+    bytes_per_token = values * dtype.itemsize + 2 * 4 * config.hidden_size
+    fitting = int(0.6 * free_bytes(device) / bytes_per_token) // 1024 * 1024
+    return min(max(fitting, LEAST_TOKENS), MOST_TOKENS)
+
+
+def allocated_bytes(device: str) -> int:
+    """Return the memory of a GPU that tensors take; 0 on the CPU."""
+    return int(torch.cuda.memory_allocated(device)) if _is_gpu(device) else 0
+
+
+def peak_bytes(device: str) -> int:
+    """Return the most memory of a GPU that tensors have taken at a time; 0 on the CPU."""
+    return int(torch.cuda.max_memory_allocated(device)) if _is_gpu(device) else 0
+
+
+def _is_gpu(device: str) -> bool:
+    return device.startswith("cuda") and torch.cuda.is_available()

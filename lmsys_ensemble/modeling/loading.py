@@ -17,11 +17,11 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BitsAndBytesConfig,
 )
 from transformers.utils import logging as transformers_logging
 
 from lmsys_ensemble.errors import ConfigError, ModelError
+from lmsys_ensemble.modeling.quantization import QUANTIZATIONS, quantization_config
 from lmsys_ensemble.modeling.sources import check_base_folder
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 LOAD_LOCK = threading.RLock()
 """Held by whoever builds a model or a tokenizer."""
 
-QUANTIZATIONS = ("none", "nf4", "int8")
 HEAD_NAMES = ("score", "classifier")
 """Names that transformers gives to classification heads; they stay unquantised."""
 
@@ -144,7 +143,7 @@ def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool)
     if settings.attn_implementation != "auto":
         options["attn_implementation"] = settings.attn_implementation
     if settings.quantization != "none":
-        options["quantization_config"] = _quantization(settings)
+        options["quantization_config"] = quantization_config(settings.quantization, settings.dtype, list(HEAD_NAMES))
     with LOAD_LOCK, quiet_transformers():
         config = load_config(folder, settings)
         try:
@@ -182,18 +181,6 @@ def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool)
         settings.device,
     )
     return model
-
-
-def _quantization(settings: LoadSettings) -> BitsAndBytesConfig:
-    skip = list(HEAD_NAMES)
-    if settings.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=settings.dtype,
-        llm_int8_skip_modules=skip,
-    )
 
 
 def _is_head(key: str) -> bool:

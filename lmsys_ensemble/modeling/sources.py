@@ -1,6 +1,7 @@
 """Where base models come from: a local folder, the bundle, the Hub. Safetensors only, and never code."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ HUB_NAMES = {
     "llama-3.1-8b-it": "meta-llama/Llama-3.1-8B-Instruct",
 }
 """Short names of models on the Hub."""
+
+_BLOCK_BYTES, _SAMPLED_BLOCKS = 4096, 512
 
 
 def resolve_base(source: str | Path, revision: str | None = None) -> Path:
@@ -72,6 +75,35 @@ def _fetch_from_hub(name: str, revision: str) -> Path:
             f"{name} at revision {revision} is neither in the Hub's local cache nor can it be fetched: "
             f"{str(error).splitlines()[0]}. Give the path of a local folder where there is no network"
         ) from error
+
+
+def base_digest(folder: Path) -> str:
+    """Return a hash of all that a base model's folder brings to a result: configuration, tokenizer, weights.
+
+    Of weights, which may be 18 GB, it takes sizes, headers (names, shapes and places of tensors) and blocks of 4 KiB
+    spread over the files: another training, merge or number format changes all of them.
+    """
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.model"), *folder.glob("*.safetensors")]):
+        digest.update(f"{path.name} {path.stat().st_size}".encode())
+        if path.suffix == ".safetensors":
+            for block in _sampled_blocks(path):
+                digest.update(block)
+        else:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _sampled_blocks(path: Path) -> Iterator[bytes]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        n_header = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(0)
+        yield file.read(min(n_header, size))
+        step = max((size - n_header) // _SAMPLED_BLOCKS, _BLOCK_BYTES)
+        for start in range(n_header, size, step):
+            file.seek(start)
+            yield file.read(_BLOCK_BYTES)
 
 
 def check_base_folder(folder: Path) -> None:

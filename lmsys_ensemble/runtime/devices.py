@@ -1,37 +1,46 @@
-"""Which scorer runs where, decided and checked before anything is loaded."""
+"""Which scorer may run where, decided and checked before anything is loaded."""
 
 from collections import Counter
 from collections.abc import Sequence
 
-from lmsys_ensemble.errors import DeviceError
+from lmsys_ensemble.errors import ConfigError, DeviceError
 from lmsys_ensemble.scorers.base import Scorer
 
 
-def assign_devices(scorers: Sequence[Scorer]) -> list[str]:
-    """Return a device for every scorer.
+def assign_devices(scorers: Sequence[Scorer], allowed: Sequence[str] | None = None) -> list[str]:
+    """Return the device on which every scorer starts.
 
     Pinned scorers stay where they are pinned. Those with ``device="auto"`` go one after the other to the GPU with the
     fewest scorers; where there is no GPU, to the CPU.
 
+    Parameters
+    ----------
+    scorers : sequence of Scorer
+        Not loaded.
+    allowed : sequence of str, optional
+        Devices that may be used; by default all GPUs, and the CPU for what is pinned there.
+
     Raises
     ------
+    ConfigError
+        If no device is allowed.
     DeviceError
-        If a pinned device is not on this machine; names the scorer, and what there is.
+        If a device is not on this machine or not allowed; names the scorer, and what there is.
     """
+    if allowed is not None and not len(allowed):
+        raise ConfigError("devices= names no device; leave it out to use all")
     if not any(scorer.needs_device for scorer in scorers):
         return ["cpu"] * len(scorers)
     from lmsys_ensemble.modeling.hardware import check_device, list_devices
 
+    there = list_devices() if allowed is None else [check_device(name) for name in allowed]
     devices = [""] * len(scorers)
-    load = Counter(dict.fromkeys(list_devices(), 0))
+    load = Counter(dict.fromkeys(there, 0))
     for position, scorer in enumerate(scorers):
         if not scorer.needs_device:
             devices[position] = "cpu"
         elif scorer.device != "auto":
-            try:
-                devices[position] = check_device(scorer.device)
-            except DeviceError as error:
-                raise DeviceError(f"scorer {scorer.name!r}: {error}") from error
+            devices[position] = _pinned(scorer, None if allowed is None else there)
             load[devices[position]] += 1
     for position in range(len(scorers)):
         if not devices[position]:
@@ -40,11 +49,23 @@ def assign_devices(scorers: Sequence[Scorer]) -> list[str]:
     return devices
 
 
-def threads_per_worker(scorers: Sequence[Scorer], devices: Sequence[str]) -> int:
-    """Return the cores that each scorer on the CPU may use, so that together they use each core once."""
-    n_workers = sum(scorer.needs_device and device == "cpu" for scorer, device in zip(scorers, devices, strict=True))
-    if not n_workers:
-        return 0
-    from lmsys_ensemble.modeling.hardware import usable_cores
+def reachable(scorer: Scorer, home: str, devices: Sequence[str]) -> frozenset[str]:
+    """Return the devices that may work for a scorer: its own, or for ``auto`` all of that kind."""
+    if not scorer.needs_device or scorer.device != "auto":
+        return frozenset({home})
+    return frozenset({home} | {name for name in devices if (name == "cpu") == (home == "cpu")})
 
-    return max(usable_cores() // n_workers, 1)
+
+def _pinned(scorer: Scorer, allowed: Sequence[str] | None) -> str:
+    from lmsys_ensemble.modeling.hardware import check_device
+
+    try:
+        device = check_device(scorer.device)
+    except DeviceError as error:
+        raise DeviceError(f"scorer {scorer.name!r}: {error}") from error
+    if allowed is not None and device not in allowed:
+        raise DeviceError(
+            f"scorer {scorer.name!r} is pinned to {device}, but the run may only use {', '.join(allowed)}. "
+            "Set its device to 'auto', or add the device to devices="
+        )
+    return device

@@ -1,179 +1,232 @@
-"""Worker threads: one a device, which loads, scores and frees there."""
+"""The threads that load, score and free, one a slot."""
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lmsys_ensemble.battles import Battles
-from lmsys_ensemble.errors import EnsembleError, ScoringError
+from lmsys_ensemble.errors import ScoringError
 from lmsys_ensemble.probabilities import Logits
-from lmsys_ensemble.runtime.devices import assign_devices, threads_per_worker
-from lmsys_ensemble.runtime.progress import Display, ScorerProgress, StopScoring
-from lmsys_ensemble.scorers.base import NoProgress, Scorer
+from lmsys_ensemble.runtime.failing import NOT_FINITE, Failure, too_many_failed
+from lmsys_ensemble.runtime.instances import Instances
+from lmsys_ensemble.runtime.items import Positions
+from lmsys_ensemble.runtime.jobs import Job
+from lmsys_ensemble.runtime.journal import Journal
+from lmsys_ensemble.runtime.pool import Slot
+from lmsys_ensemble.runtime.progress import Call, StopScoring
+from lmsys_ensemble.runtime.scheduler import Scheduler
+from lmsys_ensemble.scorers.base import Scorer
 
 _POLL_SECONDS = 0.2
 
 
-@dataclass
-class _Job:
-    """One scorer on its device, with what came of it."""
+@dataclass(frozen=True)
+class Team:
+    """What all workers share."""
 
-    scorer: Scorer
-    device: str
-    progress: ScorerProgress
-    logits: Logits | None = None
-    error: BaseException | None = None
-
-
-@dataclass
-class _Worker:
-    """A thread and the jobs that it does one after the other."""
-
-    jobs: list[_Job] = field(default_factory=list)
-    thread: threading.Thread | None = None
-    done: threading.Event = field(default_factory=threading.Event)
+    scheduler: Scheduler
+    instances: Instances
+    journal: Journal | None
+    max_failed_rows: float
 
 
-def score_all(scorers: Sequence[Scorer], battles: Battles, display: Display = "auto") -> list[Logits]:
-    """Score battles with every scorer, each device in a thread of its own.
+class JournalFailure(Exception):
+    """Finished work could not be kept: not the scorer's fault, and no reason to go on without it."""
 
-    Scorers on one GPU run one after the other, each freed before the next is loaded; on the CPU they run at the same
-    time and share the cores.
+
+class Worker:
+    """The thread of one slot.
 
     Parameters
     ----------
-    scorers : sequence of Scorer
-        Not yet loaded.
-    battles : Battles
-        What to score.
-    display : {"auto", "bars", "lines", "off"}
-        How progress is shown.
-
-    Returns
-    -------
-    list of ndarray of shape (n_rows, n_classes)
-        Logits of every scorer, in the order of `scorers`; rows in the order of `battles`.
-
-    Raises
-    ------
-    DeviceError
-        If a device is missing; before anything is loaded.
-    EnsembleError
-        What the first failing scorer raised; the others are stopped. What is no `EnsembleError` becomes a
-        `ScoringError` that names scorer and device.
-    KeyboardInterrupt
-        After all threads have ended.
+    slot : Slot
+        Where it computes.
+    team : Team
+        What it shares with the others.
     """
-    devices = assign_devices(scorers)
-    n_threads = threads_per_worker(scorers, devices)
-    stop = threading.Event()
-    jobs = [
-        _Job(scorer, device, ScorerProgress(scorer.name, device, position, display, stop))
-        for position, (scorer, device) in enumerate(zip(scorers, devices, strict=True))
-    ]
-    failures: list[_Job] = []
-    workers: dict[object, _Worker] = {}
-    for position, job in enumerate(jobs):
-        key = position if job.device == "cpu" else job.device
-        workers.setdefault(key, _Worker()).jobs.append(job)
-    try:
-        for worker in workers.values():
-            arguments = (worker.jobs, battles, n_threads, stop, failures)
-            worker.thread = threading.Thread(target=_run, args=(worker.done, *arguments), daemon=True)
-            worker.thread.start()
-        _wait(list(workers.values()))
-    except KeyboardInterrupt:
-        stop.set()
-        _wait(list(workers.values()))
-        raise
-    if failures:
-        _raise_failure(failures[0])
-    return [job.logits for job in jobs if job.logits is not None]
 
+    def __init__(self, slot: Slot, team: Team):
+        self.slot = slot
+        self.team = team
+        self._finished = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"slot {slot.number} ({slot.device})", daemon=True)
+        self._held: Job | None = None
+        self._chunk: Positions | None = None
+        self._limited = False
 
-def _wait(workers: Sequence[_Worker]) -> None:
-    for worker in workers:
-        # Not by join alone: Python takes a thread for finished when Ctrl-C interrupts its join.
-        if worker.thread is not None and worker.thread.ident is not None:
-            while not worker.done.wait(_POLL_SECONDS):
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait for the end of the thread.
+
+        Not by join alone: Python takes a thread for finished when Ctrl-C interrupts its join.
+        """
+        if self._thread.ident is not None:
+            while not self._finished.wait(_POLL_SECONDS):
                 pass
-            worker.thread.join()
+            self._thread.join()
 
+    def _run(self) -> None:
+        scheduler = self.team.scheduler
+        try:
+            while (job := scheduler.next_job(self.slot, self._held)) is not None:
+                try:
+                    self._work_on(job)
+                finally:
+                    scheduler.leave(job, self.slot)
+                if scheduler.is_finished(job) and job.failure is None:
+                    job.progress.finish()
+            self._let_go()
+        except BaseException as error:  # a thread that ends without a word would lose its scorers
+            self._fail(None, error)
+        finally:
+            self._finished.set()
 
-def _run(done: threading.Event, *arguments: Any) -> None:
-    try:
-        _work(*arguments)
-    finally:
-        done.set()
+    def _work_on(self, job: Job) -> None:
+        try:
+            scorer = self._load(job)
+            with ExitStack() as stack:
+                helper = stack.enter_context(ThreadPoolExecutor(1, "prepares")) if self.slot.overlaps else None
+                self._drain(job, scorer, helper)
+            if self.team.scheduler.more is None:  # else the same scorer may be wanted once more
+                self._let_go()
+        except StopScoring:
+            self._let_go_of_failed(job)
+        except JournalFailure as error:
+            self._let_go_of_failed(job)
+            self._fail(None, error.__cause__ or error)
+        except BaseException as error:  # SystemExit, too
+            traceback.clear_frames(error.__traceback__)  # they hold batches, and thereby a GPU's memory
+            self._fail(job, error)
+            self._let_go_of_failed(job)
 
+    def _load(self, job: Job) -> Scorer:
+        if self._held is not job:
+            self._let_go()
+        if job.scorer.needs_device and self.slot.cores and not self._limited:
+            from lmsys_ensemble.modeling.hardware import limit_threads
 
-def _work(jobs: Sequence[_Job], battles: Battles, n_threads: int, stop: threading.Event, failures: list[_Job]) -> None:
-    for job in jobs:
-        if stop.is_set():
+            limit_threads(len(self.slot.cores))
+            self._limited = True
+        if self.slot.device not in job.tally.devices:
+            job.tally.devices.append(self.slot.device)
+        self._held, self._chunk = job, None
+        scorer, seconds = self.team.instances.acquire(job, self.slot)
+        if seconds:
+            self.team.scheduler.loaded(job, seconds)
+            job.tally.add("load", seconds)
+        job.progress.expect(job.n_to_score, job.cost_to_score)
+        return scorer
+
+    def _let_go(self) -> None:
+        """Free the scorer that the slot has loaded, if any; what goes wrong is its scorer's failure."""
+        job, self._held = self._held, None
+        if job is None:
             return
         try:
-            _do(job, battles, n_threads)
-        except StopScoring:
-            return
-        except BaseException as error:  # SystemExit too: a thread that ends without a word would lose its scorer
-            job.error = error
-            failures.append(job)
-            stop.set()
-            return
+            self.team.instances.release(job, self.slot)
+        except BaseException as error:
+            self._fail(job, error)
 
-
-def _do(job: _Job, battles: Battles, n_threads: int) -> None:
-    scorer = job.scorer
-    if scorer.needs_device and job.device == "cpu":
-        from lmsys_ensemble.modeling.hardware import limit_threads
-
-        limit_threads(n_threads)
-    scorer.progress = job.progress
-    try:
-        scorer.load(job.device)
-        job.progress.expect(len(battles), 0)
-        logits = np.asarray(scorer.score(battles))
-        _check_logits(logits, scorer, battles, job.device)
-        job.logits = logits
-    finally:
-        scorer.progress = NoProgress()
+    def _let_go_of_failed(self, job: Job) -> None:
+        self._let_go()
         job.progress.close()
-        scorer.close()
-    job.progress.finish()
+
+    def _fail(self, job: Job | None, error: BaseException) -> None:
+        ids = () if job is None or self._chunk is None else tuple(job.items.ids(self._chunk))
+        self.team.scheduler.fail(Failure(job, error, self.slot.device, ids))
+
+    # --- chunks -----------------------------------------------------------------------------------------------------
+
+    def _drain(self, job: Job, scorer: Scorer, helper: ThreadPoolExecutor | None) -> None:
+        scheduler = self.team.scheduler
+        ahead: tuple[Positions, Future[Any]] | None = None
+        try:
+            while True:
+                if ahead is not None:
+                    (chunk, future), ahead = ahead, None
+                    prepare = future.result
+                else:
+                    following = scheduler.next_chunk(job, self.slot)
+                    if following is None:
+                        return
+                    chunk = following
+                    prepare = _preparing(job, scorer, chunk)
+                self._chunk = chunk
+                try:
+                    start = time.perf_counter()
+                    prepared = prepare()
+                    job.tally.add("prepare", time.perf_counter() - start)
+                    following = scheduler.next_chunk(job, self.slot, ahead=True) if helper is not None else None
+                    if helper is not None and following is not None:
+                        ahead = following, helper.submit(_preparing(job, scorer, following))
+                    self._score(job, scorer, chunk, prepared, start)
+                except BaseException:
+                    scheduler.abandoned(job, chunk)
+                    raise
+        finally:
+            if ahead is not None:
+                scheduler.abandoned(job, ahead[0])
+
+    def _score(self, job: Job, scorer: Scorer, chunk: Positions, prepared: Any, start: float) -> None:
+        call = job.progress.begin()
+        scoring = time.perf_counter()
+        with self.slot.pinned():
+            logits = np.asarray(scorer.score_prepared(prepared))
+        reasons = _check(logits, call, job, chunk, self.slot.device)
+        ended = time.perf_counter()
+        job.tally.add("score", ended - scoring)
+        self._check_share(job, chunk, reasons)
+        self._commit(job, chunk, logits, reasons, call, ended - start)
+        with job.lock:
+            job.store(chunk, logits, reasons)
+        job.tally.count(len(chunk), call.n_tokens)
+        self._chunk = None
+        self.team.scheduler.finished(job, chunk, ended - start)
+
+    def _check_share(self, job: Job, chunk: Positions, reasons: dict[int, str]) -> None:
+        if not reasons:
+            return
+        with job.lock:
+            failed = {**job.reasons, **{int(chunk[position]): why for position, why in reasons.items()}}
+        if len(failed) > self.team.max_failed_rows * job.n_wanted:
+            raise too_many_failed(job, failed, self.slot.device, self.team.max_failed_rows)
+
+    def _commit(
+        self, job: Job, chunk: Positions, logits: Logits, reasons: dict[int, str], call: Call, seconds: float
+    ) -> None:
+        if self.team.journal is None or not job.scorer.reads_texts:
+            return
+        start = time.perf_counter()
+        try:
+            self.team.journal.commit(
+                job.name, job.items.names(chunk), logits.astype(np.float32, copy=False), reasons,
+                device=self.slot.device, n_tokens=call.n_tokens, seconds=seconds,
+            )  # fmt: skip
+        except Exception as error:
+            raise JournalFailure from error
+        job.tally.add("journal", time.perf_counter() - start)
 
 
-def _check_logits(logits: Logits, scorer: Scorer, battles: Battles, device: str) -> None:
-    expected = (len(battles), scorer.task.n_classes)
-    where = f"scorer {scorer.name!r} on {device}"
+def _preparing(job: Job, scorer: Scorer, chunk: Positions) -> Any:
+    return lambda: scorer.prepare(job.items.take(chunk))
+
+
+def _check(logits: Logits, call: Call, job: Job, chunk: Positions, device: str) -> dict[int, str]:
+    """Return why rows failed, by their position in the chunk."""
+    expected = (len(chunk), job.logits.shape[1])
     if logits.shape != expected:
         raise ScoringError(
-            f"{where} returned logits of shape {logits.shape}, expected {expected}",
-            scorer=scorer.name,
+            f"scorer {job.name!r} on {device} returned logits of shape {logits.shape}, expected {expected}",
+            scorer=job.name,
             device=device,
         )
-    faulty = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    if len(faulty):
-        ids = tuple(battles.ids[faulty[:10]])
-        raise ScoringError(
-            f"{where} gave NaN or infinite logits for {len(faulty)} of {len(battles)} rows "
-            f"(ids {', '.join(map(repr, ids))}); try dtype='float32', or bfloat16 where float16 overflows",
-            scorer=scorer.name,
-            device=device,
-            row_ids=ids,
-        )
-
-
-def _raise_failure(job: _Job) -> None:
-    """Raise what went wrong with a job."""
-    if isinstance(job.error, EnsembleError):
-        job.error.add_note(f"scorer {job.scorer.name!r} on {job.device}; the other scorers were stopped")
-        raise job.error
-    raise ScoringError(
-        f"scorer {job.scorer.name!r} on {job.device} failed: {type(job.error).__name__}: {job.error}. "
-        "The other scorers were stopped",
-        scorer=job.scorer.name,
-        device=job.device,
-    ) from job.error
+    faulty = np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist()
+    return {position: call.failed.get(position, NOT_FINITE) for position in sorted({*faulty, *call.failed})}

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from lmsys_ensemble.modeling.forward import ForwardPass
 
 logger = logging.getLogger(__name__)
-
-TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
-"""Default token budget of a batch, padding included, by kind of device."""
 
 
 class ClassifierScorer(Scorer):
@@ -47,15 +45,19 @@ class ClassifierScorer(Scorer):
     dtype : {"auto", "float32", "bfloat16", "float16"}
         ``auto``: float32 on a CPU; on a GPU bfloat16 from compute capability 8.0 on, else float16.
     attn_implementation : str
-        As in transformers; ``auto`` leaves the choice to it (``eager`` for Gemma-2 with soft-capping).
+        ``auto``: decoders run packed, without padding, with the attention that suits the device. Anything else runs
+        transformers' own forward pass, padded, with that attention (``sdpa``, ``eager``, ``flex_attention``...).
     soft_capping : bool, optional
         False switches Gemma-2's soft-capping off, for a model that was trained without.
     merge : bool, optional
         Whether LoRA weights are merged into the base; by default where that is exact enough.
+    unpack : bool, optional
+        Whether 4-bit weights are unpacked once, after loading, instead of in every forward pass; by default where
+        the GPU has room for it.
     template, max_tokens, truncation, bos, eos, pad_token_id : optional
         As in `lmsys_ensemble.modeling.recipe.Recipe`.
     tokens_per_batch : int, optional
-        Token budget of a batch, padding included.
+        Token budget of a batch, padding included; by default from the device's free memory.
     """
 
     needs_device: ClassVar[bool] = True
@@ -79,6 +81,7 @@ class ClassifierScorer(Scorer):
         attn_implementation: str = "auto",
         soft_capping: bool | None = None,
         merge: bool | None = None,
+        unpack: bool | None = None,
         template: str | None = None,
         max_tokens: int | None = None,
         truncation: str | None = None,
@@ -97,6 +100,7 @@ class ClassifierScorer(Scorer):
         self.attn_implementation = attn_implementation
         self.soft_capping = soft_capping
         self.merge = merge
+        self.unpack = unpack
         self.template = template
         self.max_tokens = max_tokens
         self.truncation = truncation
@@ -107,6 +111,12 @@ class ClassifierScorer(Scorer):
         self._forward: ForwardPass | None = None
         self._encoder: Encoder | None = None
         self._device = device
+        self._encoding = threading.Lock()  # no two threads may share a tokenizer
+
+    @property
+    def shareable(self) -> bool:  # type: ignore[override]
+        """Whether several threads may score at once: not with bitsandbytes, whose layers keep state as they run."""
+        return self.quantization == "none"
 
     @property
     def task(self) -> Task:  # type: ignore[override]
@@ -195,6 +205,7 @@ class ClassifierScorer(Scorer):
             quantization=self.quantization,
             attn_implementation=self.attn_implementation,
             merge=self.merge,
+            unpack=self.unpack,
             golden_folder=self._recipe_folder,
         )
         self._encoder, self._forward = encoder, forward
@@ -222,12 +233,13 @@ class ClassifierScorer(Scorer):
 
     def encode(self, battles: Battles) -> Encoded:
         """Return token ids and the account of what was cut, without loading the model's weights."""
-        if self._encoder is None:
-            from lmsys_ensemble.modeling.tokenization import make_encoder
+        with self._encoding:
+            if self._encoder is None:
+                from lmsys_ensemble.modeling.tokenization import make_encoder
 
-            recipe = self.recipe()
-            self._encoder = make_encoder(self._base_folder(recipe), recipe)
-        return self._encoder.encode(battles)
+                recipe = self.recipe()
+                self._encoder = make_encoder(self._base_folder(recipe), recipe)
+            return self._encoder.encode(battles)
 
     def prepare(self, battles: Battles) -> Encoded:
         """Return token ids, as `encode` does."""
@@ -246,8 +258,7 @@ class ClassifierScorer(Scorer):
 
     def score_prepared(self, prepared: Encoded) -> Logits:
         """Return what `score` does, for token ids."""
-        budget = self.tokens_per_batch or TOKENS_PER_BATCH[self._device.split(":")[0]]
-        return self._loaded().score(prepared, budget, self.progress)
+        return self._loaded().score(prepared, self.tokens_per_batch, self.progress)
 
     def _loaded(self) -> "ForwardPass":
         if self._forward is None:
@@ -267,14 +278,21 @@ class ClassifierScorer(Scorer):
     def fingerprint(self) -> dict[str, Any]:
         """Return base model, adapter's hash, recipe, number formats: all that can change a result."""
         weights = Path(self.adapter or "") / "adapter_model.safetensors"
+        from lmsys_ensemble.modeling.hardware import dtype_name, list_devices, resolve_dtype
+        from lmsys_ensemble.modeling.sources import base_digest
+
+        recipe = self.recipe()
+        device = list_devices()[0] if self.device == "auto" else self.device
         return {
             "class": f"{type(self).__module__}:{type(self).__qualname__}",
             "model": self.model,
             "revision": self.revision,
+            "base_digest": base_digest(self._base_folder(recipe)),
             "adapter_sha256": sha256_of(weights) if self.adapter and weights.is_file() else None,
-            "recipe": self.recipe().model_dump(mode="json", exclude={"training", "validation"}),
-            "dtype": self.dtype,
+            "recipe": recipe.model_dump(mode="json", exclude={"training", "validation"}),
+            "dtype": dtype_name(resolve_dtype(self.dtype, device)),
             "quantization": self.quantization,
             "attn_implementation": self.attn_implementation,
             "merge": self.merge,
+            "unpack": self.unpack,
         }

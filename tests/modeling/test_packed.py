@@ -72,7 +72,7 @@ def rows(draw):
 @given(ids=rows(), tokens_per_batch=st.sampled_from([1, 50, 130, 10**6]))
 def test_any_plan_gives_the_logits_of_one_row_at_a_time(models, architecture, kind, ids, tokens_per_batch):
     encoded = encoded_rows(ids)
-    forward = ForwardPass(models[architecture], "last_token", PAD, KINDS[kind])
+    forward = ForwardPass(models[architecture], "last_token", PAD, attention=KINDS[kind])
     expected = plain_logits(models[architecture], encoded.ids)
     np.testing.assert_allclose(forward.score(encoded, tokens_per_batch), expected, **TOLERANCE)
 
@@ -86,7 +86,7 @@ def test_both_orders_of_battles_share_their_prompts_and_keep_their_logits(archit
     battles = dataclasses.replace(battles, prompts=[(turns[0] * 3, *turns[1:]) for turns in battles.prompts])
     both = [encode(order, 512) for order in (battles, battles.swapped())]
     encoded = encoded_rows(both[0].ids + both[1].ids, both[0].fields + both[1].fields)
-    forward = ForwardPass(model, "response_spans", PAD, KINDS[kind])
+    forward = ForwardPass(model, "response_spans", PAD, attention=KINDS[kind])
     computed = []
     model.base_model.embed_tokens.register_forward_pre_hook(lambda _, given: computed.append(given[0].numel()))
     got = forward.score(encoded, 10**6)

@@ -1,3 +1,4 @@
+import bitsandbytes
 import numpy as np
 import pytest
 import torch
@@ -7,6 +8,7 @@ from safetensors.torch import load_file
 from transformers import BitsAndBytesConfig
 
 from lmsys_ensemble.errors import ModelError
+from lmsys_ensemble.modeling import quantization as quantization_module
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.loading import parameter_bytes
 from lmsys_ensemble.probabilities import softmax
@@ -123,3 +125,31 @@ def test_merging_into_a_quantised_base_is_refused(checkpoints):
             quantization="nf4",
             merge=True,
         )
+
+
+@pytest.mark.parametrize("with_adapter", [False, True])
+def test_unpacked_weights_are_plain_layers_that_give_the_same(calm, encoded, with_adapter):
+    base, trained = calm("llama")
+    options = {"adapter": trained if with_adapter else None, "device": "cpu", "quantization": "nf4"}
+    packed = assemble(base, make_recipe(), **options)
+    unpacked = assemble(base, make_recipe(), **options, unpack=True)
+    kept = {name: layer for name, layer in linear_layers(packed).items() if isinstance(layer, Linear4bit)}
+    assert not any(isinstance(layer, Linear4bit | LoraLayer) for layer in unpacked.model.modules()), "LoRA is merged"
+    for name, layer in kept.items() if not with_adapter else ():
+        stands_for = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        assert torch.equal(unpacked.model.base_model.get_submodule(name).weight, stands_for.float())
+    differences = softmax(unpacked.score(encoded)) - softmax(packed.score(encoded))
+    assert np.abs(differences).max() < FARTHEST["int8"]
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_weights_are_unpacked_where_a_gpu_has_room(calm, monkeypatch, room):
+    base, _ = calm("llama")
+    model = assemble(base, make_recipe(), adapter=None, device="cpu", quantization="nf4").model
+    n_weights = sum(
+        layer.weight.quant_state.shape.numel() for layer in model.modules() if isinstance(layer, Linear4bit)
+    )
+    free = quantization_module.ROOM_TO_COMPUTE + 2 * n_weights - (not room)
+    monkeypatch.setattr(quantization_module, "free_bytes", lambda device: free)
+    assert quantization_module.has_room_unpacked(model, torch.float16, "cuda:0") == room
+    assert not quantization_module.has_room_unpacked(model, torch.float16, "cpu")

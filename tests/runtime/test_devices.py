@@ -1,9 +1,13 @@
+import os
+
 import pytest
 
 from lmsys_ensemble import Ensemble
-from lmsys_ensemble.errors import DeviceError
+from lmsys_ensemble.errors import ConfigError, DeviceError
 from lmsys_ensemble.modeling import hardware
-from lmsys_ensemble.runtime.devices import assign_devices, threads_per_worker
+from lmsys_ensemble.runtime import pool
+from lmsys_ensemble.runtime.devices import assign_devices, reachable
+from lmsys_ensemble.runtime.pool import Slot, make_slots
 from lmsys_ensemble.scorers.fake import FakeScorer
 
 
@@ -24,7 +28,7 @@ def machine(monkeypatch):
     def build(n_gpus, n_cores=2):
         devices = [f"cuda:{index}" for index in range(n_gpus)] or ["cpu"]
         monkeypatch.setattr(hardware, "list_devices", lambda: devices)
-        monkeypatch.setattr(hardware, "usable_cores", lambda: n_cores)
+        monkeypatch.setattr(pool, "usable_cores", lambda: list(range(n_cores)))
 
     return build
 
@@ -77,18 +81,86 @@ def test_this_machine_has_what_it_lists():
 
 
 @pytest.mark.parametrize(
-    ("devices", "n_cores", "expected"),
+    ("allowed", "asked", "expected"),
     [
-        (["cpu", "cpu"], 8, 4),
-        (["cpu", "cpu", "cpu"], 8, 2),
-        (["cpu", "cpu", "cpu"], 2, 1),
-        (["cpu", "cuda:0"], 8, 8),
-        (["cuda:0", "cuda:1"], 8, 0),
+        (["cuda:1"], ["auto", "auto"], ["cuda:1", "cuda:1"]),
+        (["cuda:0", "cuda:1"], ["auto", "cuda"], ["cuda:1", "cuda:0"]),
+        (["cuda"], ["auto"], ["cuda:0"]),
+        (["cpu", "cpu"], ["auto", "cpu"], ["cpu", "cpu"]),
+        (["cpu", "cuda:1"], ["auto", "auto"], ["cuda:1", "cuda:1"]),
     ],
 )
-def test_scorers_on_the_cpu_use_each_core_once(machine, devices, n_cores, expected):
-    machine(2, n_cores)
-    scorers = [Model(name=str(position)) for position in range(len(devices))]
-    assert threads_per_worker(scorers, devices) == expected
-    # Scorers that need no device take no share of the cores.
-    assert threads_per_worker([*scorers, FakeScorer()], [*devices, "cpu"]) == expected
+def test_a_run_keeps_to_the_devices_that_it_may_use(machine, allowed, asked, expected):
+    machine(2)
+    assert assign_devices([Model(device=device) for device in asked], allowed) == expected
+
+
+@pytest.mark.parametrize(
+    ("allowed", "device", "error", "words"),
+    [
+        (["cuda:0"], "cuda:1", DeviceError, "'fake' is pinned to cuda:1, but the run may only use cuda:0"),
+        (["cuda:9"], "auto", DeviceError, "'cuda:9' is not on this machine"),
+        ([], "auto", ConfigError, "names no device"),
+    ],
+)
+def test_devices_that_cannot_be_used_are_refused(machine, allowed, device, error, words):
+    machine(2)
+    with pytest.raises(error, match=words):
+        assign_devices([Model(device=device)], allowed)
+
+
+def test_other_devices_may_help_only_where_a_scorer_is_not_pinned():
+    everywhere = ["cuda:0", "cuda:1", "cpu"]
+    assert reachable(Model(device="cuda:1"), "cuda:1", everywhere) == {"cuda:1"}
+    assert reachable(Model(device="auto"), "cuda:1", everywhere) == {"cuda:0", "cuda:1"}
+    assert reachable(Model(device="auto"), "cpu", ["cpu"]) == {"cpu"}
+    assert reachable(FakeScorer(device="auto"), "cpu", everywhere) == {"cpu"}
+
+
+# --- slots ----------------------------------------------------------------------------------------------------------
+
+
+def slots_of(scorers, allowed=None):
+    return [(slot.device, slot.cores) for slot in make_slots(scorers, assign_devices(scorers, allowed), allowed)]
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "expected"),
+    [
+        (1, [(0,)]),
+        (2, [(0,), (1,)]),
+        (8, [(core,) for core in range(8)]),
+        (20, [(0, 1), (2, 3, 4), (5, 6), (7, 8, 9), (10, 11), (12, 13, 14), (15, 16), (17, 18, 19)]),
+    ],
+)
+def test_models_on_the_cpu_have_a_slot_a_core_and_at_most_eight_that_share_all_cores(machine, n_cores, expected):
+    machine(0, n_cores)
+    assert slots_of([Model(device="auto")]) == [("cpu", cores) for cores in expected]
+
+
+def test_every_gpu_that_somebody_can_use_is_a_slot(machine):
+    machine(2, 1)
+    gpus = [("cuda:0", ()), ("cuda:1", ())]
+    assert slots_of([Model(device="auto")]) == gpus
+    assert slots_of([Model(device="cuda:1")]) == gpus[1:]
+    assert slots_of([Model(device="auto"), FakeScorer(), FakeScorer()]) == [*gpus, ("cpu", ()), ("cpu", ())]
+    assert slots_of([Model(device="cpu"), Model(device="auto")]) == [*gpus, ("cpu", (0,))]
+
+
+def test_a_device_that_is_named_several_times_has_several_slots(machine):
+    machine(2, 2)
+    assert slots_of([Model(device="auto")], ["cuda:1", "cuda:1"]) == [("cuda:1", ())] * 2
+    assert slots_of([FakeScorer()], ["cpu"] * 4) == [("cpu", ())] * 4
+    assert slots_of([Model(device="cpu")], ["cpu"] * 3) == [("cpu", (0,)), ("cpu", (1,)), ("cpu", (0,))]
+    assert slots_of([FakeScorer()], ["cuda:0"]) == [("cpu", ())]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be kept on cores here")
+def test_a_slot_keeps_its_thread_on_its_cores_only_while_it_computes():
+    before = os.sched_getaffinity(0)
+    core = min(before)
+    with Slot(0, "cpu", (core,)).pinned():
+        assert os.sched_getaffinity(0) == {core}
+    assert os.sched_getaffinity(0) == before
+    with Slot(0, "cpu", (100_000,)).pinned():  # which is not there: then the system decides
+        assert os.sched_getaffinity(0) == before

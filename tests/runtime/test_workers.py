@@ -1,7 +1,3 @@
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 
 import numpy as np
@@ -9,8 +5,9 @@ import pytest
 
 from lmsys_ensemble.battles import parse_battles
 from lmsys_ensemble.errors import InputError, ScoringError
-from lmsys_ensemble.runtime import workers
-from lmsys_ensemble.runtime.workers import score_all
+from lmsys_ensemble.modeling import hardware
+from lmsys_ensemble.probabilities import softmax
+from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.scorers.base import NoProgress
 from lmsys_ensemble.scorers.fake import FakeScorer
 
@@ -37,12 +34,21 @@ def many_battles(make_battles):
 
 @pytest.fixture
 def on_gpus(monkeypatch):
-    """Return a function that sends scorers to the devices they name, which need not be there."""
+    """Pretend that there are two GPUs, and return a function that sets what is taken of their memory."""
+    taken = [0]
+    monkeypatch.setattr(hardware, "list_devices", lambda: ["cuda:0", "cuda:1"])
+    monkeypatch.setattr(hardware, "allocated_bytes", lambda device: taken[0])
+    monkeypatch.setattr(hardware, "peak_bytes", lambda device: 0)
 
-    def pretend():
-        monkeypatch.setattr(workers, "assign_devices", lambda scorers: [scorer.device for scorer in scorers])
+    def take(n_bytes):
+        taken[0] += n_bytes
 
-    return pretend
+    return take
+
+
+def score_all(scorers, battles, display="off", **settings):
+    """Return every scorer's probabilities."""
+    return Run(scorers, battles, display=display, **settings).execute().members
 
 
 class Watched(FakeScorer):
@@ -50,6 +56,7 @@ class Watched(FakeScorer):
 
     def __init__(self, seed=0, *, log, name="watched", device="cpu", seconds_per_row=0.0):
         super().__init__(seed, name=name, device=device, seconds_per_row=seconds_per_row)
+        self.needs_device = device != "cpu"
         self.log = log
         self.started = threading.Event()
 
@@ -87,13 +94,15 @@ class Broken(Watched):
 
 
 class Returning(FakeScorer):
-    """Returns what it is told to."""
+    """Returns what it is told to; an array of as many rows as there are battles, in the order of their ids."""
 
     def __init__(self, value, *, name="odd"):
         super().__init__(name=name)
         self.value = value
 
     def score(self, battles):
+        if np.shape(self.value) == (len(battles), 3):
+            return self.value[np.searchsorted(np.sort(battles.ids), battles.ids)]
         return self.value
 
 
@@ -109,7 +118,7 @@ def test_logits_come_in_the_order_of_scorers_and_rows(battles):
     logits = score_all(scorers, battles, "off")
     assert len(logits) == 4
     for scorer, values in zip(scorers, logits, strict=True):
-        assert np.array_equal(values, FakeScorer(scorer.seed).score(battles))
+        assert np.array_equal(values, softmax(FakeScorer(scorer.seed).score(battles)))
 
 
 def test_a_scorer_is_loaded_run_and_freed_in_one_thread_of_its_own(battles):
@@ -124,10 +133,13 @@ def test_a_scorer_is_loaded_run_and_freed_in_one_thread_of_its_own(battles):
 
 
 def test_scorers_on_different_devices_and_on_the_cpu_run_at_the_same_time(battles, on_gpus):
-    on_gpus()
     meeting = threading.Barrier(3)
 
     class Meeting(FakeScorer):
+        @property
+        def needs_device(self):
+            return self.device != "cpu"
+
         def score(self, battles):
             meeting.wait(PATIENCE)
             return super().score(battles)
@@ -140,7 +152,6 @@ def test_scorers_on_different_devices_and_on_the_cpu_run_at_the_same_time(battle
 
 
 def test_scorers_on_one_gpu_run_one_after_the_other_each_freed_before_the_next_is_loaded(battles, on_gpus):
-    on_gpus()
     log = []
     logits = score_all([Watched(seed, log=log, name=str(seed), device="cuda:0") for seed in (0, 1, 2)], battles, "off")
     assert [(name, event) for name, event, _ in log] == [
@@ -148,7 +159,7 @@ def test_scorers_on_one_gpu_run_one_after_the_other_each_freed_before_the_next_i
     ]
     assert len({thread for _, _, thread in log}) == 1
     for seed, values in enumerate(logits):
-        assert np.array_equal(values, FakeScorer(seed).score(battles))
+        assert np.array_equal(values, softmax(FakeScorer(seed).score(battles)))
 
 
 def test_nobody_listens_to_a_scorer_after_the_run(battles):
@@ -163,7 +174,6 @@ def test_nobody_listens_to_a_scorer_after_the_run(battles):
 @pytest.mark.parametrize("where", ["load", "score", "close"])
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error: boom"), SystemExit(3), KeyError("score.weight")], ids=repr)
 def test_a_failing_scorer_stops_the_others_and_is_named_with_its_device(many_battles, on_gpus, where, error):
-    on_gpus()
     log = []
     slow = Watched(log=log, name="slow", seconds_per_row=0.01)
     waiting = Watched(log=log, name="waiting", device="cuda:1")
@@ -221,7 +231,7 @@ def test_a_run_after_a_failed_one_is_whole(battles):
     with pytest.raises(ScoringError):
         score_all(scorers, battles, "off")
     broken.where = "never"
-    assert np.array_equal(score_all(scorers, battles, "off")[0], FakeScorer(1).score(battles))
+    assert np.array_equal(score_all(scorers, battles, "off")[0], softmax(FakeScorer(1).score(battles)))
 
 
 @pytest.mark.parametrize(
@@ -245,7 +255,7 @@ def test_what_are_no_logits_is_refused(battles, value, words):
 @pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_not_finite_are_refused_with_the_ids_of_their_rows(battles, fault):
     logits = np.zeros((5, 3), np.float32)
-    logits[[1, 4], 2] = fault
+    logits[[0, 4], 2] = fault  # the smallest and the greatest id
     with pytest.raises(ScoringError, match=r"for 2 of 5 rows \(ids 4294967299, 7\); try dtype=") as caught:
         score_all([Returning(logits)], battles, "off")
     assert caught.value.row_ids == (4_294_967_299, 7)
@@ -276,45 +286,3 @@ def test_bars_are_closed_whether_the_work_is_done_or_not(battles, capsys, error,
         with pytest.raises(ScoringError, match="boom"):
             score_all([FakeScorer()], battles, "bars")
     assert set(closed) == {"fake (cpu)"}
-
-
-# --- Ctrl-C ---------------------------------------------------------------------------------------------------------
-
-INTERRUPTED = """
-import signal, sys, threading
-import pandas as pd
-from lmsys_ensemble import Ensemble, FakeScorer
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-
-
-class Slow(FakeScorer):
-    def score(self, battles):
-        print("scoring\\n", end="", flush=True)
-        return super().score(battles)
-
-    def close(self):
-        print("closed\\n", end="", flush=True)
-
-
-table = pd.DataFrame({"id": range(100_000), "prompt": "p", "response_a": "a", "response_b": "b"})
-scorers = [Slow(name=name, seconds_per_row=0.02) for name in ("one", "two")]
-try:
-    Ensemble(scorers).predict(table)
-except KeyboardInterrupt:
-    print("interrupted with", threading.active_count(), "thread", flush=True)
-    sys.exit(130)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_ends_all_threads_and_then_the_run():
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(INTERRUPTED)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert [process.stdout.readline() for _ in range(2)] == ["scoring\n"] * 2
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=PATIENCE)  # undisturbed it would take half an hour
-    finally:
-        process.kill()
-    assert output == "closed\nclosed\ninterrupted with 1 thread\n"
-    assert process.returncode == 130

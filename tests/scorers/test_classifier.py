@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -253,3 +254,47 @@ def test_half_precision_stays_near_float32(make_scorer):
             results[dtype] = softmax(scorer.score(battles))
     assert 0 < np.abs(results["float16"] - results["float32"]).max() < 0.02
     assert 0 < np.abs(results["bfloat16"] - results["float32"]).max() < 0.1
+
+
+def test_the_fingerprint_tells_apart_what_lies_in_the_base_folder(checkpoints, tmp_path):
+    base = shutil.copytree(checkpoints.base("llama"), tmp_path / "base")
+    before = LlamaScorer(str(base), device="cpu").fingerprint()
+    for name, change in (
+        ("config.json", lambda content: content.replace(b"10000.0", b"20000.0")),
+        ("tokenizer.json", lambda content: content.replace(b'"orse"', b'"eros"')),
+        ("model.safetensors", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
+    ):
+        content = (base / name).read_bytes()
+        changed = change(content)
+        assert changed != content, name
+        (base / name).write_bytes(changed)
+        after = LlamaScorer(str(base), device="cpu").fingerprint()
+        assert {key for key in after if after[key] != before[key]} == {"base_digest"}, name
+        (base / name).write_bytes(content)
+    assert LlamaScorer(str(base), device="cpu").fingerprint() == before
+
+
+def test_attention_that_is_named_runs_transformers_own_forward_pass(make_scorer, caplog):
+    battles = make_battles(5)
+    logits = {}
+    for attention in ("auto", "eager", "sdpa"):
+        with caplog.at_level(logging.INFO, "lmsys_ensemble"), make_scorer(attn_implementation=attention) as scorer:
+            logits[attention] = scorer.score(battles)
+        assert ("runs packed" in caplog.text) == (attention == "auto")
+        caplog.clear()
+    np.testing.assert_allclose(logits["eager"], logits["auto"], atol=1e-5)
+    np.testing.assert_allclose(logits["sdpa"], logits["auto"], atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", KINDS)
+def test_threads_that_share_a_scorer_give_what_one_gives(make_scorer, architecture):
+    parts = [make_battles(6, seed=seed) for seed in range(8)]
+    with make_scorer(architecture) as scorer, ThreadPoolExecutor(4) as threads:
+        assert scorer.shareable
+        alone = [scorer.score(part) for part in parts]
+        for logits, expected in zip(threads.map(scorer.score, parts), alone, strict=True):
+            assert np.array_equal(logits, expected)
+
+
+def test_scorers_with_quantised_layers_are_not_shared(make_scorer):
+    assert not make_scorer(quantization="int8").shareable

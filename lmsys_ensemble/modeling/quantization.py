@@ -1,0 +1,59 @@
+"""bitsandbytes weights: what to quantise, and unpacking them once where there is room."""
+
+import logging
+from typing import Any
+
+import bitsandbytes
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig
+
+from lmsys_ensemble.modeling.hardware import free_bytes
+
+logger = logging.getLogger(__name__)
+
+QUANTIZATIONS = ("none", "nf4", "int8")
+
+ROOM_TO_COMPUTE = 4 * 2**30
+"""Bytes of a GPU that stay free for activations when weights are unpacked."""
+
+
+def quantization_config(quantization: str, dtype: torch.dtype, skip: list[str]) -> BitsAndBytesConfig:
+    """Return how transformers quantises a model's linear layers; those called one of `skip` stay as they are."""
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=skip
+    )
+
+
+def has_room_unpacked(model: nn.Module, dtype: torch.dtype, device: str) -> bool:
+    """Tell whether a GPU can hold a model's 4-bit weights in `dtype` and still compute; on the CPU never."""
+    if not device.startswith("cuda"):
+        return False
+    n_weights = sum(layer.weight.quant_state.shape.numel() for _, layer in _packed_layers(model))
+    return bool(n_weights * dtype.itemsize + ROOM_TO_COMPUTE <= free_bytes(device))
+
+
+@torch.no_grad()
+def unpack_weights(model: Any, dtype: torch.dtype) -> None:
+    """Turn 4-bit layers into plain ones that hold the values their 4 bits stand for.
+
+    bitsandbytes unpacks them anew in every forward pass; the numbers are the same.
+    """
+    layers = _packed_layers(model)
+    for name, layer in layers:
+        weight = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(dtype)
+        plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta", dtype=dtype)
+        plain.weight = nn.Parameter(weight, requires_grad=False)
+        plain.bias = layer.bias
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, plain)
+    for mark in ("quantization_method", "is_loaded_in_4bit", "is_quantized", "hf_quantizer"):
+        if hasattr(model, mark):
+            setattr(model, mark, None)
+    logger.info("unpacked %d layers of 4-bit weights to %s once", len(layers), dtype)
+
+
+def _packed_layers(model: nn.Module) -> list[tuple[str, Any]]:
+    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]

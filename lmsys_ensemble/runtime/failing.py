@@ -1,0 +1,79 @@
+"""What goes wrong in a run, and how it is said."""
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from lmsys_ensemble.errors import EnsembleError, ScoringError
+from lmsys_ensemble.runtime.jobs import Job
+
+NOT_FINITE = "NaN or infinite logits"
+"""Why a row failed, where its scorer did not say."""
+
+_MAX_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong, with whose scorer (None: with the run itself), where, and with which rows at hand."""
+
+    job: Job | None
+    error: BaseException
+    device: str = ""
+    row_ids: tuple[object, ...] = ()
+
+
+def raise_failure(failure: Failure, others: str, cure: str) -> NoReturn:
+    """Raise what went wrong: an error of ours as it is, with a note; everything else as a `ScoringError`.
+
+    Parameters
+    ----------
+    failure : Failure
+        What, where and with whom.
+    others : str
+        What became of the other scorers.
+    cure : str
+        How to resume, a sentence without its full stop.
+    """
+    job, error = failure.job, failure.error
+    if job is None:
+        if isinstance(error, EnsembleError):
+            error.add_note(cure)
+            raise error
+        raise EnsembleError(f"the run failed: {type(error).__name__}: {error}. {cure}") from error
+    where = f"scorer {job.name!r} on {failure.device}"
+    rows = _rows_at_hand(failure)
+    if isinstance(error, EnsembleError):
+        error.add_note(f"{where}{rows}; {others}. {cure}")
+        raise error
+    raise ScoringError(
+        f"{where} failed: {type(error).__name__}: {error}{rows}. {others[0].upper()}{others[1:]}. {cure}",
+        scorer=job.name,
+        device=failure.device,
+        row_ids=failure.row_ids[:_MAX_LISTED],
+    ) from error
+
+
+def too_many_failed(job: Job, reasons: dict[int, str], device: str, allowed: float) -> ScoringError:
+    """Return the error that names the rows of a scorer that failed, which are more than is allowed."""
+    ids = job.items.ids(np.array(list(reasons), dtype=np.intp))
+    shown = tuple(ids[:_MAX_LISTED])
+    kinds = sorted(set(reasons.values()))
+    cure = "; try dtype='float32', or bfloat16 where float16 overflows" if NOT_FINITE in kinds else ""
+    what = "gave NaN or infinite logits" if kinds == [NOT_FINITE] else f"failed ({'; '.join(kinds[:3])})"
+    return ScoringError(
+        f"scorer {job.name!r} on {device} {what} for {len(ids)} of {len(job.items.forward)} rows "
+        f"(ids {', '.join(map(repr, shown))}){cure}; max_failed_rows allows {allowed:.2%} of the rows",
+        scorer=job.name,
+        device=device,
+        row_ids=shown,
+    )
+
+
+def _rows_at_hand(failure: Failure) -> str:
+    ids = failure.row_ids
+    if not ids or (isinstance(failure.error, ScoringError) and failure.error.row_ids):
+        return ""  # not while it scored, or it names the rows at fault itself
+    listed = ", ".join(map(repr, ids[:_MAX_LISTED])) + (", ..." if len(ids) > _MAX_LISTED else "")
+    return f", while it scored {len(ids)} rows (ids {listed})"

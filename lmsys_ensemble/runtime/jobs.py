@@ -1,0 +1,185 @@
+"""One scorer's work in a run: which rows are waiting, what came of those that are done."""
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmsys_ensemble.probabilities import Logits
+from lmsys_ensemble.runtime.budget import Speed
+from lmsys_ensemble.runtime.items import Items, Positions
+from lmsys_ensemble.runtime.progress import ScorerProgress
+from lmsys_ensemble.scorers.base import Scorer
+
+MISSING, DONE, FAILED = 0, 1, 2
+"""What `Job.status` says of an item."""
+
+
+@dataclass
+class Tally:
+    """What a scorer's work took."""
+
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    n_chunks: int = 0
+    n_rows: int = 0
+    n_tokens: int = 0
+    n_resumed: int = 0
+    devices: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Add seconds of a slot to a phase."""
+        with self._lock:
+            self.seconds[phase] += seconds
+
+    def count(self, n_rows: int, n_tokens: int) -> None:
+        """Add a finished chunk."""
+        with self._lock:
+            self.n_chunks += 1
+            self.n_rows += n_rows
+            self.n_tokens += n_tokens
+
+
+@dataclass(eq=False)
+class Job:
+    """One scorer and its rows.
+
+    Attributes
+    ----------
+    scorer : Scorer
+        Not loaded.
+    items : Items
+        What there is to score; not all of it need be wanted.
+    home : str
+        Device on which it starts.
+    devices : frozenset of str
+        Devices that may work for it.
+    weight : float
+        What it counts for in the blend.
+    progress : ScorerProgress
+        Shows how far it is.
+    logits : ndarray of shape (n_items, n_classes)
+        NaN where there are none.
+    status : ndarray of shape (n_items,)
+        `MISSING`, `DONE` or `FAILED`.
+    reasons : dict
+        Why an item failed.
+    queue : deque of ndarray
+        Chunks that nobody has begun.
+    slots : set of int
+        Slots that work for it.
+    n_wanted, n_to_score, cost_to_score : int
+        Items that the run needs of it; those that no earlier run has finished; what these cost.
+    exchanging : bool
+        Whether the queue holds exchanged passes, which come last.
+    lock : threading.Lock
+        Held by whoever changes results.
+    """
+
+    scorer: Scorer
+    items: Items
+    home: str
+    devices: frozenset[str]
+    weight: float
+    progress: ScorerProgress
+    logits: Logits = field(init=False)
+    status: NDArray[np.uint8] = field(init=False)
+    reasons: dict[int, str] = field(default_factory=dict)
+    queue: deque[Positions] = field(default_factory=deque)
+    slots: set[int] = field(default_factory=set)
+    speed: Speed = field(default_factory=Speed)
+    load_seconds: float | None = None
+    failure: BaseException | None = None
+    exchanging: bool = False
+    n_wanted: int = 0
+    n_to_score: int = 0
+    cost_to_score: int = 0
+    cost_begun: int = 0
+    cost_waiting: int = 0
+    tally: Tally = field(default_factory=Tally)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.logits = np.full((len(self.items), self.scorer.task.n_classes), np.nan, dtype=np.float32)
+        self.status = np.zeros(len(self.items), dtype=np.uint8)
+
+    @property
+    def name(self) -> str:
+        """The scorer's name."""
+        return self.scorer.name
+
+    def enqueue(self, chunks: Sequence[Positions]) -> None:
+        """Add what is missing of some chunks to the queue."""
+        for chunk in chunks:
+            self.n_wanted += len(chunk)
+            rest = chunk[self.status[chunk] == MISSING]
+            if len(rest):
+                cost = self.items.cost(rest)
+                self.queue.append(rest)
+                self.cost_waiting += cost
+                self.n_to_score += len(rest)
+                self.cost_to_score += cost
+
+    def restore(self, found: Positions, logits: Logits, reasons: Mapping[str, str]) -> None:
+        """Take over what an earlier run has finished.
+
+        Parameters
+        ----------
+        found : ndarray of shape (n_items,)
+            Where every item stands in `logits`, -1 where it does not.
+        logits : ndarray of shape (n_finished, n_classes)
+            What was finished.
+        reasons : mapping of str to str
+            Hashes of those that failed, and why.
+        """
+        there = np.flatnonzero(found >= 0)
+        if len(there):
+            self.logits[there] = logits[found[there]]
+            self.status[there] = DONE
+        for item, why in zip(self.items.locate(list(reasons)).tolist(), reasons.values(), strict=True):
+            if item >= 0:
+                self.status[item], self.reasons[item] = FAILED, why
+        self.tally.n_resumed = len(there)
+
+    def store(self, chunk: Positions, logits: Logits, reasons: Mapping[int, str]) -> None:
+        """Keep what came of a chunk; `reasons` by position in it."""
+        values, status = logits.astype(np.float32), np.full(len(chunk), DONE, dtype=np.uint8)
+        for position, why in reasons.items():
+            values[position], status[position] = np.nan, FAILED
+            self.reasons[int(chunk[position])] = why
+        self.logits[chunk] = values
+        self.status[chunk] = status  # last: others look at the logits of what is done
+
+    def take(self) -> Positions:
+        """Take the next chunk from the queue."""
+        chunk = self.queue.popleft()
+        self.cost_waiting -= self.items.cost(chunk)
+        return chunk
+
+    def drop_queue(self) -> None:
+        """Forget what nobody has begun."""
+        self.queue.clear()
+        self.cost_waiting = 0
+
+    @property
+    def n_failed(self) -> int:
+        """Items that failed."""
+        return len(self.reasons)
+
+    @property
+    def seconds_waiting(self) -> float:
+        """Projected seconds, on one slot, of what nobody has begun; 0 before the speed is known."""
+        return self.cost_waiting * self.speed.seconds_per_cost
+
+    @property
+    def seconds_to_do(self) -> float:
+        """Projected seconds of what is not finished."""
+        return (self.cost_waiting + self.cost_begun) * self.speed.seconds_per_cost
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Where it stands among jobs: greater weight first; of equal weights the faster."""
+        return -self.weight, self.speed.seconds_per_cost

@@ -1,0 +1,174 @@
+"""What a run did, as values that JSON can hold."""
+
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from lmsys_ensemble.runtime.jobs import Job
+from lmsys_ensemble.runtime.pool import Slot
+
+_PACKAGES = ("lmsys-ensemble", "numpy", "pandas", "torch", "transformers")
+
+
+@dataclass
+class ScorerSummary:
+    """What one scorer did.
+
+    Attributes
+    ----------
+    name, fingerprint : str
+        Who; the digest of all that can change its results.
+    devices : list of str
+        Where it ran.
+    rows, tokens, chunks : int
+        What this run has scored: distinct battles, and those with exchanged responses among them.
+    resumed_rows : int
+        Distinct battles that an earlier run had finished.
+    unscored_rows : int
+        Distinct battles that it was to score and has not: time was up, or it failed.
+    failed_rows : list of dict
+        ``id``, ``swapped`` and ``reason`` of every row that got no logits.
+    retries : int
+        Batches that were run again.
+    seconds : dict
+        By phase (``load``, ``prepare``, ``score``, ``journal``), added up over slots.
+    rows_per_second, tokens_per_second : float
+        Of one slot's time for scoring; 0 where nothing was scored.
+    error : str
+        Why it failed as a whole; empty if it did not.
+    """
+
+    name: str
+    fingerprint: str
+    devices: list[str]
+    rows: int
+    tokens: int
+    chunks: int
+    resumed_rows: int
+    unscored_rows: int
+    failed_rows: list[dict[str, Any]]
+    retries: int
+    seconds: dict[str, float]
+    rows_per_second: float
+    tokens_per_second: float
+    error: str
+
+
+@dataclass
+class RunSummary:
+    """What a run did.
+
+    Attributes
+    ----------
+    versions : dict
+        Of Python, the library and what it computes with.
+    devices : list of str
+        One for every slot.
+    rows, unique_rows : int
+        Rows of the table, and distinct battles among them.
+    swapped_rows : int
+        Rows of which every scorer has the pass with exchanged responses, too.
+    fallback_rows : int
+        Rows whose prediction lacks something.
+    scorers : list of ScorerSummary
+        In their order.
+    helping : list of dict
+        Which slot came to help with which scorer.
+    seconds : dict
+        By phase; those of scorers added up over slots, ``total`` and ``blend`` by the clock.
+    peak_memory_bytes : dict
+        Of the process (``rss``) and of every GPU used.
+    options : dict
+        What the caller asked for.
+    """
+
+    versions: dict[str, str]
+    devices: list[str]
+    rows: int
+    unique_rows: int
+    swapped_rows: int
+    fallback_rows: int
+    scorers: list[ScorerSummary]
+    helping: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: dict[str, int] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON types."""
+        return asdict(self)
+
+
+def summarise_scorer(job: Job, fingerprint: str) -> ScorerSummary:
+    """Return what one scorer did."""
+    tally = job.tally
+    seconds = {name: round(value, 6) for name, value in tally.seconds.items()}
+    busy = tally.seconds["prepare"] + tally.seconds["score"]
+    return ScorerSummary(
+        name=job.name,
+        fingerprint=fingerprint,
+        devices=list(tally.devices),
+        rows=tally.n_rows,
+        tokens=tally.n_tokens,
+        chunks=tally.n_chunks,
+        resumed_rows=tally.n_resumed,
+        unscored_rows=max(job.n_to_score - tally.n_rows, 0),
+        failed_rows=_failed_rows(job),
+        retries=job.progress.n_retries,
+        seconds=seconds,
+        rows_per_second=round(tally.n_rows / busy, 3) if busy else 0.0,
+        tokens_per_second=round(tally.n_tokens / busy, 1) if busy else 0.0,
+        error="" if job.failure is None else f"{type(job.failure).__name__}: {job.failure}",
+    )
+
+
+def phase_seconds(jobs: Sequence[Job]) -> dict[str, float]:
+    """Return the seconds of every phase, added up over slots and scorers."""
+    phases = ("load", "prepare", "score", "journal")
+    return {phase: round(sum(job.tally.seconds[phase] for job in jobs), 6) for phase in phases}
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python, the library and what it computes with; of torch only where it was used."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        if name in ("torch", "transformers") and name not in sys.modules:
+            continue
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "unknown"
+    return versions
+
+
+def peak_memory(slots: Sequence[Slot]) -> dict[str, int]:
+    """Return the most memory that the process has had, and tensors on every GPU used, in bytes."""
+    peaks: dict[str, int] = {}
+    if sys.platform != "win32":
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peaks["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    for device in sorted({slot.device for slot in slots} - {"cpu"}):
+        from lmsys_ensemble.modeling.hardware import peak_bytes
+
+        peaks[device] = peak_bytes(device)
+    return peaks
+
+
+def _failed_rows(job: Job) -> list[dict[str, Any]]:
+    if not job.reasons:
+        return []
+    failed = np.fromiter(job.reasons, dtype=np.intp, count=len(job.reasons))
+    found: list[dict[str, Any]] = []
+    for swapped, item_of in ((False, job.items.forward), (True, job.items.backward)):
+        for row in np.flatnonzero(np.isin(item_of, failed)).tolist():
+            row_id: Any = job.items.battles.ids[row]
+            row_id = row_id.item() if isinstance(row_id, np.generic) else row_id
+            found.append({"id": row_id, "swapped": swapped, "reason": job.reasons[int(item_of[row])]})
+    return found
