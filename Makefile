@@ -1,12 +1,13 @@
 # make submission   score examples/data/battles.csv with the bundled ensemble and write submission.csv
 # make test         run the whole test-suite
 # make check        lint, formatting and types
+# make bench        ours beside its peers on the CPU; BENCH= adds options (see benchmarks/cpu.py)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: submission test check models clean
+.PHONY: submission test check bench models clean
 
 submission: $(VENV)/.user
 	$(BIN)/lmsys-ensemble submit --config models/default.yaml --test examples/data/battles.csv \
@@ -19,6 +20,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.user
+	$(BIN)/python benchmarks/cpu.py $(BENCH)
 
 models: $(VENV)/.user
 	@$(BIN)/lmsys-ensemble models pull > $(VENV)/.models

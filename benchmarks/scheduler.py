@@ -1,18 +1,22 @@
 """What the runtime costs, and how well it keeps two devices busy; scorers of controlled cost stand for models.
 
-    python benchmarks/scheduler.py [--rows 100000] [--workers 4] [--seconds 20] [--journal]
+    python benchmarks/scheduler.py [--rows 100000] [--workers 4] [--seconds 20] [--journal] [--bundled ROWS]
 
 1. Stress: many rows through cheap scorers with random delays on several workers. Order and identity are compared with
    the logits of a plain call; overhead is wall time less what the plain calls take, a row; memory is the growth of the
    process while it runs, beside what the results take.
 2. Makespan: two unequal scorers on two devices that sleep for a time proportional to a row's length. The ideal is the
    sum of their work, halved. The public notebook's way, one scorer a device, is stated beside it.
+3. The same with the two bundled models on real rows (--bundled ROWS; data in $LMSYS_ENSEMBLE_DATA, default
+   ../shared/data): each of two cores is a device.
 """
 
 import argparse
+import os
 import platform
 import tempfile
 import time
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -41,6 +45,7 @@ class Delayed(FakeScorer):
     """A cheap scorer whose chunks take a random while longer."""
 
     def score(self, battles: Battles) -> np.ndarray:
+        """Return the logits of a `FakeScorer`, late."""
         time.sleep(np.random.default_rng().exponential(0.002))
         return super().score(battles)
 
@@ -55,12 +60,13 @@ class Timed(FakeScorer):
         super().__init__(seed, name=name)
         self.microseconds_per_character = microseconds_per_character
         self.load_seconds = load_seconds
-        self.busy = 0.0
 
     def load(self, device: str | None = None) -> None:
+        """Take as long as it was told to."""
         time.sleep(self.load_seconds)
 
     def score(self, battles: Battles) -> np.ndarray:
+        """Take as long as the characters want it."""
         n_characters = sum(len("".join(row.prompt + row.response_a + row.response_b)) for row in battles)
         start = time.perf_counter()
         logits = np.zeros((len(battles), 3), np.float32)
@@ -91,7 +97,9 @@ def stress(n_rows: int, n_workers: int, journal: bool) -> None:
     inside = summary.seconds["score"] / n_scored * 1e6
     print(f"\n{n_rows} rows, {len(scorers)} scorers with random delays, {n_workers} workers, journal {journal}")
     print(f"order and identity: as a plain call; {n_chunks} chunks, {len(summary.helping)} times a worker helped")
-    print(f"wall {seconds:.1f} s; plain calls one after the other {plain_seconds:.1f} s; in score() {inside:.0f} µs a row")
+    print(
+        f"wall {seconds:.1f} s; plain calls one after the other {plain_seconds:.1f} s; in score() {inside:.0f} µs a row"
+    )
     overhead = (seconds - plain_seconds) / n_scored * 1e6
     rest = (summary.seconds["prepare"] + summary.seconds["journal"]) / n_scored * 1e6
     print(f"overhead {overhead:.1f} µs a row and scorer (of which preparing and journal {rest:.1f})")
@@ -126,15 +134,38 @@ def makespan(seconds: float, load_seconds: float) -> None:
     print(f"helping: {summary.helping}")
 
 
+def bundled_makespan(n_rows: int) -> None:
+    """Print how evenly the bundled models' work is shared out, and what one model a core would take."""
+    folder = Path(os.environ.get("LMSYS_ENSEMBLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    path = folder / "gpt4_preferences.parquet"
+    if not path.is_file():
+        print(f"skipped: no {path.name} in {folder}; set LMSYS_ENSEMBLE_DATA")
+        return
+    battles = parse_battles(pd.read_parquet(path).sample(n_rows, random_state=0))
+    ensemble = Ensemble(progress="off", devices=["cpu", "cpu"])
+    start = time.perf_counter()
+    ensemble.predict(battles)
+    wall = time.perf_counter() - start
+    work = [sum(scorer.seconds.values()) for scorer in ensemble.summary_.scorers]
+    shares = " and ".join(f"{seconds:.1f} s" for seconds in work)
+    print(f"\n{n_rows} rows, the two bundled models, two cores; work {shares}, loading included")
+    print(f"makespan {wall:.1f} s; total work / 2 {sum(work) / 2:.1f} s: {wall / (sum(work) / 2) - 1:+.1%}")
+    print(f"one model a core: {max(work):.1f} s, {max(work) / (sum(work) / 2) - 1:+.1%}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=20.0, help="work of the makespan's scorers, halved")
     parser.add_argument("--journal", action="store_true", help="stress with a journal, too")
+    parser.add_argument("--bundled", type=int, metavar="ROWS", help="the bundled models' makespan, only")
     options = parser.parse_args()
     versions = ", ".join(f"{name} {value}" for name, value in library_versions().items())
     print(f"{versions}; {platform.system()} {platform.machine()}, {len(usable_cores())} cores")
+    if options.bundled:
+        bundled_makespan(options.bundled)
+        return
     makespan(options.seconds, 0.0)
     makespan(options.seconds, options.seconds / 20)
     stress(options.rows, options.workers, False)

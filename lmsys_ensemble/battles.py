@@ -93,6 +93,13 @@ class Battles(Sequence[Battle]):
         """Return the same battles with the two responses exchanged."""
         return replace(self, responses_a=self.responses_b, responses_b=self.responses_a)
 
+    def characters(self) -> NDArray[np.int64]:
+        """Return the number of characters of every row's texts."""
+        columns = (self.prompts, self.responses_a, self.responses_b)
+        return np.array(
+            [sum(len(text) for turns in row for text in turns) for row in zip(*columns, strict=True)], dtype=np.int64
+        )
+
     def content_hashes(self) -> list[str]:
         """Return a hash of every row's texts (not of its id), 32 hexadecimal digits each."""
         return [

@@ -60,11 +60,13 @@ def make_parser() -> argparse.ArgumentParser:
     submit.add_argument("--test", required=True, metavar="FILE", help="battles, CSV or Parquet")
     submit.add_argument("--out", default="submission.csv", metavar="FILE", help="default: submission.csv")
     submit.add_argument("--sample", metavar="FILE", help="sample submission that ids and columns must match")
+    _add_run_options(submit)
 
     predict = _command(commands, "predict", "predict a file of battles")
     _add_config(predict)
     predict.add_argument("--input", required=True, metavar="FILE", help="battles, CSV or Parquet")
     predict.add_argument("--output", required=True, metavar="FILE", help="CSV or Parquet, by suffix")
+    _add_run_options(predict)
 
     evaluate = _command(commands, "evaluate", "measure log loss and accuracy on labelled battles")
     _add_config(evaluate)
@@ -76,6 +78,15 @@ def make_parser() -> argparse.ArgumentParser:
 
     _add_blend(commands)
     _add_report(commands)
+
+    plan = _command(commands, "plan", "say how long a run will take, and whether it fits, before it starts")
+    _add_config(plan)
+    plan.add_argument("--test", required=True, metavar="FILE", help="battles, CSV or Parquet")
+    plan.add_argument(
+        "--devices", metavar="NxNAME", help="estimate for other devices by arithmetic, as in 2xT4; default: time these"
+    )
+    plan.add_argument("--budget", type=float, metavar="SECONDS", help="say whether the run ends in time")
+    plan.add_argument("--rows-timed", type=int, default=64, metavar="N", help="rows that are timed; default: 64")
 
     train = _command(commands, "train", "train a LoRA adapter and a head from a recipe")
     train.add_argument("recipe", metavar="RECIPE", help="YAML file")
@@ -97,6 +108,32 @@ def make_parser() -> argparse.ArgumentParser:
 
     _add_import(commands)
     return parser
+
+
+def _add_run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--run-dir", metavar="DIR", help="keep finished work there; run the same command again to resume"
+    )
+    command.add_argument(
+        "--rescore", action="store_true", help="score anew what other settings have scored in --run-dir"
+    )
+    command.add_argument(
+        "--time-budget", type=float, metavar="SECONDS", help="end in time: drop swapped passes, then the surest rows"
+    )
+    command.add_argument(
+        "--on-failure", choices=["stop", "reweight"], default="stop",
+        help="when a scorer fails: stop (default), or finish with the others and say so",
+    )  # fmt: skip
+    command.add_argument(
+        "--swap", choices=["off", "all", "adaptive"], default="off",
+        help="score rows with the responses exchanged, too: none (default), all, or those closest to call",
+    )  # fmt: skip
+    command.add_argument(
+        "--swap-share", type=float, default=0.5, metavar="SHARE", help="share of rows for adaptive; default: 0.5"
+    )
+    command.add_argument(
+        "--devices", nargs="+", metavar="DEVICE", help="cpu, cuda:0...; one named twice gets two workers; default: all"
+    )
 
 
 def _add_blend(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.config import DEFAULT_CONFIG, read_config, write_config
-from lmsys_ensemble.errors import ConfigError, EnsembleError, InputError
+from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation import evaluate
 from lmsys_ensemble.metrics import class_prior
 from lmsys_ensemble.probabilities import Probabilities
@@ -45,8 +45,7 @@ class Ensemble:
     progress : {"auto", "bars", "lines", "off"}
         ``auto`` shows a bar a scorer on a terminal and is silent elsewhere.
     devices : sequence of str, optional
-        Devices that may be used, by default all GPUs, or the CPU where there is none. One that is named several times
-        runs that many workers: ``["cpu"] * 4``.
+        Devices that may be used, by default all; one that is named several times runs that many workers.
 
     Attributes
     ----------
@@ -84,7 +83,7 @@ class Ensemble:
         self.devices = devices
 
     @classmethod
-    def from_config(cls, path: str | Path, *, progress: Display = "auto") -> Self:
+    def from_config(cls, path: str | Path, *, progress: Display = "auto", devices: Sequence[str] | None = None) -> Self:
         """Make an ensemble from a YAML file, or from the name of one that comes with the library.
 
         Raises
@@ -93,7 +92,7 @@ class Ensemble:
             If the file is not there, or a setting is wrong.
         """
         scorers, blender, task = read_config(path)
-        return cls(scorers, blender, task=task, progress=progress)
+        return cls(scorers, blender, task=task, progress=progress, devices=devices)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -148,10 +147,8 @@ class Ensemble:
         started, checked = time.monotonic(), RunOptions.of(**options)
         battles = _battles(table)
         outcome = self._run(battles, checked, started)
-        if outcome is None:
-            return self._frame(battles, np.empty((0, self.task.n_classes)))
-        frame = self._frame(battles, _blended(outcome))
-        if outcome.summary.fallback_rows:
+        frame = self._frame(battles, np.empty((0, self.task.n_classes)) if outcome is None else outcome.blended)
+        if outcome is not None and outcome.summary.fallback_rows:
             frame[FALLBACK_COLUMN] = outcome.lacking
         return frame
 
@@ -159,7 +156,7 @@ class Ensemble:
         """Return what `predict` does as an array of shape (n_rows, n_classes), columns in the order of `classes_`."""
         started, checked = time.monotonic(), RunOptions.of(**options)
         outcome = self._run(_battles(table), checked, started)
-        return np.empty((0, self.task.n_classes)) if outcome is None else _blended(outcome)
+        return np.empty((0, self.task.n_classes)) if outcome is None else outcome.blended
 
     def member_probabilities(
         self, table: pd.DataFrame | Battles, **options: Unpack[RunKeywords]
@@ -172,7 +169,7 @@ class Ensemble:
         outcome = self._run(_battles(table), checked, started, blend=False)
         if outcome is None:
             return {scorer.name: np.empty((0, self.task.n_classes)) for scorer in self.scorers}
-        return {scorer.name: values for scorer, values in zip(self.scorers, outcome.members, strict=True)}
+        return dict(zip([scorer.name for scorer in self.scorers], outcome.members, strict=True))
 
     def _run(self, battles: Battles, options: RunOptions, started: float, *, blend: bool = True) -> Outcome | None:
         self._check_scorers()
@@ -258,7 +255,7 @@ class Ensemble:
                 "for exchanged responses"
             )
         models = self._with_blend(self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir))
-        exchanged = {}
+        exchanged: dict[str, Probabilities] = {}
         if swap:
             members = self.member_probabilities(battles.swapped(), max_failed_rows=0, run_dir=run_dir)
             exchanged = self._with_blend(members)
@@ -300,9 +297,3 @@ def _groups(table: pd.DataFrame) -> "pd.Series[Any] | None":
 
 def _battles(table: pd.DataFrame | Battles) -> Battles:
     return table if isinstance(table, Battles) else parse_battles(table)
-
-
-def _blended(outcome: Outcome) -> Probabilities:
-    if outcome.blended is None:
-        raise EnsembleError("internal error: a run was to blend and has not")
-    return outcome.blended

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from lmsys_ensemble.blending.blender import MissingMemberWarning
 from lmsys_ensemble.cli import main
 from lmsys_ensemble.modeling import bundled
 from lmsys_ensemble.schema import THREE_WAY
@@ -63,7 +64,8 @@ def test_submit_writes_a_submission_in_the_samples_order(folder, capsys):
     assert written["id"].tolist() == pd.read_csv("sample.csv")["id"].tolist()
     np.testing.assert_allclose(written[list(THREE_WAY.columns)].sum(axis=1), 1)
     assert str(folder / "sub.csv") in out
-    assert [line.split(" ")[0] for line in err.splitlines()] == ["one", "two"], "one line a scorer off a terminal"
+    named = sorted(line.split(" ")[0] for line in err.splitlines())
+    assert named == ["one", "two"], "one line a scorer off a terminal, in the order in which they are done"
 
 
 def test_predict_gives_the_same_as_csv_and_parquet_and_json_on_request(folder, capsys):
@@ -183,3 +185,62 @@ def test_an_assumed_template_is_said(folder, checkpoints):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "no recipe.json" in done.stderr
     assert "template kaggle-llama" in done.stderr
+
+
+def test_plan_times_a_sample_and_says_whether_it_fits(folder, capsys):
+    arguments = ("plan", "--config", "ensemble.yaml", "--test", "test.csv", "--rows-timed", "5")
+    code, out, _ = run(capsys, *arguments, "--budget", "3600")
+    assert code == 0
+    assert "12 rows on cpu" in out
+    assert "timed on 5 rows" in out
+    assert "within the budget" in out
+    code, out, _ = run(capsys, *arguments, "--budget", "0", "--json")
+    assert code == 0
+    values = json.loads(out)
+    assert (values["n_rows"], values["fits_budget"]) == (12, False)
+    assert [scorer["name"] for scorer in values["scorers"]] == ["one", "two"]
+
+
+def test_plan_names_the_devices_it_knows(folder, capsys):
+    code, _, err = run(capsys, "plan", "--test", "test.csv", "--devices", "2xT5")
+    assert code == 2
+    assert "H100" in err
+
+
+def test_a_run_directory_resumes_and_shows_what_is_done(folder, capsys):
+    arguments = ("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--run-dir", "run")
+    assert run(capsys, *arguments, "--output", "one.csv")[0] == 0
+    assert run(capsys, *arguments, "--output", "two.csv")[0] == 0
+    assert (folder / "one.csv").read_bytes() == (folder / "two.csv").read_bytes()
+    code, out, _ = run(capsys, "runs", "show", "run")
+    assert code == 0
+    assert "12" in out
+
+
+def test_options_of_a_run_reach_it(folder, capsys):
+    arguments = ("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
+    run(capsys, *arguments)
+    plain = pd.read_csv("p.csv")
+    assert run(capsys, *arguments, "--swap", "all", "--devices", "cpu", "cpu", "--time-budget", "600")[0] == 0
+    assert not np.allclose(pd.read_csv("p.csv")["winner_tie"], plain["winner_tie"])
+    code, _, err = run(capsys, *arguments, "--rescore")
+    assert code == 2
+    assert "run_dir" in err
+    code, _, err = run(capsys, *arguments, "--swap-share", "2")
+    assert code == 2
+    assert "swap_share" in err
+
+
+def test_a_failing_scorer_ends_the_run_or_is_left_out_when_asked(folder, capsys):
+    write_config(
+        [{"type": "fake", "name": "one"}, {"type": "faulty", "name": "two", "raise_at": 3}], {"method": "equal"}
+    )
+    arguments = ("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
+    code, _, err = run(capsys, *arguments)
+    assert code == 1
+    assert "two" in err
+    assert "run_dir" in err
+    with pytest.warns(MissingMemberWarning, match="12 without two"):
+        code, _, _ = run(capsys, *arguments, "--on-failure", "reweight")
+    assert code == 0
+    assert pd.read_csv("p.csv")["fallback"].str.contains("two").all()

@@ -2,6 +2,7 @@
 
 from lmsys_ensemble.commands.blending import blend, report
 from lmsys_ensemble.commands.output import Result
+from lmsys_ensemble.commands.planning import plan
 from lmsys_ensemble.commands.preparation import import_checkpoint, models, train, validate
 from lmsys_ensemble.commands.runs import runs
 from lmsys_ensemble.commands.scoring import evaluate, predict, submit
@@ -12,6 +13,7 @@ __all__ = [
     "evaluate",
     "import_checkpoint",
     "models",
+    "plan",
     "predict",
     "report",
     "runs",

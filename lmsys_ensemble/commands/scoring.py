@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from lmsys_ensemble.battles import parse_battles, parse_labels
 from lmsys_ensemble.commands.output import Result, check_suffix, check_writable, say, write_table
 from lmsys_ensemble.config import DEFAULT_CONFIG
 from lmsys_ensemble.ensemble import Ensemble
+from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.progress import Display
 from lmsys_ensemble.schema import ID_COLUMN
 from lmsys_ensemble.submission import build_submission, write_submission
@@ -18,12 +20,13 @@ from lmsys_ensemble.tables import read_table
 
 def submit(arguments: argparse.Namespace) -> Result:
     """Predict a test file and write a checked submission."""
-    ensemble = _ensemble(arguments.config)
+    ensemble = make_ensemble(arguments.config, arguments.devices)
+    options = _run_options(arguments)
     sample = read_table(arguments.sample) if arguments.sample else None
     check_writable(arguments.out)
     battles = parse_battles(read_table(arguments.test))
-    _pull_bundled(ensemble)
-    predictions = ensemble.predict(battles)
+    pull_bundled(ensemble)
+    predictions = ensemble.predict(battles, **options)
     submission = build_submission(predictions, sample, task=ensemble.task)
     write_submission(submission, arguments.out)
     return _summary(submission, ensemble, arguments.out)
@@ -33,21 +36,22 @@ def predict(arguments: argparse.Namespace) -> Result:
     """Predict a file and write CSV or Parquet."""
     output = Path(arguments.output)
     check_suffix(output, "--output")
-    ensemble = _ensemble(arguments.config)
+    ensemble = make_ensemble(arguments.config, arguments.devices)
+    options = _run_options(arguments)
     check_writable(output)
     battles = parse_battles(read_table(arguments.input))
-    _pull_bundled(ensemble)
-    predictions = ensemble.predict(battles)
+    pull_bundled(ensemble)
+    predictions = ensemble.predict(battles, **options)
     write_table(predictions, output)
     return _summary(predictions, ensemble, output)
 
 
 def evaluate(arguments: argparse.Namespace) -> Result:
     """Measure an ensemble on labelled battles."""
-    ensemble = _ensemble(arguments.config)
+    ensemble = make_ensemble(arguments.config)
     table = read_table(arguments.input)
     parse_labels(table, ensemble.task)
-    _pull_bundled(ensemble)
+    pull_bundled(ensemble)
     by = arguments.by or ("source" if "source" in table else None)
     figures = ensemble.evaluate(table, by=by, swap=arguments.swap)
     figures["shown"] = [f"{row.value:.4f} ({row.low:.4f} to {row.high:.4f})" for row in figures.itertuples()]
@@ -60,12 +64,26 @@ def evaluate(arguments: argparse.Namespace) -> Result:
     return {"figures": values}, f"{text.to_string(index=False)}\n{explained}"
 
 
-def _ensemble(config: str | Path | None) -> Ensemble:
+def make_ensemble(config: str | Path | None, devices: Sequence[str] | None = None) -> Ensemble:
+    """Return the ensemble of a configuration, with progress as the command line shows it."""
     display: Display = "auto" if sys.stderr.isatty() else "lines"
-    return Ensemble.from_config(config or DEFAULT_CONFIG, progress=display)
+    return Ensemble.from_config(config or DEFAULT_CONFIG, progress=display, devices=devices)
 
 
-def _pull_bundled(ensemble: Ensemble) -> None:
+def _run_options(arguments: argparse.Namespace) -> RunKeywords:
+    options = RunKeywords(
+        run_dir=arguments.run_dir,
+        rescore=arguments.rescore,
+        time_budget_s=arguments.time_budget,
+        on_failure=arguments.on_failure,
+        swap=arguments.swap,
+        swap_share=arguments.swap_share,
+    )
+    RunOptions.of(**options)  # before files are read
+    return options
+
+
+def pull_bundled(ensemble: Ensemble) -> None:
     """Fetch bundled base models where the user sees it, before bars are drawn."""
     names = {str(getattr(scorer, "model", "")) for scorer in ensemble.scorers}
     wanted = sorted(name for name in names if name.startswith("bundled:"))

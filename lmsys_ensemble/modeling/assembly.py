@@ -7,7 +7,7 @@ from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.adapters import attach_adapter, read_adapter
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.golden import check_golden, golden_inputs, read_golden
-from lmsys_ensemble.modeling.hardware import dtype_name, resolve_dtype
+from lmsys_ensemble.modeling.hardware import dtype_name, is_slow, resolve_dtype
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.quantization import has_room_unpacked, unpack_weights
 from lmsys_ensemble.modeling.recipe import Recipe
@@ -64,6 +64,8 @@ def assemble(
         n_layers=recipe.head.layers,
         soft_capping=recipe.soft_capping,
     )
+    if is_slow(settings.dtype, device):
+        logger.warning("this CPU has no instructions for %s: float32 is faster", dtype_name(settings.dtype))
     model = load_classifier(base, settings, head_follows=read is not None)
     if quantization == "nf4" and (has_room_unpacked(model, settings.dtype, device) if unpack is None else unpack):
         unpack_weights(model, settings.dtype)

@@ -4,31 +4,52 @@ The path for GPUs from compute capability 8.0 on. Documents, shared prefixes and
 that blocks of keys which no query of a block sees are skipped; soft-capping is a change of the scores.
 """
 
+import logging
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from lmsys_ensemble.modeling.attention import AttentionRule
+from lmsys_ensemble.modeling.attention import AttentionRule, SequenceAttention
 from lmsys_ensemble.modeling.packing import Packed, to_device
 
-NOWHERE = -1
-"""Number of the prefix of a token that has none."""
+logger = logging.getLogger(__name__)
+
+NOWHERE, PADDING = -1, -2
+"""Number of the prefix of a token that has none, and of the span and prefix of padding, which sees only itself."""
+
+
+LEAST_STEP = 2048
+"""Sizes are rounded up to a multiple of this, or of an eighth of the next power of two: a kernel is made for each."""
+
+MOST_KERNELS = 64
 
 
 @cache
 def compiled_attention() -> Callable[..., Any]:
     """Return FlexAttention as one kernel; without compilation it would make the whole matrix of scores."""
-    return torch.compile(flex_attention, dynamic=True)
+    limit = max(torch._dynamo.config.recompile_limit, MOST_KERNELS)  # beyond it, calls would go uncompiled
+    torch._dynamo.config.recompile_limit = limit
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def rounded_up(n_tokens: int) -> int:
+    """Return the size for which a kernel is made: few sizes serve all batches, and at most an eighth is wasted."""
+    step = max(LEAST_STEP, (1 << (n_tokens - 1).bit_length()) // 8)
+    return -(-n_tokens // step) * step
 
 
 class FlexAttention:
     """Attention of a whole packed batch at once; see `lmsys_ensemble.modeling.attention.Attention`.
+
+    The few queries of a trimmed layer, and everything once compilation has failed in this process, go by sequence.
 
     Parameters
     ----------
@@ -40,46 +61,60 @@ class FlexAttention:
         FlexAttention; by default compiled.
     """
 
+    compiles: ClassVar[bool] = True
+
     def __init__(self, packed: Packed, wanted: NDArray[np.intp] | None = None, run: Callable[..., Any] | None = None):
         self.run = run or compiled_attention()
         self.device = packed.tokens.device
-        self.positions = packed.positions
-        self.spans, self.prefixes = (to_device(values, self.device) for values in _numbers(packed))
-        self.wanted = None if wanted is None else to_device(wanted, self.device)
-        self._masks: dict[tuple[int | None, bool], BlockMask] = {}
+        self.n_tokens = len(packed.tokens)
+        self.n_padding = rounded_up(self.n_tokens) - self.n_tokens
+        self.by_sequence = SequenceAttention(packed, wanted)
+        padded = (np.pad(numbers, (0, self.n_padding), constant_values=PADDING) for numbers in _numbers(packed))
+        self.spans, self.prefixes = (to_device(numbers, self.device) for numbers in padded)
+        self.positions = F.pad(packed.positions, (0, self.n_padding))
+        self._masks: dict[int | None, BlockMask] = {}
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule, trimmed: bool) -> Tensor:
-        """Return the attention's output."""
-        known = (rule.window, trimmed)
-        if known not in self._masks:  # layers of one kind share it
-            self._masks[known] = self._mask(rule.window, trimmed)
-        asked, keys, values = (part.transpose(0, 1)[None] for part in (query, key, value))
+        """Return the attention's output; see `Attention`."""
+        if trimmed or not FlexAttention.compiles:
+            return self.by_sequence(query, key, value, rule, trimmed)
+        try:
+            return self._at_once(query, key, value, rule)
+        except TorchDynamoException as error:
+            FlexAttention.compiles = False
+            logger.warning(
+                "FlexAttention cannot be compiled here; attention goes one sequence at a time, which is slower: %s",
+                str(error).strip().splitlines()[0],
+            )
+            return self.by_sequence(query, key, value, rule, trimmed)
+
+    def _at_once(self, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
+        if rule.window not in self._masks:  # layers of one kind share it
+            self._masks[rule.window] = self._mask(rule.window)
+        asked, keys, values = (
+            F.pad(part, (0, 0, 0, 0, 0, self.n_padding)).transpose(0, 1)[None] for part in (query, key, value)
+        )
         output = self.run(
             asked,
             keys,
             values,
             score_mod=None if rule.softcap is None else soft_cap(rule.softcap),
-            block_mask=self._masks[known],
+            block_mask=self._masks[rule.window],
             scale=rule.scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-        result: Tensor = output[0].transpose(0, 1)
+        result: Tensor = output[0].transpose(0, 1)[: self.n_tokens]
         return result
 
-    def _mask(self, window: int | None, trimmed: bool) -> BlockMask:
+    def _mask(self, window: int | None) -> BlockMask:
         spans, prefixes, positions = self.spans, self.prefixes, self.positions
-        asking = (spans, prefixes, positions)
-        if trimmed and self.wanted is not None:
-            asking = (spans[self.wanted], prefixes[self.wanted], positions[self.wanted])
-        asking_span, asking_prefix, asking_position = asking
 
         def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            same = (asking_span[query] == spans[key]) | (asking_prefix[query] == spans[key])
-            back = asking_position[query] - positions[key]
-            seen: Tensor = same & (back >= 0)
+            back = positions[query] - positions[key]
+            seen: Tensor = ((spans[query] == spans[key]) | (prefixes[query] == spans[key])) & (back >= 0)
             return seen if window is None else seen & (back < window)
 
-        mask: BlockMask = create_block_mask(sees, None, None, len(asking_span), len(spans), device=str(self.device))
+        mask: BlockMask = create_block_mask(sees, None, None, len(spans), len(spans), device=str(self.device))
         return mask
 
 

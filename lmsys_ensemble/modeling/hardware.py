@@ -59,6 +59,13 @@ def resolve_dtype(dtype: str, device: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
+def is_slow(dtype: torch.dtype, device: str) -> bool:
+    """Tell whether a device only emulates a number format: half precision on a CPU without instructions for it."""
+    if device.startswith("cuda") or dtype == torch.float32:
+        return False
+    return not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """Return ``float32`` for ``torch.float32``, and so on."""
     return str(dtype).removeprefix("torch.")

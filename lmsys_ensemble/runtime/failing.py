@@ -1,6 +1,8 @@
 """What goes wrong in a run, and how it is said."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -69,6 +71,15 @@ def too_many_failed(job: Job, reasons: dict[int, str], device: str, allowed: flo
         device=device,
         row_ids=shown,
     )
+
+
+def how_to_resume(run_dir: str | Path | None, jobs: Sequence[Job]) -> str:
+    """Return what to do with what is finished, a sentence without its full stop."""
+    if run_dir is None:
+        return "Pass run_dir= (--run-dir) to keep finished work"
+    n_done = sum(job.tally.n_rows + job.tally.n_resumed for job in jobs)
+    n_wanted = sum(job.n_wanted for job in jobs)
+    return f"{n_done} of {n_wanted} rows of all scorers are kept in {run_dir}: rerun with the same run_dir to resume"
 
 
 def _rows_at_hand(failure: Failure) -> str:

@@ -2,10 +2,10 @@
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lmsys_ensemble.runtime.budget import Clock
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.pool import Slot
 from lmsys_ensemble.scorers.base import NoProgress, Scorer
@@ -37,9 +37,12 @@ class Instances:
     ----------
     slots : sequence of Slot
         All slots of the run.
+    clock : callable
+        Returns seconds.
     """
 
-    def __init__(self, slots: Sequence[Slot]):
+    def __init__(self, slots: Sequence[Slot], clock: Clock):
+        self._now = clock
         devices = [slot.device for slot in slots]
         self._alone = {device for device in devices if devices.count(device) == 1}
         self._lock = threading.Lock()
@@ -50,8 +53,8 @@ class Instances:
         instance = self._there.get(_place(job, slot))
         return instance is not None and instance.is_loaded and (job.scorer.shareable or slot.number in instance.users)
 
-    def acquire(self, job: Job, slot: Slot) -> tuple[Scorer, float]:
-        """Return a loaded scorer for a slot, and the seconds that loading took (0 if it was loaded)."""
+    def acquire(self, job: Job, slot: Slot) -> tuple[Scorer, float | None]:
+        """Return a loaded scorer for a slot, and the seconds that loading took (None if it was loaded)."""
         with self._lock:
             instance = self._there.get(_place(job, slot))
             if instance is None:
@@ -60,13 +63,13 @@ class Instances:
             instance.users.add(slot.number)
         with instance.loading:  # a second user waits for the first to have loaded it
             if instance.is_loaded:
-                return instance.scorer, 0.0
+                return instance.scorer, None
             instance.bytes_before = _allocated(slot.device)
             instance.scorer.progress = job.progress
-            start = time.perf_counter()
+            start = self._now()
             instance.scorer.load(slot.device)
             instance.is_loaded = True
-            return instance.scorer, time.perf_counter() - start
+            return instance.scorer, self._now() - start
 
     def release(self, job: Job, slot: Slot) -> None:
         """Free a scorer, loaded or not, unless another slot uses it."""

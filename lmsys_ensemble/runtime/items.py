@@ -113,7 +113,7 @@ def make_items(battles: Battles, both_ways: bool = False) -> Items:
     if both_ways:
         hashes = np.concatenate([hashes, np.array(battles.swapped().content_hashes(), dtype=kind)])
     distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    costs = _characters(battles)[first % max(n_rows, 1)]
+    costs = battles.characters()[first % max(n_rows, 1)]
     order = np.argsort(-costs, kind="stable")  # np.unique sorts, so that ties stay in the order of the hashes
     rank = np.empty(len(order), dtype=np.intp)
     rank[order] = np.arange(len(order))
@@ -220,9 +220,3 @@ def pair_up(items: Items) -> tuple[Positions, Positions]:
     pairs = np.minimum(everything, items.partners())
     order = np.lexsort((everything, pairs))
     return order, pairs[order]
-
-
-def _characters(battles: Battles) -> NDArray[np.int64]:
-    columns = (battles.prompts, battles.responses_a, battles.responses_b)
-    rows = (sum(sum(map(len, turns)) for turns in row) for row in zip(*columns, strict=True))
-    return np.fromiter(rows, dtype=np.int64, count=len(battles))

@@ -43,7 +43,7 @@ class Tally:
             self.n_tokens += n_tokens
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Job:
     """One scorer and its rows.
 
@@ -180,6 +180,6 @@ class Job:
         return (self.cost_waiting + self.cost_begun) * self.speed.seconds_per_cost
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Where it stands among jobs: greater weight first; of equal weights the faster."""
-        return -self.weight, self.speed.seconds_per_cost
+    def rank(self) -> tuple[bool, float, float]:
+        """Where it stands among jobs: what only looks up first, then the greater weight; of equal ones the faster."""
+        return self.scorer.reads_texts, -self.weight, self.speed.seconds_per_cost

@@ -30,8 +30,8 @@ class Outcome:
         Where there are.
     lacking : ndarray of str of shape (n_rows,)
         Names of what a row lacks, joined by commas; empty where it lacks nothing.
-    blended : ndarray of shape (n_rows, n_classes) or None
-        The blend, where it was asked for.
+    blended : ndarray of shape (n_rows, n_classes)
+        The blend; of no rows where it was not asked for.
     summary : RunSummary
         What was done.
     """
@@ -39,7 +39,7 @@ class Outcome:
     members: list[Probabilities]
     present: NDArray[np.bool_]
     lacking: NDArray[np.object_]
-    blended: Probabilities | None
+    blended: Probabilities
     summary: RunSummary
 
 

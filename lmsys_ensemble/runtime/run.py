@@ -13,7 +13,7 @@ from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.runtime.budget import Clock, Deadline
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
-from lmsys_ensemble.runtime.failing import raise_failure, too_many_failed
+from lmsys_ensemble.runtime.failing import how_to_resume, raise_failure, too_many_failed
 from lmsys_ensemble.runtime.fallback import blend_rows, check_ready, ready_or_average, weights_of
 from lmsys_ensemble.runtime.fingerprints import canonical_json, digest_of
 from lmsys_ensemble.runtime.instances import Instances
@@ -154,7 +154,7 @@ class Run:
         self._limit = chunk_limit(int(self._items.costs.sum()), len(slots))
         chunks = self._plan_forward(journal)
         weights = weights_of(self.blender or Blender(), len(self.scorers))
-        self._instances = Instances(slots)
+        self._instances = Instances(slots, self.clock)
         self._jobs = [
             self._make_job(position, scorer, homes[position], slots, weights[position])
             for position, scorer in enumerate(self.scorers)
@@ -240,7 +240,7 @@ class Run:
             for worker in workers:
                 worker.wait()
             if isinstance(error, KeyboardInterrupt | Terminated):
-                error.add_note(self._how_to_resume())
+                error.add_note(how_to_resume(self.options.run_dir, self._jobs))
             raise
         finally:
             for job in self._jobs:
@@ -248,7 +248,10 @@ class Run:
         failures = self._scheduler.failures
         if failures and (self._scheduler.stop.is_set() or all(job.failure is not None for job in self._jobs)):
             others = "the other scorers were stopped" if self._scheduler.stop.is_set() else "no scorer is left"
-            raise_failure(failures[0], others, self._how_to_resume())
+            raise_failure(failures[0], others, how_to_resume(self.options.run_dir, self._jobs))
+        for job in self._jobs:
+            if job.n_to_score and job.failure is None:
+                job.progress.finish()  # those that the deadline has ended, too
 
     def _item_sureness(self, job: Job) -> NDArray[np.float64]:
         blender = ready_or_average(self.blender, len(self.scorers), self.task.n_classes)
@@ -257,23 +260,13 @@ class Run:
         sureness[job.items.forward] = rows
         return sureness
 
-    def _how_to_resume(self) -> str:
-        if self.options.run_dir is None:
-            return "Pass run_dir= to keep finished work"
-        n_done = sum(int(job.tally.n_rows + job.tally.n_resumed) for job in self._jobs)
-        n_wanted = sum(job.n_wanted for job in self._jobs)
-        return (
-            f"{n_done} of {n_wanted} rows of all scorers are kept in {self.options.run_dir}: "
-            "rerun with the same run_dir to resume"
-        )
-
     # --- after ------------------------------------------------------------------------------------------------------
 
     def _conclude(self, slots: Sequence[Slot], journal: Journal | None, blend: bool) -> Outcome:
         start = time.perf_counter()
         members, present = member_probabilities(self._jobs, self.task, self.options), present_rows(self._jobs)
         lacking = name_lacking(self._jobs, present, self.options)
-        blended = blend_rows(self.blender or Blender(), members, present) if blend else None
+        blended = blend_rows(self.blender or Blender(), members, present) if blend else members[0][:0]
         seconds = {"blend": time.perf_counter() - start, "total": self.clock() - self.started}
         summary = self._summarise(slots, int((lacking != "").sum()), seconds)
         if journal is not None:

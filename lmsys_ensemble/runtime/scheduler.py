@@ -112,9 +112,8 @@ class Scheduler:
                 if self.is_over:
                     return None
                 if not self._planning:
-                    job = self._choose(slot, held)
+                    job = self.offer(slot, held)
                     if job is not None:
-                        job.slots.add(slot.number)
                         return job
                     if self._idle():
                         if self.more is None:
@@ -124,6 +123,14 @@ class Scheduler:
                 self._changed.wait(_POLL_SECONDS)
         self._plan_more()
         return self.next_job(slot, held)
+
+    def offer(self, slot: Slot, held: Job | None = None) -> Job | None:
+        """Return the scorer for which a slot had best work now, or None where it had best wait."""
+        with self._changed:
+            job = self._choose(slot, held)
+            if job is not None:
+                job.slots.add(slot.number)
+            return job
 
     def leave(self, job: Job, slot: Slot) -> None:
         """Say that a slot no longer works for a scorer."""
@@ -140,7 +147,7 @@ class Scheduler:
     def is_finished(self, job: Job) -> bool:
         """Whether a scorer has nothing more to do, now or later."""
         with self._changed:
-            return self.more is None and not job.queue and not job.cost_begun
+            return self.more is None and not job.queue and not job.cost_begun and not self.is_over_for(job)
 
     # --- chunks -----------------------------------------------------------------------------------------------------
 
@@ -209,7 +216,10 @@ class Scheduler:
 
     def _choose(self, slot: Slot, held: Job | None) -> Job | None:
         reserved = self._reserved.pop(slot.number, None)
-        waiting = [job for job in self._by_rank() if slot.device in job.devices and self._loads_in_time(job, slot)]
+        waiting = [job for job in self._by_rank() if slot.device in job.devices]
+        if self.deadline.is_set:
+            waiting = [job for job in waiting if self._loads_in_time(job, slot)]
+            waiting = [job for job in waiting if not self._is_needed_elsewhere(job, slot)]
         if reserved in waiting:
             return reserved
         if reserved is not None:
@@ -237,7 +247,7 @@ class Scheduler:
         return job.seconds_waiting / len(job.slots) > WORTH_LOADING * job.load_seconds
 
     def _loads_in_time(self, job: Job, slot: Slot) -> bool:
-        if not self.deadline.is_set or self.shared(job, slot):
+        if self.shared(job, slot):
             return True
         known = [other.load_seconds for other in self.jobs if other.load_seconds is not None]
         expected = job.load_seconds if job.load_seconds is not None else max(known, default=0.0)
@@ -258,7 +268,7 @@ class Scheduler:
         return not any(job.slots or job.cost_begun for job in self.jobs) and not self._reserved
 
     def _take(self, job: Job) -> Positions | None:
-        if not self.deadline.is_set:
+        if not self.deadline.is_set or not job.scorer.reads_texts:
             return job.take()
         if not job.speed.is_known:
             return take_probe(job)

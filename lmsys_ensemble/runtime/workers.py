@@ -1,7 +1,6 @@
 """The threads that load, score and free, one a slot."""
 
 import threading
-import time
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -54,6 +53,7 @@ class Worker:
         self.slot = slot
         self.team = team
         self._finished = threading.Event()
+        self._now = team.scheduler.deadline.clock
         self._thread = threading.Thread(target=self._run, name=f"slot {slot.number} ({slot.device})", daemon=True)
         self._held: Job | None = None
         self._chunk: Positions | None = None
@@ -119,7 +119,7 @@ class Worker:
             job.tally.devices.append(self.slot.device)
         self._held, self._chunk = job, None
         scorer, seconds = self.team.instances.acquire(job, self.slot)
-        if seconds:
+        if seconds is not None:
             self.team.scheduler.loaded(job, seconds)
             job.tally.add("load", seconds)
         job.progress.expect(job.n_to_score, job.cost_to_score)
@@ -161,9 +161,9 @@ class Worker:
                     prepare = _preparing(job, scorer, chunk)
                 self._chunk = chunk
                 try:
-                    start = time.perf_counter()
+                    start = self._now()
                     prepared = prepare()
-                    job.tally.add("prepare", time.perf_counter() - start)
+                    job.tally.add("prepare", self._now() - start)
                     following = scheduler.next_chunk(job, self.slot, ahead=True) if helper is not None else None
                     if helper is not None and following is not None:
                         ahead = following, helper.submit(_preparing(job, scorer, following))
@@ -177,11 +177,11 @@ class Worker:
 
     def _score(self, job: Job, scorer: Scorer, chunk: Positions, prepared: Any, start: float) -> None:
         call = job.progress.begin()
-        scoring = time.perf_counter()
+        scoring = self._now()
         with self.slot.pinned():
             logits = np.asarray(scorer.score_prepared(prepared))
         reasons = _check(logits, call, job, chunk, self.slot.device)
-        ended = time.perf_counter()
+        ended = self._now()
         job.tally.add("score", ended - scoring)
         self._check_share(job, chunk, reasons)
         self._commit(job, chunk, logits, reasons, call, ended - start)
@@ -204,7 +204,7 @@ class Worker:
     ) -> None:
         if self.team.journal is None or not job.scorer.reads_texts:
             return
-        start = time.perf_counter()
+        start = self._now()
         try:
             self.team.journal.commit(
                 job.name, job.items.names(chunk), logits.astype(np.float32, copy=False), reasons,
@@ -212,7 +212,7 @@ class Worker:
             )  # fmt: skip
         except Exception as error:
             raise JournalFailure from error
-        job.tally.add("journal", time.perf_counter() - start)
+        job.tally.add("journal", self._now() - start)
 
 
 def _preparing(job: Job, scorer: Scorer, chunk: Positions) -> Any:

@@ -2,14 +2,40 @@
 
 import inspect
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.progress import NoProgress as NoProgress
 from lmsys_ensemble.progress import Progress as Progress
 from lmsys_ensemble.schema import THREE_WAY, Task
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What scoring some battles will cost, as far as it can be told without loading a model.
+
+    Attributes
+    ----------
+    tokens : ndarray of shape (n_rows,)
+        Tokens of every row after truncation.
+    flops : ndarray of shape (n_rows,) or None
+        Operations of every row's forward pass.
+    n_truncated : int
+        Rows that are cut.
+    weight_bytes : int or None
+        Memory of the model's weights.
+    """
+
+    tokens: NDArray[np.intp]
+    flops: NDArray[np.float64] | None = None
+    n_truncated: int = 0
+    weight_bytes: int | None = None
 
 
 class Scorer(ABC):
@@ -77,6 +103,10 @@ class Scorer(ABC):
     def score_prepared(self, prepared: Any) -> Logits:
         """Return what `score` does, for what `prepare` returned."""
         return self.score(prepared)
+
+    def costs(self, battles: Battles) -> Costs | None:
+        """Return what scoring will cost, or None where that is not known; nothing is loaded but a tokenizer."""
+        return None
 
     def replica(self) -> Self:
         """Return another scorer with the same settings, not loaded, for another device."""

@@ -10,10 +10,11 @@ from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
 from lmsys_ensemble.errors import ConfigError, ScoringError
 from lmsys_ensemble.files import parse_settings, read_mapping, sha256_of
+from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
 from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, check_contradictions, read_recipe
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.schema import THREE_WAY, Task
-from lmsys_ensemble.scorers.base import Scorer
+from lmsys_ensemble.scorers.base import Costs, Scorer
 
 if TYPE_CHECKING:
     from lmsys_ensemble.modeling.forward import ForwardPass
@@ -244,6 +245,19 @@ class ClassifierScorer(Scorer):
     def prepare(self, battles: Battles) -> Encoded:
         """Return token ids, as `encode` does."""
         return self.encode(battles)
+
+    def costs(self, battles: Battles) -> Costs:
+        """Return tokens, operations and memory, from the tokenizer and the model's configuration."""
+        encoded = self.encode(battles)
+        recipe = self.recipe()
+        shape = read_shape(self._base_folder(recipe), recipe.head.layers)
+        number_format = self.quantization if self.quantization in BYTES_PER_WEIGHT else self.dtype
+        return Costs(
+            encoded.lengths,
+            None if shape is None else shape.flops(encoded.lengths),
+            int(encoded.retention["truncated"].sum()),
+            None if shape is None else shape.weight_bytes(number_format if number_format != "auto" else "float16"),
+        )
 
     def score(self, battles: Battles) -> Logits:
         """Return float32 logits of shape (n_rows, n_classes) in the order of `battles`.

@@ -123,3 +123,15 @@ def test_a_control_token_that_the_tokenizer_lacks_is_named(tmp_path):
     with pytest.raises(ConfigError, match="has no eos token; set eos=False"):
         make_encoder(tmp_path, make_recipe())
     make_encoder(tmp_path, make_recipe(special_tokens={"eos": False}))
+
+
+@pytest.mark.parametrize(("instructions", "warned"), [(True, False), (False, True)])
+def test_half_precision_on_a_cpu_that_only_emulates_it_is_warned_of(
+    checkpoints, monkeypatch, caplog, instructions, warned
+):
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: instructions)
+    for dtype, expected in (("bfloat16", warned), ("float32", False)):
+        assemble(checkpoints.classifier("llama"), make_recipe(), adapter=None, device="cpu", dtype=dtype)
+        assert ("no instructions for bfloat16" in caplog.text) == expected
+        caplog.clear()

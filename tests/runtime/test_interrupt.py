@@ -1,13 +1,17 @@
 """Ctrl-C and SIGTERM, sent to real processes."""
 
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 
+import pandas as pd
 import pytest
 
+from lmsys_ensemble import FakeScorer
 from lmsys_ensemble.runtime.interrupt import Terminated, terminable
+from lmsys_ensemble.runtime.journal import Journal
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 
@@ -18,7 +22,9 @@ SCRIPT = """
 import signal, sys, threading
 import pandas as pd
 from lmsys_ensemble import Ensemble, FakeScorer
+from lmsys_ensemble.runtime import items
 
+items.MIN_CHUNK, items.CHUNKS_PER_SLOT = 1, 20_000
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 
@@ -56,8 +62,62 @@ def test_a_signal_ends_all_threads_and_then_the_run(sent, name, code):
         output, _ = process.communicate(timeout=PATIENCE)  # undisturbed it would take half an hour
     finally:
         process.kill()
-    assert output == f"closed\nclosed\n{name} with 1 thread\nPass run_dir= to keep finished work\n"
+    assert output == f"closed\nclosed\n{name} with 1 thread\nPass run_dir= (--run-dir) to keep finished work\n"
     assert process.returncode == code
+
+
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
+def test_what_was_finished_before_a_signal_is_kept_and_said(sent, tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        for _ in range(12):  # two are being scored at a time, so that ten are finished
+            assert process.stdout.readline() == "scoring\n"
+        process.send_signal(getattr(signal, sent))
+        output, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    said = re.search(r"(\d+) of 200000 rows of all scorers are kept in .*: rerun with the same run_dir", output)
+    fingerprints = {
+        name: FakeScorer(seed, name=name, seconds_per_row=0.02).fingerprint() | {"class": "__main__:Slow"}
+        for seed, name in enumerate(("one", "two"))
+    }
+    with Journal.open(tmp_path / "run", fingerprints) as journal:
+        n_kept = sum(len(journal.finished(name)) for name in fingerprints)
+    assert n_kept >= 10
+    assert int(said[1]) == n_kept
+
+
+CLI = """
+import signal, sys
+from lmsys_ensemble import FakeScorer
+from lmsys_ensemble.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+FakeScorer.load = lambda self, device=None: print("loaded", flush=True)
+sys.exit(main(["predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv"]))
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_the_command_line_says_that_it_was_interrupted_and_exits_as_shells_expect(sent, code, tmp_path):
+    rows = range(2_000)
+    table = pd.DataFrame({"id": rows, "prompt": [f"p{row}" for row in rows], "response_a": "a", "response_b": "b"})
+    table.to_csv(tmp_path / "test.csv", index=False)
+    (tmp_path / "ensemble.yaml").write_text("scorers: [{type: fake, seconds_per_row: 0.5}]")
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(CLI)], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "loaded\n"
+        process.send_signal(getattr(signal, sent))
+        _, errors = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert errors == "interrupted\nPass run_dir= (--run-dir) to keep finished work\n"
+    assert not (tmp_path / "p.csv").exists()
 
 
 def test_the_handler_is_there_during_a_run_only():

@@ -1,4 +1,6 @@
+import logging
 import threading
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from lmsys_ensemble.battles import parse_battles
 from lmsys_ensemble.errors import InputError, ScoringError
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.probabilities import softmax
+from lmsys_ensemble.runtime import items
 from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.scorers.base import NoProgress
 from lmsys_ensemble.scorers.fake import FakeScorer
@@ -35,13 +38,13 @@ def many_battles(make_battles):
 @pytest.fixture
 def on_gpus(monkeypatch):
     """Pretend that there are two GPUs, and return a function that sets what is taken of their memory."""
-    taken = [0]
+    taken = defaultdict(int)
     monkeypatch.setattr(hardware, "list_devices", lambda: ["cuda:0", "cuda:1"])
-    monkeypatch.setattr(hardware, "allocated_bytes", lambda device: taken[0])
+    monkeypatch.setattr(hardware, "allocated_bytes", taken.__getitem__)
     monkeypatch.setattr(hardware, "peak_bytes", lambda device: 0)
 
-    def take(n_bytes):
-        taken[0] += n_bytes
+    def take(device, n_bytes):
+        taken[device] += n_bytes
 
     return take
 
@@ -160,6 +163,54 @@ def test_scorers_on_one_gpu_run_one_after_the_other_each_freed_before_the_next_i
     assert len({thread for _, _, thread in log}) == 1
     for seed, values in enumerate(logits):
         assert np.array_equal(values, softmax(FakeScorer(seed).score(battles)))
+
+
+@pytest.mark.parametrize("n_bytes", [2**30, 1000])
+def test_memory_that_a_closed_scorer_leaves_taken_on_a_gpu_is_said(battles, on_gpus, caplog, n_bytes):
+    leaky = Watched(log=[], name="leaky", device="cuda:0")
+    leaky.load = lambda device: on_gpus(device, 2**31)
+    leaky.close = lambda: on_gpus("cuda:0", n_bytes - 2**31)
+    with caplog.at_level(logging.WARNING, logger="lmsys_ensemble"):
+        score_all([leaky, Watched(log=[], name="neat", device="cuda:1")], battles)
+    expected = [f"leaky left {n_bytes} bytes of cuda:0 taken after it was closed"]
+    assert [record.getMessage() for record in caplog.records] == (expected if n_bytes > 2**20 else [])
+
+
+def test_rows_are_prepared_in_another_thread_while_a_gpu_computes(make_battles, on_gpus, monkeypatch):
+    monkeypatch.setattr(items, "MIN_CHUNK", 30)
+    overlapping = threading.Event()
+    prepared_in = []
+
+    class Preparing(Watched):
+        def prepare(self, battles):
+            prepared_in.append(threading.current_thread())
+            if len(prepared_in) == 2:
+                overlapping.set()
+            return battles
+
+        def score_prepared(self, prepared):
+            assert overlapping.wait(PATIENCE)  # the next chunk is being prepared meanwhile
+            return FakeScorer.score(self, prepared)
+
+    battles = make_battles(*[(f"question {row}", "yes", "no") for row in range(40)])
+    (probabilities,) = score_all([Preparing(log=[], device="cuda:0")], battles)
+    assert np.array_equal(probabilities, softmax(FakeScorer().score(battles)))
+    assert len(set(prepared_in)) == 2
+
+
+def test_a_failure_while_rows_are_prepared_names_them(make_battles, on_gpus, monkeypatch):
+    monkeypatch.setattr(items, "MIN_CHUNK", 30)
+
+    class Unprepared(Watched):
+        def prepare(self, battles):
+            if any(battle.prompt == ("question 20",) for battle in battles):
+                raise ValueError("no such token")
+            return battles
+
+    battles = make_battles(*[(f"question {row}", "yes", "no") for row in range(40)])
+    with pytest.raises(ScoringError, match="'watched' on cuda:0 failed: ValueError: no such token") as caught:
+        score_all([Unprepared(log=[], device="cuda:0")], battles)
+    assert 20 in caught.value.row_ids
 
 
 def test_nobody_listens_to_a_scorer_after_the_run(battles):

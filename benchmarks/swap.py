@@ -1,0 +1,127 @@
+"""What a second pass with the responses exchanged costs, and what it is worth.
+
+    python benchmarks/swap.py [--rows 150] [--repeats 3]
+
+Worth: log loss of the bundled ensemble on human labels with no, all, or some second passes; which rows are chosen for
+one by several measures of closeness; averaged as probabilities or as logarithms. Cost: seconds of ``swap="all"`` over
+those of ``swap="off"`` in one run, interleaved, and the same with shared prompts switched off. Needs
+pandalm_human.parquet in $LMSYS_ENSEMBLE_DATA (default ../shared/data).
+"""
+
+import argparse
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+
+from lmsys_ensemble import Ensemble
+from lmsys_ensemble.battles import parse_battles, parse_labels
+from lmsys_ensemble.encoding import prefixes
+from lmsys_ensemble.folds import group_codes
+from lmsys_ensemble.intervals import paired_difference
+from lmsys_ensemble.metrics import row_log_losses
+from lmsys_ensemble.modeling.hardware import usable_cores
+from lmsys_ensemble.probabilities import renormalise, swap_classes
+
+FILE = "pandalm_human.parquet"
+SHARES = (0.1, 0.25, 0.5, 0.75)
+
+
+def closeness(probabilities):
+    """Return measures by which rows are close to call: the smaller, the closer."""
+    ordered = np.sort(probabilities, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.nansum(probabilities * np.log(probabilities), axis=1)
+    return {
+        "margin of the two largest": ordered[:, -1] - ordered[:, -2],
+        "|P(A) - P(B)|": np.abs(probabilities[:, 0] - probabilities[:, 1]),
+        "negative entropy": -entropy,
+    }
+
+
+def worth(ensemble, battles, labels, codes):
+    """Print log losses for every share and measure, against no second passes."""
+    forward = average(ensemble.member_probabilities(battles))
+    backward = swap_classes(average(ensemble.member_probabilities(battles.swapped())), ensemble.task)
+    means = {
+        "probability": (forward + backward) / 2,
+        "log": renormalise(np.sqrt(forward * backward)),
+    }
+    off = row_log_losses(labels, forward)
+    show("off", off, off, codes)
+    for space, mean in means.items():
+        show(f"all, averaged as {space}", row_log_losses(labels, mean), off, codes)
+    for name, close in closeness(forward).items():
+        order = np.argsort(close, kind="stable")
+        for share in SHARES:
+            mixed = forward.copy()
+            chosen = order[: round(share * len(order))]
+            mixed[chosen] = means["probability"][chosen]
+            show(f"{share:.0%} by {name}", row_log_losses(labels, mixed), off, codes)
+
+
+def average(members):
+    """Return the equal blend, as the bundled ensemble has it."""
+    return np.mean(list(members.values()), axis=0)
+
+
+def show(name, losses, reference, codes):
+    """Print a row of the table."""
+    found = paired_difference(losses, reference, codes)
+    print(f"| {name} | {losses.mean():.4f} | {found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f}) |")
+
+
+def cost(ensemble, battles, repeats):
+    """Print seconds of second passes over those of one, with and without shared prompts."""
+    seconds = {"off": [], "all": [], "all, nothing shared": []}
+    results = {}
+    for _ in range(repeats):
+        for name, times in seconds.items():
+            start = time.perf_counter()
+            with mock.patch.object(prefixes, "SHORTEST_PREFIX", sys.maxsize if "nothing" in name else 32):
+                results[name] = ensemble.predict_proba(battles, swap=name[:3])
+            loading = sum(scorer.seconds["load"] for scorer in ensemble.summary_.scorers)
+            times.append(time.perf_counter() - start - loading / len(ensemble.summary_.devices))
+    base = np.median(seconds["off"])
+    print("\n| passes | seconds, median (spread) | to one pass |\n|---|---|---|")
+    for name, times in seconds.items():
+        print(
+            f"| {name} | {np.median(times):.1f} ({min(times):.1f} to {max(times):.1f}) "
+            f"| {np.median(times) / base:.2f} |"
+        )
+    difference = np.abs(results["all"] - results["all, nothing shared"]).max()
+    print(f"\nlargest difference of a probability that sharing prompts makes: {difference:.1e}")
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=150, help="rows that are timed")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    folder = Path(os.environ.get("LMSYS_ENSEMBLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / FILE).is_file():
+        print(f"skipped: no {FILE} in {folder}; set LMSYS_ENSEMBLE_DATA")
+        return 0
+    table = pd.read_parquet(folder / FILE)
+    battles, labels = parse_battles(table), parse_labels(table)
+    ensemble = Ensemble(progress="off")
+    print(
+        f"bundled ensemble, float32, {usable_cores()} cores ({platform.machine()}), torch {torch.__version__}, "
+        f"transformers {transformers.__version__}; {len(table)} rows\n\n"
+        "| second passes | log loss | to none |\n|---|---|---|"
+    )
+    worth(ensemble, battles, labels, group_codes(table.get("group"), len(table)))
+    cost(ensemble, battles.take(np.arange(0, len(battles), max(len(battles) // options.rows, 1))), options.repeats)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

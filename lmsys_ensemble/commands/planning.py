@@ -1,0 +1,48 @@
+"""The command that says how long a run will take before it starts."""
+
+import argparse
+
+from lmsys_ensemble.battles import parse_battles
+from lmsys_ensemble.commands.output import Result
+from lmsys_ensemble.commands.scoring import make_ensemble, pull_bundled
+from lmsys_ensemble.runtime.projection import Projection, parse_machine, project, project_elsewhere
+from lmsys_ensemble.tables import read_table
+
+GIB = 2**30
+
+
+def plan(arguments: argparse.Namespace) -> Result:
+    """Count tokens, time a sample and say how long all rows will take."""
+    if arguments.devices:
+        parse_machine(arguments.devices)
+    ensemble = make_ensemble(arguments.config)
+    battles = parse_battles(read_table(arguments.test))
+    pull_bundled(ensemble)
+    if arguments.devices:
+        projection = project_elsewhere(ensemble.scorers, battles, arguments.devices)
+    else:
+        projection = project(ensemble.scorers, battles, n_timed=arguments.rows_timed)
+    fits = None if arguments.budget is None else projection.seconds <= arguments.budget
+    return {**projection.to_dict(), "fits_budget": fits}, describe(projection, fits)
+
+
+def describe(projection: Projection, fits: bool | None) -> str:
+    """Put a projection into words."""
+    lines = [f"{projection.n_rows:,} rows on {', '.join(projection.slots)}"]
+    for part in projection.scorers:
+        tokens = f"{part.n_tokens:,} tokens, {part.n_truncated:,} rows cut; " if part.n_tokens else ""
+        memory = f"; weights {part.weight_bytes / GIB:.1f} GiB" if part.weight_bytes and not part.n_timed else ""
+        how = f"timed on {part.n_timed} rows" if part.n_timed else "by arithmetic, not timed"
+        lines.append(f"{part.name}: {tokens}{duration(part.slot_seconds)} on one device ({how}){memory}")
+    lines += [f"{name} does not fit into the memory of a device" for name in projection.too_large]
+    verdict = {None: "", True: ", within the budget", False: ", MORE than the budget"}[fits]
+    lines.append(f"whole run: {duration(projection.seconds)}{verdict}")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Return ``3 h 5 min``, ``12 min 4 s`` or ``4.2 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"

@@ -1,0 +1,256 @@
+"""How long a run will take, and whether it fits: counted and timed on a sample before it starts.
+
+The sample is drawn by length, so that it has as many long rows, in proportion, as the whole. Its seconds are scaled by
+the operations of all rows over those of the sample: what a row costs grows faster than its length.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.runtime.devices import assign_devices, reachable
+from lmsys_ensemble.runtime.pool import Slot, make_slots
+from lmsys_ensemble.scorers.base import Scorer
+
+GIB = 2**30
+
+ACCELERATORS = {
+    "T4": (15, 65e12),
+    "P100": (16, 19e12),
+    "V100": (16, 125e12),
+    "L4": (22, 121e12),
+    "A10": (22, 125e12),
+    "A100": (80, 312e12),
+    "H100": (80, 989e12),
+    "H200": (141, 989e12),
+}
+"""Usable memory in GiB and peak half-precision operations a second (dense), from the makers' data sheets."""
+
+UTILISATION = 1 / 3
+"""Share of the peak that is assumed of a device that is not here to be timed. Published serving engines reach 42 % on
+an H100, the public notebooks for two T4 22 to 27 %."""
+
+
+@dataclass(frozen=True)
+class ScorerProjection:
+    """What one scorer will take.
+
+    Attributes
+    ----------
+    name : str
+        The scorer's.
+    devices : list of str
+        Where it may run.
+    n_tokens : int
+        Of all rows after truncation; 0 for scorers without tokens.
+    n_truncated : int
+        Rows that are cut.
+    load_seconds : float
+        Measured; 0 where it was not.
+    slot_seconds : float
+        Of all rows on one slot, while the others are busy.
+    weight_bytes : int or None
+        Memory of its weights, where the shape is known.
+    n_timed : int
+        Rows that were timed; 0 where seconds are arithmetic.
+    """
+
+    name: str
+    devices: list[str]
+    n_tokens: int
+    n_truncated: int
+    load_seconds: float
+    slot_seconds: float
+    weight_bytes: int | None
+    n_timed: int
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What a run will take.
+
+    Attributes
+    ----------
+    n_rows : int
+        All rows.
+    slots : list of str
+        Devices of the worker threads.
+    seconds : float
+        From start to end; scorers that may run anywhere are shared out evenly.
+    scorers : list of ScorerProjection
+        Each on its own.
+    too_large : list of str
+        Scorers whose weights do not fit into a device's memory.
+    """
+
+    n_rows: int
+    slots: list[str]
+    seconds: float
+    scorers: list[ScorerProjection]
+    too_large: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as values that JSON can hold."""
+        return asdict(self)
+
+
+def project(
+    scorers: Sequence[Scorer], battles: Battles, *, n_timed: int = 64, devices: Sequence[str] | None = None
+) -> Projection:
+    """Time a sample on this machine's devices and say how long all rows will take.
+
+    Parameters
+    ----------
+    scorers : sequence of Scorer
+        Not loaded.
+    battles : Battles
+        All rows.
+    n_timed : int
+        Rows of the sample; every slot scores all of them, all slots at the same time.
+    devices : sequence of str, optional
+        As for `lmsys_ensemble.ensemble.Ensemble`.
+    """
+    homes = assign_devices(scorers, devices)
+    slots = make_slots(scorers, homes, devices)
+    parts = []
+    for scorer, home in zip(scorers, homes, strict=True):
+        allowed = reachable(scorer, home, [slot.device for slot in slots])
+        own = [slot for slot in slots if slot.device == home]
+        parts.append(_timed(scorer, battles, own, sorted(allowed), n_timed))
+    return Projection(len(battles), [slot.device for slot in slots], makespan(parts, slots), parts)
+
+
+def project_elsewhere(scorers: Sequence[Scorer], battles: Battles, machine: str) -> Projection:
+    """Say by arithmetic how long a run would take on other devices, such as ``2xT4``.
+
+    Raises
+    ------
+    ConfigError
+        If the devices are unknown, or a scorer does not say what it costs.
+    """
+    count, name = parse_machine(machine)
+    memory, peak = ACCELERATORS[name]
+    slots = [Slot(number, f"{name}:{number}") for number in range(count)]
+    parts, too_large = [], []
+    for scorer in scorers:
+        costs = scorer.costs(battles)
+        if costs is None or costs.flops is None:
+            raise ConfigError(f"scorer {scorer.name!r} does not say what a row costs; plan it on the machine itself")
+        seconds = float(costs.flops.sum()) / (peak * UTILISATION)
+        parts.append(
+            ScorerProjection(
+                scorer.name, [slot.device for slot in slots], int(costs.tokens.sum()), costs.n_truncated, 0.0, seconds,
+                costs.weight_bytes, 0,
+            )
+        )  # fmt: skip
+        if costs.weight_bytes is not None and costs.weight_bytes > 0.85 * memory * GIB:
+            too_large.append(scorer.name)
+    return Projection(len(battles), [slot.device for slot in slots], makespan(parts, slots), parts, too_large)
+
+
+def parse_machine(machine: str) -> tuple[int, str]:
+    """Split ``2xT4`` into 2 and ``T4``.
+
+    Raises
+    ------
+    ConfigError
+        If it is nothing like that, or the device is unknown.
+    """
+    count, _, name = machine.rpartition("x")
+    known = {device.upper(): device for device in ACCELERATORS}
+    if (count and not count.isdecimal()) or name.upper() not in known or count == "0":
+        raise ConfigError(
+            f"unknown devices {machine!r}: give a number and one of {', '.join(ACCELERATORS)}, as in 2xT4"
+        )
+    return int(count or 1), known[name.upper()]
+
+
+def makespan(parts: Sequence[ScorerProjection], slots: Sequence[Slot]) -> float:
+    """Return the seconds until all slots are done, loading included.
+
+    Scorers that are tied to few devices come first; those that may run on more fill up what is left evenly.
+    """
+    busy = np.zeros(len(slots))
+    for part in sorted(parts, key=lambda part: len(part.devices)):
+        own = np.array([slot.device in part.devices for slot in slots])
+        busy[own] = _filled(busy[own], part.load_seconds + part.slot_seconds)
+    return float(busy.max(initial=0.0))
+
+
+def _filled(busy: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
+    """Raise the lowest of some levels to a common one, with `seconds` in all."""
+    levels = np.sort(busy)
+    for n_raised in range(1, len(levels) + 1):
+        level = (seconds + levels[:n_raised].sum()) / n_raised
+        if n_raised == len(levels) or level <= levels[n_raised]:
+            raised: NDArray[np.float64] = np.maximum(busy, level)
+            return raised
+    return busy
+
+
+def sample_by_length(work: NDArray[np.float64], n_rows: int) -> NDArray[np.intp]:
+    """Return the positions of `n_rows` rows that stand for all: each the middle of an equal share, in order of work."""
+    order = np.argsort(work, kind="stable")
+    n_rows = min(n_rows, len(order))
+    middles = ((np.arange(n_rows) + 0.5) * len(order) / n_rows).astype(np.intp)
+    result: NDArray[np.intp] = order[middles]
+    return result
+
+
+def _timed(
+    scorer: Scorer, battles: Battles, slots: Sequence[Slot], devices: list[str], n_timed: int
+) -> ScorerProjection:
+    costs = scorer.costs(battles)
+    work = battles.characters().astype(np.float64) if costs is None or costs.flops is None else costs.flops
+    rows = sample_by_length(work, n_timed)
+    sample = battles.take(np.sort(rows))
+    copies = [scorer] if scorer.shareable else [scorer, *(scorer.replica() for _ in slots[1:])]
+    start = time.perf_counter()
+    try:
+        for copy in copies:
+            copy.load(slots[0].device)
+        load_seconds = (time.perf_counter() - start) / len(copies)
+        callers = [(copies[position % len(copies)], slot) for position, slot in enumerate(slots)]
+        seconds = _time_together(callers, sample)
+    finally:
+        for copy in copies:
+            copy.close()
+    return ScorerProjection(
+        scorer.name,
+        devices,
+        int(costs.tokens.sum()) if costs is not None else 0,
+        costs.n_truncated if costs is not None else 0,
+        load_seconds,
+        seconds * float(work.sum() / max(work[rows].sum(), 1.0)),
+        costs.weight_bytes if costs is not None else None,
+        len(sample),
+    )
+
+
+def _time_together(callers: Sequence[tuple[Scorer, Slot]], sample: Battles) -> float:
+    """Let every slot score the sample at the same time, after a warm-up, and return the mean of their seconds."""
+    ready = threading.Barrier(len(callers))
+
+    def measure(scorer: Scorer, slot: Slot) -> float:
+        if scorer.needs_device and slot.cores:
+            from lmsys_ensemble.modeling.hardware import limit_threads
+
+            limit_threads(len(slot.cores))
+        with slot.pinned():
+            scorer.score(sample[:1])
+            prepared = scorer.prepare(sample) if slot.overlaps else None
+            ready.wait()
+            start = time.perf_counter()
+            scorer.score_prepared(scorer.prepare(sample) if prepared is None else prepared)
+            return time.perf_counter() - start
+
+    with ThreadPoolExecutor(len(callers)) as threads:
+        return float(np.mean([future.result() for future in [threads.submit(measure, *pair) for pair in callers]]))

@@ -1,0 +1,121 @@
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmsys_ensemble.battles import parse_battles
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.runtime.pool import Slot
+from lmsys_ensemble.runtime.projection import (
+    ScorerProjection,
+    makespan,
+    parse_machine,
+    project,
+    project_elsewhere,
+    sample_by_length,
+)
+from lmsys_ensemble.scorers.base import Costs
+from lmsys_ensemble.scorers.fake import FakeScorer
+
+TWO = [Slot(0, "cuda:0"), Slot(1, "cuda:1")]
+
+
+def part(seconds, *devices, load=0.0):
+    return ScorerProjection("one", list(devices), 0, 0, load, seconds, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([part(10, "cuda:0"), part(4, "cuda:1")], 10),
+        ([part(10, "cuda:0", "cuda:1"), part(4, "cuda:0", "cuda:1")], 7),
+        ([part(10, "cuda:0", "cuda:1"), part(4, "cuda:1")], 7),
+        ([part(2, "cuda:0", "cuda:1"), part(10, "cuda:1")], 10),
+        ([part(4, "cuda:0", load=3)], 7),
+        ([], 0),
+    ],
+)
+def test_tied_scorers_fill_their_devices_and_the_others_what_is_left(parts, expected):
+    assert makespan(parts, TWO) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=6))
+def test_a_run_is_never_shorter_than_its_work_shared_out_nor_longer_than_all_of_it(work):
+    parts = [part(seconds, *(["cuda:0"] if tied else ["cuda:0", "cuda:1"])) for seconds, tied in work]
+    total = sum(seconds for seconds, _ in work)
+    assert total / 2 - 1e-6 <= makespan(parts, TWO) <= total + 1e-6
+
+
+@given(st.lists(st.floats(1, 1e6), min_size=1, max_size=300), st.integers(1, 100))
+def test_a_sample_has_distinct_rows_from_every_part_of_the_range(work, n_rows):
+    work = np.array(work)
+    rows = sample_by_length(work, n_rows)
+    assert len(set(rows)) == len(rows) == min(n_rows, len(work))
+    ranks = np.argsort(np.argsort(work, kind="stable"))[rows]
+    middles = (np.arange(len(rows)) + 0.5) * len(work) / len(rows)
+    assert (np.abs(ranks + 0.5 - middles) <= 0.5).all()
+
+
+class Counting(FakeScorer):
+    """Costs what its rows have of characters, and counts who calls."""
+
+    def __init__(self, *, name="counting", device="cpu", log=None):
+        super().__init__(name=name, device=device)
+        self.log = [] if log is None else log
+
+    def costs(self, battles):
+        characters = battles.characters()
+        return Costs(characters, characters * 1e9, 3, 10 * 2**30)
+
+    def score(self, battles):
+        self.log.append((threading.get_ident(), len(battles)))
+        return super().score(battles)
+
+
+@pytest.fixture
+def battles(make_battles):
+    return make_battles(*[(f"question {'x' * i}", "yes", "no") for i in range(40)])
+
+
+def test_every_slot_scores_the_sample_at_the_same_time_and_the_whole_is_scaled_up(battles):
+    scorer = Counting()
+    projection = project([scorer], battles, n_timed=10, devices=["cpu", "cpu"])
+    assert sorted(n_rows for _, n_rows in scorer.log) == [1, 1, 10, 10]
+    assert len({thread for thread, _ in scorer.log}) == 2
+    (row,) = projection.scorers
+    assert (row.n_tokens, row.n_truncated, row.n_timed) == (battles.characters().sum(), 3, 10)
+    assert projection.seconds == pytest.approx((row.slot_seconds + row.load_seconds) / 2)
+    assert projection.slots == ["cpu", "cpu"]
+
+
+def test_scorers_that_tell_no_costs_are_scaled_by_characters(battles_table):
+    projection = project([FakeScorer(seconds_per_row=0.001)], parse_battles(battles_table), n_timed=100)
+    assert projection.scorers[0].n_timed == len(battles_table)
+    assert projection.seconds > 0
+
+
+def test_other_devices_are_arithmetic_and_memory_is_checked(battles):
+    projection = project_elsewhere([Counting(), Counting(name="two")], battles, "2xt4")
+    work = battles.characters().sum() * 1e9
+    assert projection.slots == ["T4:0", "T4:1"]
+    assert projection.seconds == pytest.approx(2 * work / (65e12 / 3) / 2)
+    assert projection.too_large == []
+    with pytest.raises(ConfigError, match="'fake' does not say"):
+        project_elsewhere([FakeScorer()], battles, "T4")
+
+
+def test_a_scorer_that_is_larger_than_a_device_is_named(battles):
+    class Large(Counting):
+        def costs(self, battles):
+            return Costs(np.ones(len(battles)), np.ones(len(battles)), 0, 14 * 2**30)
+
+    assert project_elsewhere([Large(name="large")], battles, "T4").too_large == ["large"]
+
+
+@pytest.mark.parametrize("machine", ["2xT5", "xxT4", "0xT4", "", "-1xT4"])
+def test_unknown_devices_are_refused(machine):
+    with pytest.raises(ConfigError, match="2xT4"):
+        parse_machine(machine)
+    assert (parse_machine("T4"), parse_machine("4xh100")) == ((1, "T4"), (4, "H100"))

@@ -1,0 +1,348 @@
+"""Runs as a whole: what is kept, what is resumed, what fails and what is said of it."""
+
+import itertools
+import json
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lmsys_ensemble import Blender, Ensemble, FakeScorer, SavedScorer
+from lmsys_ensemble.blending.blender import MissingMemberWarning
+from lmsys_ensemble.errors import ConfigError, EnsembleError, JournalError, ScoringError
+from lmsys_ensemble.probabilities import softmax
+from lmsys_ensemble.runtime import items
+from lmsys_ensemble.runtime.journal import Journal
+from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(items, "MIN_CHUNK", 60)
+
+
+@pytest.fixture
+def table():
+    rows = range(60)
+    return pd.DataFrame(
+        {
+            "id": [1000 + row for row in rows],
+            "prompt": [f"question {row}" for row in rows],
+            "response_a": ["yes " * (row % 5) for row in rows],
+            "response_b": "no",
+        }
+    )
+
+
+class Neighbourly(FakeScorer):
+    """Logits whose last digits depend on what is scored together, as those of a model in low precision do.
+
+    Fails when it has begun `fail_after` chunks.
+    """
+
+    def __init__(self, seed=0, *, name="one", fail_after=None, bad_rows=(), why=None):
+        super().__init__(seed, name=name)
+        self.fail_after = fail_after
+        self.bad_rows = bad_rows
+        self.why = why
+        self.seen = []
+        self.n_begun = itertools.count(1)
+        self.n_loads = 0
+
+    def fingerprint(self):
+        return {"seed": self.seed}
+
+    def load(self, device=None):
+        self.n_loads += 1
+
+    def score(self, battles):
+        if self.fail_after is not None and next(self.n_begun) > self.fail_after:
+            raise RuntimeError("CUDA error: boom")
+        logits = super().score(battles)
+        logits += np.float32(1e-4) * np.random.default_rng(len(battles)).random(logits.shape, dtype=np.float32)
+        logits += np.float32(1e-3) * logits.mean()
+        for row, row_id in enumerate(battles.ids):
+            if row_id in self.bad_rows:
+                logits[row] = np.nan
+                if self.why:
+                    self.progress.row_failed(row, self.why)
+        self.seen.append(battles.content_hashes())
+        return logits
+
+    @property
+    def rows_seen(self):
+        return [name for chunk in self.seen for name in chunk]
+
+
+def pair(**first):
+    return [Neighbourly(0, name="one", **first), Neighbourly(1, name="two")]
+
+
+# --- the journal ----------------------------------------------------------------------------------------------------
+
+
+def test_a_rerun_loads_nothing_and_gives_the_same(table, tmp_path):
+    first = Ensemble(pair()).predict(table, run_dir=tmp_path / "run")
+    scorers = pair()
+    ensemble = Ensemble(scorers)
+    again = ensemble.predict(table, run_dir=tmp_path / "run")
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    assert [scorer.n_loads for scorer in scorers] == [0, 0]
+    assert [scorer.resumed_rows for scorer in ensemble.summary_.scorers] == [60, 60]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == ensemble.summary_.to_dict()
+
+
+@pytest.mark.parametrize("swap", ["off", "all", "adaptive"])
+@pytest.mark.parametrize("fail_after", [0, 1, 7])
+def test_a_run_that_failed_is_resumed_to_the_last_bit_and_scores_nothing_twice(table, tmp_path, fail_after, swap):
+    whole = Ensemble(pair()).predict(table, swap=swap)
+    broken = pair(fail_after=fail_after)
+    with pytest.raises(ScoringError, match=r"'one' on cpu failed: .* rerun with the same run_dir to resume"):
+        Ensemble(broken).predict(table, run_dir=tmp_path / "run", swap=swap)
+    scorers = pair()
+    resumed = Ensemble(scorers).predict(table, run_dir=tmp_path / "run", swap=swap)
+    pd.testing.assert_frame_equal(whole, resumed, check_exact=True)
+    for before, after in zip(broken, scorers, strict=True):
+        assert not set(before.rows_seen) & set(after.rows_seen)
+    assert len(broken[0].seen) <= fail_after
+
+
+def test_reordered_and_extended_input_reuses_what_it_can(table, tmp_path):
+    Ensemble(pair()).predict(table[:40], run_dir=tmp_path / "run")
+    scorers = pair()
+    shuffled = table.sample(frac=1, random_state=0).assign(id=range(60))
+    predicted = Ensemble(scorers).predict(shuffled, run_dir=tmp_path / "run")
+    assert predicted["id"].tolist() == list(range(60))
+    for seed, scorer in enumerate(scorers):
+        assert len(scorer.rows_seen) == 20
+        expected = softmax(FakeScorer(seed).score(items.make_items(_battles(shuffled)).battles))
+        member = Ensemble([Neighbourly(seed, name=scorer.name)]).member_probabilities(
+            shuffled, run_dir=tmp_path / "run"
+        )
+        assert member[scorer.name] == pytest.approx(expected, abs=0.01)
+
+
+def _battles(table):
+    from lmsys_ensemble import parse_battles
+
+    return parse_battles(table)
+
+
+def test_rows_with_the_same_texts_are_scored_once_and_keep_their_ids(table):
+    twice = pd.concat([table, table.assign(id=table["id"] + 5000)])
+    scorer = Neighbourly()
+    ensemble = Ensemble([scorer])
+    predicted = ensemble.predict(twice)
+    assert predicted["id"].tolist() == twice["id"].tolist()
+    assert np.array_equal(predicted.iloc[:60, 1:], predicted.iloc[60:, 1:])
+    assert len(scorer.rows_seen) == 60
+    assert (ensemble.summary_.rows, ensemble.summary_.unique_rows) == (120, 60)
+
+
+def test_other_settings_are_refused_before_anything_is_loaded_or_scored_anew_when_asked(table, tmp_path):
+    Ensemble(pair()).predict(table, run_dir=tmp_path / "run")
+    changed = [Neighbourly(7, name="one"), Neighbourly(1, name="two")]
+    with pytest.raises(JournalError, match="scorer 'one': seed was 0, is 7"):
+        Ensemble(changed).predict(table, run_dir=tmp_path / "run")
+    assert changed[0].n_loads == 0
+    predicted = Ensemble(changed).predict(table, run_dir=tmp_path / "run", rescore=True)
+    pd.testing.assert_frame_equal(predicted, Ensemble(changed).predict(table), check_exact=True)
+    assert len(changed[0].seen) > 0
+
+
+def test_probabilities_from_a_file_are_read_again_by_id_and_not_journalled(table, tmp_path):
+    saved = tmp_path / "saved.csv"
+    Ensemble([FakeScorer(3)]).predict(table).to_csv(saved, index=False)
+    ensemble = Ensemble([SavedScorer(str(saved)), Neighbourly()])
+    same = table.assign(prompt="the same", response_a="for", response_b="all")
+    for _ in range(2):
+        members = ensemble.member_probabilities(same, run_dir=tmp_path / "run")
+        assert members["saved"] == pytest.approx(Ensemble([FakeScorer(3)]).predict_proba(table), abs=1e-6)
+    assert [scorer.resumed_rows for scorer in ensemble.summary_.scorers] == [0, 1]
+    with Journal.open(tmp_path / "run", {"saved": {}, "one": {"seed": 0}}, rescore=True) as journal:
+        assert len(journal.finished("saved")) == 0
+        assert len(journal.finished("one")) == 1
+
+
+@pytest.mark.parametrize("on_failure", ["stop", "reweight"])
+def test_a_journal_that_cannot_be_written_ends_the_run_whatever_is_asked(table, tmp_path, monkeypatch, on_failure):
+    commit, n_commits = Journal.commit, []
+
+    def full(self, *arguments, **options):
+        n_commits.append(1)
+        if len(n_commits) > 3:
+            raise JournalError("the disk is full")
+        commit(self, *arguments, **options)
+
+    monkeypatch.setattr(Journal, "commit", full)
+    with pytest.raises(JournalError, match="the disk is full"):
+        Ensemble(pair()).predict(table, run_dir=tmp_path / "run", on_failure=on_failure)
+    monkeypatch.setattr(Journal, "commit", commit)
+    ensemble = Ensemble(pair())
+    ensemble.predict(table, run_dir=tmp_path / "run")
+    assert sum(scorer.resumed_rows for scorer in ensemble.summary_.scorers) > 0
+
+
+def test_a_second_run_in_one_directory_is_refused_at_once(table, tmp_path):
+    class Curious(Neighbourly):
+        def load(self, device=None):
+            with pytest.raises(JournalError) as caught:
+                Ensemble([FakeScorer()]).predict(table, run_dir=tmp_path / "run")
+            refusals.append(str(caught.value))
+
+    refusals = []
+    Ensemble([Curious()]).predict(table, run_dir=tmp_path / "run")
+    assert len(refusals) == 1
+
+
+# --- failures -------------------------------------------------------------------------------------------------------
+
+
+def test_the_error_names_scorer_device_rows_cause_and_cure(table):
+    ensemble = Ensemble(pair(fail_after=0), devices=["cpu", "cpu"])
+    with pytest.raises(ScoringError) as caught:
+        ensemble.predict(table)
+    message = str(caught.value)
+    assert message.startswith("scorer 'one' on cpu failed: RuntimeError: CUDA error: boom, while it scored ")
+    assert message.endswith("The other scorers were stopped. Pass run_dir= (--run-dir) to keep finished work")
+    assert all(repr(row_id) in message for row_id in caught.value.row_ids)
+    assert 0 < len(caught.value.row_ids) <= 10
+    assert set(caught.value.row_ids) <= set(table["id"])
+
+
+def test_the_others_go_on_without_a_scorer_that_failed_where_that_is_wanted(table):
+    ensemble = Ensemble([*pair(fail_after=0), Neighbourly(2, name="three")], Blender(weights=[2, 1, 1]))
+    with pytest.warns(MissingMemberWarning, match="60 of 60 rows lack something .* 60 without one"):
+        predicted = ensemble.predict(table, on_failure="reweight")
+    rest = Ensemble([Neighbourly(1, name="two"), Neighbourly(2, name="three")]).predict(table)
+    assert predicted["fallback"].tolist() == ["one"] * 60
+    assert predicted.iloc[:, 1:4].to_numpy() == pytest.approx(rest.iloc[:, 1:].to_numpy(), abs=1e-12)
+    summary = ensemble.summary_
+    assert summary.fallback_rows == 60
+    assert [scorer.error for scorer in summary.scorers] == ["RuntimeError: CUDA error: boom", "", ""]
+    assert [scorer.unscored_rows for scorer in summary.scorers] == [60, 0, 0]
+
+
+def test_what_a_scorer_had_finished_before_it_failed_counts(table):
+    ensemble = Ensemble(pair(fail_after=2), devices=["cpu", "cpu"])
+    with pytest.warns(MissingMemberWarning):
+        predicted = ensemble.predict(table, on_failure="reweight")
+    finished = predicted["fallback"] == ""
+    assert 0 < finished.sum() < 60
+    whole = Ensemble(pair(), devices=["cpu", "cpu"]).predict(table)
+    assert np.array_equal(predicted.loc[finished, whole.columns], whole[finished])
+
+
+def test_without_any_scorer_left_the_first_failure_is_raised(table):
+    scorers = [Neighbourly(seed, name=str(seed), fail_after=0) for seed in range(2)]
+    with pytest.raises(ScoringError, match=r"failed: RuntimeError: CUDA error: boom.*No scorer is left"):
+        Ensemble(scorers).predict(table, on_failure="reweight")
+
+
+@pytest.mark.parametrize("why", [None, "out of memory with one row"])
+def test_rows_that_fail_are_quarantined_and_listed(table, tmp_path, why):
+    bad = {1003, 1050}
+    for resumed in (False, True):
+        ensemble = Ensemble(pair(bad_rows=bad, why=why))
+        with pytest.warns(MissingMemberWarning, match="2 of 60 rows lack something .* 2 without one"):
+            predicted = ensemble.predict(table, max_failed_rows=0.05, run_dir=tmp_path / "run")
+        failed = predicted["id"].isin(bad)
+        assert predicted["fallback"].tolist() == ["one" if row else "" for row in failed]
+        assert np.isfinite(predicted.iloc[:, 1:4]).all(axis=None)
+        alone = Ensemble([Neighbourly(1, name="two")]).predict(table)
+        assert np.array_equal(predicted.loc[failed, alone.columns], alone[failed])
+        listed = [{"id": row_id, "swapped": False, "reason": why or "NaN or infinite logits"} for row_id in sorted(bad)]
+        assert ensemble.summary_.scorers[0].failed_rows == listed
+        assert ensemble.summary_.scorers[0].resumed_rows == (60 if resumed else 0)
+
+
+def test_too_many_failed_rows_fail_the_run(table, tmp_path):
+    scorers = pair(bad_rows={1003, 1050}, why="out of memory")
+    with pytest.raises(
+        ScoringError, match=r"'one' on cpu failed \(out of memory\) for [12] of 60 rows \(ids 10"
+    ) as caught:
+        Ensemble(scorers).predict(table)
+    assert set(caught.value.row_ids) <= {1003, 1050}
+    with pytest.warns(MissingMemberWarning):
+        Ensemble(scorers).predict(table, run_dir=tmp_path / "run", max_failed_rows=0.05)
+    with pytest.raises(ScoringError, match=r"'one' on an earlier run .* for 2 of 60 rows"):
+        Ensemble(scorers).predict(table, run_dir=tmp_path / "run")
+
+
+def test_a_row_that_every_scorer_failed_on_gets_the_mean_of_the_others(table):
+    scorers = [Neighbourly(seed, name=str(seed), bad_rows={1007}) for seed in range(2)]
+    with pytest.warns(MissingMemberWarning, match="1 without 0, 1"):
+        predicted = Ensemble(scorers).predict(table, max_failed_rows=0.05)
+    row = predicted["id"] == 1007
+    assert predicted.loc[row, "fallback"].item() == "0, 1"
+    assert predicted[row].iloc[0, 1:4].to_numpy(float) == pytest.approx(predicted[~row].iloc[:, 1:4].mean().to_numpy())
+
+
+def test_a_blender_that_has_to_learn_first_is_refused_before_anything_is_loaded(table):
+    scorers = pair()
+    with pytest.raises(ConfigError, match="has to learn first"):
+        Ensemble(scorers, Blender(method="linear")).predict(table)
+    assert [scorer.n_loads for scorer in scorers] == [0, 0]
+
+
+# --- options and summary --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"run_dri": "x"}, "no option 'run_dri' .did you mean 'run_dir'"),
+        ({"on_failure": "ignore"}, "on_failure must be one of 'stop', 'reweight', got 'ignore'"),
+        ({"swap": True}, "swap must be one of 'off', 'all', 'adaptive'"),
+        ({"swap_space": "logit"}, "swap_space must be"),
+        ({"max_failed_rows": 1.5}, "max_failed_rows is a share"),
+        ({"swap_share": float("nan")}, "swap_share is a share"),
+        ({"time_budget_s": 0}, "time_budget_s must be a positive"),
+        ({"time_budget_s": "1h"}, "time_budget_s must be a positive"),
+        ({"rescore": True}, "pass run_dir="),
+    ],
+)
+def test_wrong_options_are_refused_with_the_right_ones(table, options, words):
+    with pytest.raises(ConfigError, match=words):
+        Ensemble([FakeScorer()]).predict(table, **options)
+
+
+def test_the_keywords_are_the_options():
+    assert set(RunKeywords.__annotations__) == set(RunOptions.__dataclass_fields__)
+
+
+def test_the_summary_is_json_and_tells_what_was_done(table):
+    ensemble = Ensemble([FakeScorer(0, name="one"), FakeScorer(1, name="two")], devices=["cpu", "cpu"])
+    ensemble.predict(table)
+    summary = json.loads(json.dumps(ensemble.summary_.to_dict()))
+    assert {"python", "lmsys-ensemble", "numpy", "pandas"} <= set(summary["versions"])
+    assert summary["devices"] == ["cpu", "cpu"]
+    assert (summary["rows"], summary["unique_rows"], summary["fallback_rows"], summary["swapped_rows"]) == (
+        60,
+        60,
+        0,
+        0,
+    )
+    assert {"load", "prepare", "score", "journal", "blend", "total"} == set(summary["seconds"])
+    assert summary["peak_memory_bytes"]["rss"] > 2**20
+    assert summary["options"]["on_failure"] == "stop"
+    for name, scorer in zip(("one", "two"), summary["scorers"], strict=True):
+        assert (scorer["name"], scorer["rows"], scorer["devices"], scorer["error"]) == (name, 60, ["cpu"], "")
+        assert scorer["chunks"] > 1
+
+
+def test_internal_errors_are_not_hidden(table, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("planning")
+
+    monkeypatch.setattr("lmsys_ensemble.runtime.run.closest_to_call", broken)
+    with pytest.raises(EnsembleError, match="the run failed: ZeroDivisionError: planning"):
+        Ensemble([FakeScorer()]).predict(table, swap="adaptive")
