@@ -72,7 +72,7 @@ def report(scorer: ClassifierScorer, battles, n_timed: int) -> None:
     print(
         f"{len(battles)} rows, {lengths.sum():,} tokens: median {np.median(lengths):.0f}, mean {lengths.mean():.0f}, "
         f"95 % below {np.quantile(lengths, 0.95):.0f}, longest {lengths.max()}; "
-        f"{usable_cores()} cores, float32, {versions}"
+        f"{len(usable_cores())} cores, float32, {versions}"
     )
     projection = project([scorer], battles, n_timed=n_timed)
     ensemble = Ensemble([scorer], progress="off")

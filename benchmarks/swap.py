@@ -2,10 +2,10 @@
 
     python benchmarks/swap.py [--rows 150] [--repeats 3]
 
-Worth: log loss of the bundled ensemble on human labels with no, all, or some second passes; which rows are chosen for
-one by several measures of closeness; averaged as probabilities or as logarithms. Cost: seconds of ``swap="all"`` over
-those of ``swap="off"`` in one run, interleaved, and the same with shared prompts switched off. Needs
-pandalm_human.parquet in $LMSYS_ENSEMBLE_DATA (default ../shared/data).
+Worth: log loss of the bundled ensemble, on human labels of rows that it was not trained on, with no, all, or some
+second passes; which rows are chosen for one by several measures of closeness; averaged as probabilities or as
+logarithms. Cost: seconds of ``swap="all"`` over those of ``swap="off"`` in one run, interleaved, and the same with
+shared prompts switched off. Needs pandalm_human.parquet in $LMSYS_ENSEMBLE_DATA (default ../shared/data).
 """
 
 import argparse
@@ -17,18 +17,19 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import pandas as pd
 import torch
 import transformers
+from held_out import held_out
 
 from lmsys_ensemble import Ensemble
-from lmsys_ensemble.battles import parse_battles, parse_labels
 from lmsys_ensemble.encoding import prefixes
 from lmsys_ensemble.folds import group_codes
 from lmsys_ensemble.intervals import paired_difference
 from lmsys_ensemble.metrics import row_log_losses
 from lmsys_ensemble.modeling.hardware import usable_cores
 from lmsys_ensemble.probabilities import renormalise, swap_classes
+from lmsys_ensemble.schema import THREE_WAY
+from lmsys_ensemble.training.dataset import read_labelled
 
 FILE = "pandalm_human.parquet"
 SHARES = (0.1, 0.25, 0.5, 0.75)
@@ -75,7 +76,7 @@ def average(members):
 def show(name, losses, reference, codes):
     """Print a row of the table."""
     found = paired_difference(losses, reference, codes)
-    print(f"| {name} | {losses.mean():.4f} | {found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f}) |")
+    print(f"| {name} | {losses.mean():.4f} | {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}) |")
 
 
 def cost(ensemble, battles, repeats):
@@ -104,22 +105,23 @@ def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=150, help="rows that are timed")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="0 leaves the timing out")
     options = parser.parse_args()
     folder = Path(os.environ.get("LMSYS_ENSEMBLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not (folder / FILE).is_file():
         print(f"skipped: no {FILE} in {folder}; set LMSYS_ENSEMBLE_DATA")
         return 0
-    table = pd.read_parquet(folder / FILE)
-    battles, labels = parse_battles(table), parse_labels(table)
+    data = held_out(read_labelled([folder / FILE], THREE_WAY))
+    battles = data.battles
     ensemble = Ensemble(progress="off")
     print(
         f"bundled ensemble, float32, {usable_cores()} cores ({platform.machine()}), torch {torch.__version__}, "
-        f"transformers {transformers.__version__}; {len(table)} rows\n\n"
+        f"transformers {transformers.__version__}; {len(battles)} rows\n\n"
         "| second passes | log loss | to none |\n|---|---|---|"
     )
-    worth(ensemble, battles, labels, group_codes(table.get("group"), len(table)))
-    cost(ensemble, battles.take(np.arange(0, len(battles), max(len(battles) // options.rows, 1))), options.repeats)
+    worth(ensemble, battles, data.labels, group_codes(data.groups, len(data)))
+    if options.repeats:
+        cost(ensemble, battles.take(np.arange(0, len(battles), max(len(battles) // options.rows, 1))), options.repeats)
     return 0
 
 

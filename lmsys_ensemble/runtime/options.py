@@ -49,7 +49,7 @@ class RunOptions:
     swap_share : float
         Share of the rows that ``adaptive`` takes.
     swap_space : {"probability", "log"}
-        Where the two passes are averaged.
+        Where the two passes are averaged; logarithms (a geometric mean) had the lower log loss (benchmarks/swap.py).
     """
 
     run_dir: str | Path | None = None
@@ -59,7 +59,7 @@ class RunOptions:
     max_failed_rows: float = 0.01
     swap: Swap = "off"
     swap_share: float = 0.5
-    swap_space: Space = "probability"
+    swap_space: Space = "log"
 
     def __post_init__(self) -> None:
         for name, known in (("on_failure", OnFailure), ("swap", Swap), ("swap_space", Space)):

@@ -112,7 +112,8 @@ def test_second_passes_are_the_first_to_be_left_out_least_close_rows_first(battl
     swapped = outcome.lacking == ""
     assert set(outcome.lacking[~swapped]) == {"timed (swapped)"}
     assert 0.25 < swapped.mean() < 0.75
-    sureness = margins(softmax(FakeScorer(0).score(battles)))
+    blended = softmax(FakeScorer(0).score(battles))
+    sureness = np.abs(blended[:, 0] - blended[:, 1])
     # All that were taken are closer than all that were not, but for the last few, of which the short ones still fit.
     assert np.sort(sureness[swapped])[:-10].max() < sureness[~swapped].min()
     assert outcome.summary.swapped_rows == swapped.sum()
