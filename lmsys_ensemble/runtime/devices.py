@@ -1,5 +1,6 @@
 """Which scorer may run where, decided and checked before anything is loaded."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -29,6 +30,9 @@ def assign_devices(scorers: Sequence[Scorer], allowed: Sequence[str] | None = No
     """
     if allowed is not None and not len(allowed):
         raise ConfigError("devices= names no device; leave it out to use all")
+    for name in allowed or ():
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+            raise ConfigError(f"devices= names {name!r}; a device is called cpu, cuda:0, cuda:1 and so on")
     if not any(scorer.needs_device for scorer in scorers):
         return ["cpu"] * len(scorers)
     from lmsys_ensemble.modeling.hardware import check_device, list_devices

@@ -164,3 +164,9 @@ def test_a_slot_keeps_its_thread_on_its_cores_only_while_it_computes():
     assert os.sched_getaffinity(0) == before
     with Slot(0, "cpu", (100_000,)).pinned():  # which is not there: then the system decides
         assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0", ""])
+def test_names_that_no_device_has_are_refused_even_where_no_scorer_needs_one(name):
+    with pytest.raises(ConfigError, match="a device is called cpu, cuda:0"):
+        assign_devices([FakeScorer()], ["cpu", name])
