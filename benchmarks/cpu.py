@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from environments import ENVIRONMENTS, Unavailable, default_folder, python_of
 from workload import FILES, Workload, write_workload
 
-from lmsys_ensemble.modeling.hardware import usable_cores
+from lmsys_ensemble.runtime.pool import usable_cores
 from lmsys_ensemble.runtime.summary import library_versions
 
 WORKER = Path(__file__).parent / "peers" / "worker.py"
@@ -202,7 +202,7 @@ def conditions(name: str, workload: Workload, ceiling: float) -> str:
         f"{name}: {len(lengths)} rows, {lengths.sum():,} tokens (mean {lengths.mean():.0f}, longest {lengths.max()}), "
         f"padding of the notebook loop {workload.padding_share(BATCH_SIZE):.1%}; cpu "
         f"({torch.backends.cpu.get_cpu_capability()}), "
-        f"float32 unless said, {usable_cores()} cores, {torch.get_num_threads()} threads; "
+        f"float32 unless said, {len(usable_cores())} cores, {torch.get_num_threads()} threads; "
         f"matmul ceiling {ceiling:.0f} GFLOP/s (float32); {platform.system()}, {versions}"
     )
 

@@ -20,10 +20,10 @@ import tokenizers
 
 from lmsys_ensemble import parse_battles
 from lmsys_ensemble.encoding.truncation import POLICIES
-from lmsys_ensemble.modeling.hardware import usable_cores
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
+from lmsys_ensemble.runtime.pool import usable_cores
 
 FILES = ("gpt4_preferences.parquet", "hh_multi_turn.parquet", "pandalm_human.parquet")
 
@@ -52,7 +52,7 @@ def main() -> int:
         return 0
     table = draw_rows(folder, options.rows)
     base = resolve_base(options.model)
-    print(f"{options.rows} rows, {options.model}, at most {options.max_tokens} tokens, {usable_cores()} cores")
+    print(f"{options.rows} rows, {options.model}, at most {options.max_tokens} tokens, {len(usable_cores())} cores")
     print(f"python {platform.python_version()}, tokenizers {tokenizers.__version__}, pandas {pd.__version__}")
     start = time.perf_counter()
     battles = parse_battles(table)

@@ -1,11 +1,16 @@
 """Rows that no bundled model was trained on, found by the recipes' own split."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 
 from lmsys_ensemble.config import models_folder
-from lmsys_ensemble.training.dataset import Labelled, split
+from lmsys_ensemble.schema import THREE_WAY
+from lmsys_ensemble.training.dataset import Labelled, read_labelled, split
 from lmsys_ensemble.training.settings import read_train_settings
 
+FILE = "pandalm_human.parquet"
 MODELS = ("smollm2-135m", "gemma-3-270m")
 
 
@@ -17,3 +22,12 @@ def held_out(data: Labelled) -> Labelled:
         kept.append(set(split(data, settings.data, settings.seed)[1].battles.ids))
     wanted = kept[0] & kept[1]
     return data.take(np.flatnonzero([row in wanted for row in data.battles.ids]))
+
+
+def read_held_out() -> Labelled | None:
+    """Read those rows from $LMSYS_ENSEMBLE_DATA; None, with a word, where the file is absent."""
+    folder = Path(os.environ.get("LMSYS_ENSEMBLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / FILE).is_file():
+        print(f"skipped: no {FILE} in {folder}; set LMSYS_ENSEMBLE_DATA")
+        return None
+    return held_out(read_labelled([folder / FILE], THREE_WAY))

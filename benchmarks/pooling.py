@@ -20,13 +20,13 @@ from lmsys_ensemble.encoding.batches import plan_batches
 from lmsys_ensemble.folds import group_codes, group_folds
 from lmsys_ensemble.intervals import paired_difference
 from lmsys_ensemble.metrics import row_log_losses
-from lmsys_ensemble.modeling.hardware import usable_cores
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.pooling import pad_batch, pool, pooled_size
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import softmax
+from lmsys_ensemble.runtime.pool import usable_cores
 from lmsys_ensemble.schema import THREE_WAY
 from lmsys_ensemble.training.dataset import encode_both_orders, read_labelled
 from lmsys_ensemble.training.head import fit_head
@@ -100,7 +100,7 @@ def main() -> int:
         lengths[outside] = length_baseline(data.take(inside), data.take(outside))
     reference = row_log_losses(data.labels, lengths)
     print(f"{options.model}, {len(data)} rows, {codes.max() + 1} prompts, float32, torch {torch.__version__}, "
-          f"{usable_cores()} cores")  # fmt: skip
+          f"{len(usable_cores())} cores")  # fmt: skip
     print(f"class prior {row_log_losses(data.labels, prior).mean():.4f}  length only {reference.mean():.4f}")
     for (kind, layer), pooled in states.items():
         for penalty in PENALTIES:

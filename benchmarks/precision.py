@@ -7,36 +7,28 @@ pandalm_human.parquet in $LMSYS_ENSEMBLE_DATA (default ../shared/data).
 """
 
 import argparse
-import os
 import platform
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
-from held_out import held_out
+from held_out import read_held_out
 
 from lmsys_ensemble import Ensemble
 from lmsys_ensemble.folds import group_codes
 from lmsys_ensemble.intervals import paired_difference
 from lmsys_ensemble.metrics import row_log_losses
-from lmsys_ensemble.modeling.hardware import usable_cores
+from lmsys_ensemble.runtime.pool import usable_cores
 from lmsys_ensemble.runtime.summary import library_versions
-from lmsys_ensemble.schema import THREE_WAY
-from lmsys_ensemble.training.dataset import read_labelled
-
-FILE = "pandalm_human.parquet"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
-    folder = Path(os.environ.get("LMSYS_ENSEMBLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    if not (folder / FILE).is_file():
-        print(f"skipped: no {FILE} in {folder}; set LMSYS_ENSEMBLE_DATA")
+    data = read_held_out()
+    if data is None:
         return 0
-    data = held_out(read_labelled([folder / FILE], THREE_WAY))
     ensembles = {name: Ensemble.from_config(name, progress="off") for name in ("default", "fast")}
     seconds = {name: [] for name in ensembles}
     predicted = {}
@@ -47,7 +39,7 @@ def main() -> int:
             seconds[name].append({scorer.name: scorer.seconds["score"] for scorer in ensemble.summary_.scorers})
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     tiles = torch.cpu._is_amx_tile_supported()
-    print(f"{len(data)} rows, {usable_cores()} cores ({platform.machine()}, AMX: {tiles}), {versions}\n")
+    print(f"{len(data)} rows, {len(usable_cores())} cores ({platform.machine()}, AMX: {tiles}), {versions}\n")
     print("| model | float32 | bfloat16 | difference (95 %) | mean / max dp | speed |\n|---|---|---|---|---|---|")
     codes = group_codes(data.groups, len(data))
     for name, exact in predicted["default"].items():

@@ -9,29 +9,24 @@ shared prompts switched off. Needs pandalm_human.parquet in $LMSYS_ENSEMBLE_DATA
 """
 
 import argparse
-import os
 import platform
 import sys
 import time
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
 import transformers
-from held_out import held_out
+from held_out import read_held_out
 
 from lmsys_ensemble import Ensemble
 from lmsys_ensemble.encoding import prefixes
 from lmsys_ensemble.folds import group_codes
 from lmsys_ensemble.intervals import paired_difference
 from lmsys_ensemble.metrics import row_log_losses
-from lmsys_ensemble.modeling.hardware import usable_cores
 from lmsys_ensemble.probabilities import renormalise, swap_classes
-from lmsys_ensemble.schema import THREE_WAY
-from lmsys_ensemble.training.dataset import read_labelled
+from lmsys_ensemble.runtime.pool import usable_cores
 
-FILE = "pandalm_human.parquet"
 SHARES = (0.1, 0.25, 0.5, 0.75)
 
 
@@ -107,15 +102,13 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=150, help="rows that are timed")
     parser.add_argument("--repeats", type=int, default=3, help="0 leaves the timing out")
     options = parser.parse_args()
-    folder = Path(os.environ.get("LMSYS_ENSEMBLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    if not (folder / FILE).is_file():
-        print(f"skipped: no {FILE} in {folder}; set LMSYS_ENSEMBLE_DATA")
+    data = read_held_out()
+    if data is None:
         return 0
-    data = held_out(read_labelled([folder / FILE], THREE_WAY))
     battles = data.battles
     ensemble = Ensemble(progress="off")
     print(
-        f"bundled ensemble, float32, {usable_cores()} cores ({platform.machine()}), torch {torch.__version__}, "
+        f"bundled ensemble, float32, {len(usable_cores())} cores ({platform.machine()}), torch {torch.__version__}, "
         f"transformers {transformers.__version__}; {len(battles)} rows\n\n"
         "| second passes | log loss | to none |\n|---|---|---|"
     )

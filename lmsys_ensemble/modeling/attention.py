@@ -7,7 +7,7 @@ of all tokens by all tokens is ever made and keys that a block cannot see are no
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 from lmsys_ensemble.modeling.packing import Packed, Span
 
 QUERIES_PER_BLOCK = 256
+
+Masks: TypeAlias = dict[tuple[bytes, int, int, int], Tensor | None]
+"""Which keys the queries of a block see, by their places and the keys' range."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class SequenceAttention:
             _Queries(span, span.start, span.stop, span.n_before + np.arange(span.stop - span.start))
             for span in packed.spans
         ]
+        self._masks: Masks = {}  # layers of one kind and most sequences of a batch share them
         self._wanted = [] if wanted is None else list(_wanted_queries(packed.spans, wanted))
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule, trimmed: bool) -> Tensor:
@@ -99,7 +103,7 @@ class SequenceAttention:
             if span.n_before:
                 keys, values = torch.cat([key[first:last], keys]), torch.cat([value[first:last], values])
             asked = query[queries.start : queries.stop]
-            output[queries.start : queries.stop] = attend(asked, keys, values, queries.places, rule)
+            output[queries.start : queries.stop] = attend(asked, keys, values, queries.places, rule, self._masks)
         return output
 
 
@@ -110,7 +114,9 @@ def _wanted_queries(spans: Sequence[Span], wanted: NDArray[np.intp]) -> Iterator
             yield _Queries(span, int(start), int(stop), span.n_before + wanted[start:stop] - span.start)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, places: NDArray[np.intp], rule: AttentionRule) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, places: NDArray[np.intp], rule: AttentionRule, masks: Masks
+) -> Tensor:
     """Return causal attention's output for some tokens of one sequence.
 
     Parameters
@@ -123,21 +129,25 @@ def attend(query: Tensor, key: Tensor, value: Tensor, places: NDArray[np.intp], 
         Places of the queries in the sequence, ascending.
     rule : AttentionRule
         Scale, soft-capping, window.
+    masks : dict
+        Masks that are there already; those that are made are added.
     """
     n_tokens = len(key)
-    window = n_tokens if rule.window is None else rule.window
-    if rule.softcap is None and len(query) == n_tokens <= window:
+    window = n_tokens if rule.window is None else min(rule.window, n_tokens)
+    if rule.softcap is None and len(query) == n_tokens == window:
         return _fused(query, key, value, rule.scale, causal=True)
     output = torch.empty_like(query)
     for start in range(0, len(query), QUERIES_PER_BLOCK):
         block = places[start : start + QUERIES_PER_BLOCK]
         first, stop = max(int(block[0]) - window + 1, 0), int(block[-1]) + 1
-        seen = _seen(block, first, stop, window, key.device)
+        known = (block.tobytes(), first, stop, min(window, stop - first))
+        if known not in masks:
+            masks[known] = _seen(block, first, stop, window, key.device)
         part = query[start : start + QUERIES_PER_BLOCK], key[first:stop], value[first:stop]
         if rule.softcap is None:
-            output[start : start + len(block)] = _fused(*part, rule.scale, seen=seen)
+            output[start : start + len(block)] = _fused(*part, rule.scale, seen=masks[known])
         else:
-            output[start : start + len(block)] = _capped(*part, rule.scale, rule.softcap, seen)
+            output[start : start + len(block)] = _capped(*part, rule.scale, rule.softcap, masks[known])
     return output
 
 

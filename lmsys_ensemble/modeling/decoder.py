@@ -43,7 +43,7 @@ class PackedDecoder:
     Notes
     -----
     With bfloat16 weights on a CPU only the linear maps and the attention are in bfloat16; what is added up from layer
-    to layer, and the norms, stay in float32. That is as fast, and SmolLM2-135M's error is a quarter less.
+    to layer, and the norms, stay in float32, which rounds less.
     """
 
     def __init__(self, backbone: Any):

@@ -185,15 +185,19 @@ class ForwardPass:
         """
         if self.decoder is not None:
             logits = self._packed(self.decoder, ids, fields, upcast)
-        elif not self.plain:
-            tokens, mask = pad_batch(ids, self.pad_token_id or 0, self.device)
-            logits = self.model(input_ids=tokens, attention_mask=mask).logits
         else:
-            tokens, mask = pad_batch(ids, self.pad_token_id or 0, self.device)
-            hidden = self.model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
-            logits = self.model.score(pool(hidden, ids, fields, self.pooling, self.pad_token_id))
+            logits = self._padded(ids, fields)
         result: Logits = logits.float().cpu().numpy()
         return result
+
+    def _padded(self, ids: Sequence[NDArray[np.int32]], fields: Sequence[NDArray[np.int8]]) -> torch.Tensor:
+        tokens, mask = pad_batch(ids, self.pad_token_id or 0, self.device)
+        if not self.plain:
+            logits: torch.Tensor = self.model(input_ids=tokens, attention_mask=mask).logits
+            return logits
+        hidden = self.model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+        pooled: torch.Tensor = self.model.score(pool(hidden, ids, fields, self.pooling, self.pad_token_id))
+        return pooled
 
     def _packed(
         self,

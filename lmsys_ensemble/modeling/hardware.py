@@ -1,6 +1,5 @@
 """What the machine has: devices, number formats, cores."""
 
-import os
 from typing import Any
 
 import torch
@@ -69,11 +68,6 @@ def is_slow(dtype: torch.dtype, device: str) -> bool:
 def dtype_name(dtype: torch.dtype) -> str:
     """Return ``float32`` for ``torch.float32``, and so on."""
     return str(dtype).removeprefix("torch.")
-
-
-def usable_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def limit_threads(n_threads: int) -> None:

@@ -35,8 +35,8 @@ ACCELERATORS = {
 """Usable memory in GiB and peak half-precision operations a second (dense), from the makers' data sheets."""
 
 UTILISATION = 1 / 3
-"""Share of the peak that is assumed of a device that is not here to be timed. Published serving engines reach 42 % on
-an H100, the public notebooks for two T4 22 to 27 %."""
+"""Share of the peak that is assumed of a device that is not here to be timed. Published: 42 % for a
+serving engine on an H100, and what comes to 23 % for the public Gemma-2 notebook on two T4."""
 
 
 @dataclass(frozen=True)
