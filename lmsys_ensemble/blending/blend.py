@@ -115,6 +115,22 @@ class Blend:
         logits = logits / self.temperature
         return softmax(logits if self.bias is None else logits + self.bias)
 
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether all scorers count alike, so that their order does not matter."""
+        same = all(len(np.unique(values)) <= 1 for values in (self.weights, self.temperatures))
+        return same and (self.coefficients is None or bool((self.coefficients == self.coefficients[:1]).all()))
+
+    def reordered(self, order: Sequence[int]) -> "Blend":
+        """Return the same blend for scorers that come in another order: ``order[i]`` is where scorer i stands here."""
+        positions = list(order)
+        return replace(
+            self,
+            weights=self.weights[positions],
+            temperatures=self.temperatures[positions],
+            coefficients=None if self.coefficients is None else self.coefficients[positions],
+        )
+
     def without(self, absent: Sequence[int]) -> "Blend":
         """Return the blend of the other scorers, their weights scaled up to the same total.
 

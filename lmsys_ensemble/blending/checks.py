@@ -1,6 +1,6 @@
 """What comes in is checked once, here: members, weights, temperatures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -45,13 +45,15 @@ def _shown(values: Array) -> str:
     return np.array2string(values, threshold=10)
 
 
-def check_members(probabilities: Sequence[Any]) -> list[Probabilities]:
+def check_members(probabilities: Sequence[Any], names: Sequence[str] | None = None) -> list[Probabilities]:
     """Validate the scorers' probabilities, renormalise their rows and make sure that they are aligned.
 
     Parameters
     ----------
     probabilities : sequence of array-like of shape (n_rows, n_classes)
         One a scorer, all of one shape. Tables must also agree in index and columns.
+    names : sequence of str, optional
+        What errors call the scorers; by default their positions.
 
     Returns
     -------
@@ -63,20 +65,17 @@ def check_members(probabilities: Sequence[Any]) -> list[Probabilities]:
     InputError
         If there is none, shapes, indexes or columns differ, or an array does not hold probabilities.
     """
-    if isinstance(probabilities, (str, bytes, Mapping, pd.DataFrame)) or _is_single(probabilities):
-        raise InputError(
-            "probabilities must be a list of arrays of shape (n_rows, n_classes), one a scorer; wrap a single one: [p]"
-        )
     if not len(probabilities):
         raise InputError(
             "probabilities is empty; a blend needs at least one scorer's array of shape (n_rows, n_classes)"
         )
     members: list[Probabilities] = []
     for position, member in enumerate(probabilities):
-        checked = check_probabilities(member, name=f"probabilities[{position}]")
+        name = f"probabilities[{position if names is None else repr(names[position])}]"
+        checked = check_probabilities(member, name=name)
         if members and checked.shape != members[0].shape:
             raise InputError(
-                f"probabilities[{position}] has shape {checked.shape}, the first has {members[0].shape}; "
+                f"{name} has shape {checked.shape}, the first has {members[0].shape}; "
                 "all scorers must have scored the same rows in the same order"
             )
         members.append(checked)
@@ -85,11 +84,6 @@ def check_members(probabilities: Sequence[Any]) -> list[Probabilities]:
         if not (table.index.equals(tables[0].index) and table.columns.equals(tables[0].columns)):
             raise InputError("the scorers' tables differ in index or columns; bring them into one order (reindex_like)")
     return members
-
-
-def _is_single(probabilities: Sequence[Any]) -> bool:
-    """Whether one array was given where a list of arrays belongs."""
-    return len(probabilities) > 0 and np.ndim(np.asarray(probabilities[0])) < 2
 
 
 def check_sample_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array:
