@@ -54,8 +54,8 @@ def parse_class_labels(
     wrong = np.flatnonzero(positions < 0)
     if len(wrong):
         raise InputError(
-            f"{len(wrong)} of {len(values)} labels are no class: row {wrong[0]}, {values.tolist()[wrong[0]]!r}; the classes "
-            f"are {', '.join(map(repr, named.tolist()))}"
+            f"{len(wrong)} of {len(values)} labels are no class: row {wrong[0]}, {values.tolist()[wrong[0]]!r}; "
+            f"the classes are {', '.join(map(repr, named.tolist()))}"
         )
     return named, check_labels(positions, n_classes=n_classes, n_rows=n_rows)
 
