@@ -151,7 +151,7 @@ def fit_with_findings(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MemberWarning)
         warnings.simplefilter("always", ConvergenceWarning)
-        blender.fit(list(members), labels, groups=groups)
+        blender.fit(dict(zip(names, members, strict=True)), labels, groups=groups)
     findings = []
     for warning in caught:
         if issubclass(warning.category, MemberWarning | ConvergenceWarning):

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Literal
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.blending.members import MemberOrderWarning
 from lmsys_ensemble.crossfit import CrossFit, cross_fit_blender
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.evaluation import evaluate
@@ -196,12 +199,13 @@ def measure(
         raise ConfigError("fitted_elsewhere is for a blender that was fitted on other rows; pass a fitted one")
     compared = Blender("auto", n_folds=settings.n_folds, seed=settings.seed)
     warnings = fit_with_findings(compared, members, labels, codes, list(material.members))
-    shown, why = _shown_blender(material, blender, compared)
-    warnings += find_unused(shown, list(material.members))
+    shown, why, doubts = _shown_blender(material, blender, compared)
+    warnings += doubts
+    warnings += [*find_exchanged(material), *find_unused(shown, list(material.members))]
     if fitted_elsewhere:
         cross_fit = CrossFit((shown,), np.zeros(material.n_rows, dtype=np.intp))
     else:
-        cross_fit = cross_fit_blender(settings, members, labels, codes)
+        cross_fit = cross_fit_blender(settings if blender is None else shown, members, labels, codes)
     models = tuple(_models(material, cross_fit))
     losses = row_log_losses(labels, models[-1].probabilities)
     return Findings(
@@ -212,20 +216,38 @@ def measure(
     )  # fmt: skip
 
 
-def _shown_blender(material: Material, given: Blender | None, compared: Blender) -> tuple[Blender, str]:
-    """Return the blender whose weights are shown, and why it is as it is."""
-    members = list(material.members.values())
+def _shown_blender(material: Material, given: Blender | None, compared: Blender) -> tuple[Blender, str, list[str]]:
+    """Return the blender whose weights are shown, why it is as it is, and what is doubtful about that."""
+    members, doubts = list(material.members.values()), []
     if given is None:
         shown = compared
     elif hasattr(given, "blend_"):
         given.predict_proba([member[:1] for member in members])  # says what does not match
-        shown = given
+        with catch_warnings(record=True) as caught:
+            simplefilter("always", MemberOrderWarning)
+            shown = given.in_order_of(list(material.members))
+        doubts = [str(warning.message) for warning in caught]
     else:
         shown = clone(given)
         fit_with_findings(shown, members, material.labels, material.codes, list(material.members))
     if shown.weights is not None:
-        return shown, "Its weights were fixed by hand, so nothing was compared."
-    return shown, explain_choice(shown, material.n_groups)
+        return shown, "Its weights were fixed by hand, so nothing was compared.", doubts
+    return shown, explain_choice(shown, material.n_groups), doubts
+
+
+def find_exchanged(material: Material) -> list[str]:
+    """Name pairs of members whose swapped predictions seem to be each other's, one sentence a pair."""
+    names = list(material.swapped)
+    mirrored = [swap_classes(material.swapped[name], material.task) for name in names]
+    distances = np.array([
+        [np.abs(material.members[name] - other).mean() for other in mirrored] for name in names
+    ])  # fmt: skip
+    return [
+        f"the swapped predictions of {names[one]} and {names[other]} look exchanged: each lie nearer to the other's "
+        "predictions; give --swapped as NAME=FILE, or in the order of --probabilities"
+        for one, other in combinations(range(len(names)), 2)
+        if distances[one, other] + distances[other, one] < 0.5 * (distances[one, one] + distances[other, other])
+    ]
 
 
 def _models(material: Material, cross_fit: CrossFit) -> Iterator[Model]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lmsys_ensemble import Blender
 from lmsys_ensemble.cli import main
 from lmsys_ensemble.report import write_report
 from lmsys_ensemble.report.battle_sections import PREVIEW_CHARACTERS
@@ -257,6 +258,33 @@ def test_the_command_takes_a_blender_and_prints_json(folder, capsys):
     values = json.loads(out)
     assert [model["name"] for model in values["models"]] == ["class prior", "m0", "m1", "equal average", "blend"]
     assert "logarithmic pool" in (folder / "report.html").read_text()
+
+
+def test_members_blender_and_swapped_files_are_matched_by_name(folder, capsys):
+    assert main(["blend", *MEMBERS, "--out", "blender.json", "--method", "log"]) == 0
+    given = Blender.load("blender.json")
+    capsys.readouterr()
+    turned = ("--probabilities", "m1.csv", "m0.csv", "--labels", "y.csv", "--blender", "blender.json")
+    swapped = ("--swapped", "m0=m0_swapped.csv", "m1=m1_swapped.csv")
+    code, out, _ = run(capsys, *turned, *swapped, "--out", "report.html", "--json")
+    assert code == 0
+    assert not any("exchanged" in warning for warning in json.loads(out)["warnings"])
+    blend = section_of((folder / "report.html").read_text(), "blend")
+    for name, weight in zip(("m0", "m1"), given.weights_, strict=True):
+        assert cells_of(blend, name)[0][0] == shown(weight)
+    code, out, _ = run(capsys, *turned, "--swapped", "m0_swapped.csv", "m1_swapped.csv", "--out", "r.html", "--json")
+    assert any("m1 and m0 look exchanged" in warning for warning in json.loads(out)["warnings"])
+    for wrong, message in (
+        (("m0=m0_swapped.csv", "m1_swapped.csv"), "give all files as name=file, or none"),
+        (("m0=m0_swapped.csv", "x=m1_swapped.csv"), "--swapped is of 'm0', 'x', --probabilities of 'm1', 'm0'"),
+    ):
+        code, _, err = run(capsys, *turned, "--swapped", *wrong, "--out", "r.html")
+        assert code == 2
+        assert message in " ".join(err.split())
+    renamed = ("--probabilities", "x=m0.csv", "m1.csv", "--labels", "y.csv", "--blender", "blender.json")
+    code, _, err = run(capsys, *renamed, "--out", "r.html")
+    assert code == 2
+    assert "'m0' is missing, 'x' is unknown to it" in " ".join(err.split())
 
 
 @pytest.mark.parametrize(
