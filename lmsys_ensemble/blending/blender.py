@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
 from lmsys_ensemble.blending.blend import Blend
-from lmsys_ensemble.blending.checks import as_fixed, check_members, check_sample_weight
+from lmsys_ensemble.blending.checks import as_fixed, check_integer, check_members, check_sample_weight
 from lmsys_ensemble.blending.classifier import BlendingClassifier
 from lmsys_ensemble.blending.diagnosis import MemberWarning, diagnose_members
 from lmsys_ensemble.blending.labels import count_labels, parse_class_labels
@@ -190,6 +190,9 @@ class Blender(StoredAsJson, BlendingClassifier):
         classes, labels = parse_class_labels(y, self.classes, n_classes=n_classes, n_rows=n_rows)
         weights = check_sample_weight(sample_weight, n_rows)
         codes = group_codes(groups, n_rows)
+        if not (counts := weights > 0).all():  # a row of weight 0 is the same as no row
+            members, labels = [member[counts] for member in members], labels[counts]
+            weights, codes = weights[counts], group_codes(codes[counts], int(counts.sum()))
         recipe, selection = self._recipe(len(members), n_classes), None
         # One thread: the matrices are narrow, so that more only get in each other's way, and sums come out
         # alike on any number of cores.
@@ -212,7 +215,7 @@ class Blender(StoredAsJson, BlendingClassifier):
         self.member_names_, self.classes_ = names, classes
         self.fingerprints_: dict[str, Any] = {}
         self.method_, self.calibration_, self.selection_ = recipe.method, recipe.calibration, selection
-        self.n_rows_, self.n_classes_ = n_rows, n_classes
+        self.n_rows_, self.n_classes_ = len(labels), n_classes
         self.log_loss_ = float(np.average(losses, weights=weights))
         self._store(blend)
         return self
@@ -318,6 +321,8 @@ class Blender(StoredAsJson, BlendingClassifier):
     def _recipe(self, n_scorers: int, n_classes: int) -> Recipe:
         """Turn the settings into a checked recipe; of ``auto`` the equal blend that it starts from."""
         weights, temperature = as_fixed(self.weights), as_fixed(self.temperature)
+        check_integer(self.n_folds, "n_folds", 2)
+        check_integer(self.seed, "seed", 0)
         if isinstance(weights, float):
             weights = (weights,)
         if self.method == "auto":

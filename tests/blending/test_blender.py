@@ -71,6 +71,10 @@ def test_what_has_to_learn_says_so(settings):
         {"method": "auto", "weights": [0.5, 0.5]},
         {"method": "stack", "weights": [0.5, 0.5]},
         {"calibration": "afterwards"},
+        {"weights": [1e308, 1e308]},
+        {"method": "log", "weights": [1e307, 1e307]},
+        {"temperature": 1e-310},
+        {"temperature": [1e-310, 1.0]},
     ],
 )
 def test_impossible_settings_are_refused_by_fit_and_predict(settings):
@@ -79,6 +83,36 @@ def test_impossible_settings_are_refused_by_fit_and_predict(settings):
         Blender(**settings).fit(members, y)
     with pytest.raises(ConfigError):
         Blender(**settings).predict_proba(members)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"l2": -1.0}, {"l2": np.nan}, {"l2": "1"}, {"n_folds": 1}, {"n_folds": 2.5}, {"n_folds": "5"}, {"seed": -1},
+     {"seed": 0.5}],
+)  # fmt: skip
+def test_impossible_settings_of_the_fit_are_refused(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        Blender("linear", **settings).fit(*simulate(30))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", [1e-90, 1e90])
+def test_counts_of_any_size_that_is_allowed_give_probabilities(method, scale):
+    members, y = simulate(150, 2)
+    blender = Blender(method).fit(members, y, sample_weight=np.full(150, scale))
+    assert np.isfinite(blender.predict_proba(members)).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_of_weight_zero_are_no_rows(method):
+    members, y = simulate(300, 2)
+    kept = np.arange(300) < 150
+    alone = Blender(method).fit([member[kept] for member in members], y[kept])
+    weighted = Blender(method).fit(members, y, sample_weight=kept.astype(float))
+    assert weighted.to_dict() == alone.to_dict()
+    only = Blender(method).fit(members, y, sample_weight=(np.arange(300) == 7).astype(float))
+    assert only.n_rows_ == 1
+    assert np.isfinite(only.predict_proba(members)).all()
 
 
 def test_the_constructor_only_stores():
@@ -167,6 +201,9 @@ def test_labels_may_be_positions_one_hot_or_soft():
         ({"y": np.full((30, 2), 0.5)}, "2 columns"),
         ({"sample_weight": np.full(30, -1.0)}, "at least 0"),
         ({"sample_weight": [1.0]}, "one a row"),
+        ({"sample_weight": np.full(30, 1e308)}, "sum is infinite"),
+        ({"sample_weight": np.full(30, 1e150)}, r"sums to 3e\+151"),
+        ({"sample_weight": np.full(30, 5e-324)}, "sums to"),
         ({"groups": [1]}, "one a row"),
         ({"groups": [None] * 30}, "missing"),
         ({"probabilities": []}, "empty"),

@@ -12,7 +12,9 @@ from lmsys_ensemble.blending.checks import (
 from lmsys_ensemble.errors import ConfigError, InputError
 
 
-@pytest.mark.parametrize("weights", [[np.nan, 1], [np.inf, 1], [-0.1, 1.1], [0, 0], [], [[1, 2]], ["a"], None])
+@pytest.mark.parametrize(
+    "weights", [[np.nan, 1], [np.inf, 1], [1e308, 1e308], [-0.1, 1.1], [0, 0], [], [[1, 2]], ["a"], None]
+)
 def test_bad_weights_are_refused(weights):
     with pytest.raises(ConfigError):
         check_weights(weights)
