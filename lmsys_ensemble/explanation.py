@@ -89,7 +89,7 @@ def explain_choice(blender: Blender, n_groups: int) -> str:
         One or two sentences.
     """
     if blender.method != "auto":
-        return f"The {describe_method(blender.method_, blender.calibration_)} was asked for, so nothing was compared."
+        return f"The {describe_method(blender.method_, blender.calibration_)} was asked for, so nothing was chosen."
     table = blender.selection_
     if table is None:
         return "All rows are of one group, so that nothing can be compared: the equal average is kept."
@@ -107,8 +107,8 @@ def explain_choice(blender: Blender, n_groups: int) -> str:
         if chosen["gap"] > chosen["gap_error"]:
             return (
                 f"{start} The lowest of all, the {best_name}, is {chosen['gap']:.4f} lower. But to choose by such "
-                "figures is not certain to gain, which shows when the choice is repeated without each fold in turn; so the "
-                "simplest method is taken whose own gain is more than chance."
+                "figures is not certain to gain, which shows when the choice is repeated without each fold in turn; so "
+                "the simplest method is taken whose own gain is more than chance."
             )
         return (
             f"{start} The lowest of all, the {best_name}, is only {chosen['gap']:.4f} lower, "
@@ -123,8 +123,8 @@ def explain_choice(blender: Blender, n_groups: int) -> str:
         return f"None of the {len(table)} methods has a lower out-of-fold log loss than the equal average."
     gain = describe_difference(Difference(best["difference"], 0.0, best["low"], best["high"]))
     return (
-        f"The lowest out-of-fold log loss is that of the {best_name}. Against the equal average it is {gain}: the equal "
-        "average is kept."
+        f"The lowest out-of-fold log loss is that of the {best_name}. Against the equal average it is {gain}: "
+        "the equal average is kept."
     )
 
 

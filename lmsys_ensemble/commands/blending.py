@@ -220,8 +220,9 @@ def _fit_text(values: dict[str, Any], blender: Blender) -> str:
     lines.append(f"{values['class_prior']:8.4f}  the class prior, which knows nothing of a row")
     lines.append(f"{values['equal_log_loss']:8.4f}  the equal average of all members")
     if out := values["out_of_fold"]:
+        nested = " (nested: the method was chosen without it, too)" if values["selection"] else ""
         lines.append(
-            f"{out['log_loss']:8.4f}  the blend, every row by one that was fitted without it "
+            f"{out['log_loss']:8.4f}  the blend, every row by one that was fitted without it{nested} "
             f"({out['difference']:+.4f} to the equal average; 95 %: {out['low']:+.4f} to {out['high']:+.4f})"
         )
     if values["selection"]:
@@ -231,7 +232,10 @@ def _fit_text(values: dict[str, Any], blender: Blender) -> str:
 
 
 def _selection_text(selection: Sequence[dict[str, Any]]) -> str:
-    lines = ["out of fold  to equal average (95 %)           method"]
+    lines = [
+        "plain estimates: every row by a blend that was fitted without it, each method as if settled beforehand",
+        "out of fold  to equal average (95 %)           method",
+    ]
     for row in selection:
         interval = f"{row['difference']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
         mark = "  <- chosen" if row["selected"] else ""

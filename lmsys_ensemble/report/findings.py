@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.blending.diagnosis import find_leaks
 from lmsys_ensemble.blending.members import MemberOrderWarning
 from lmsys_ensemble.crossfit import CrossFit, cross_fit_blender
 from lmsys_ensemble.errors import ConfigError
@@ -123,6 +124,8 @@ class Findings:
         Positions of the rows with the highest loss under the blend.
     warnings : list of str
         What looks wrong about the members.
+    leaks : tuple of str
+        Names of members that know the labels.
     """
 
     material: Material
@@ -135,6 +138,7 @@ class Findings:
     swaps: list[SwapFigures]
     worst: NDArray[np.intp]
     warnings: list[str] = field(default_factory=list)
+    leaks: tuple[str, ...] = ()
 
     @property
     def blend(self) -> Model:
@@ -150,6 +154,22 @@ class Findings:
     def members(self) -> tuple[Model, ...]:
         """The members by themselves."""
         return self.models[1:-2]
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether the choice of the method was repeated in every fold, so that the blend has two estimates."""
+        return self.cross_fit.is_fitted and self.blender.method == "auto"
+
+    @property
+    def plain(self) -> "Difference | None":
+        """Difference of the blend's method to the equal average, as if the method had been settled beforehand."""
+        if self.methods is None or not self.is_nested:
+            return None
+        chosen = self.methods.query("method == @self.blender.method_ and calibration == @self.blender.calibration_")
+        if chosen.empty:
+            return None
+        row = chosen.iloc[0]
+        return Difference(float(row["difference"]), float("nan"), float(row["low"]), float(row["high"]))
 
     def worst_rows(self) -> pd.DataFrame:
         """Tabulate the worst rows for a spreadsheet: id, label, blend, log loss and texts, defused as formulas."""
@@ -197,7 +217,9 @@ def measure(
     settings = Blender("auto") if blender is None else blender
     if fitted_elsewhere and not hasattr(settings, "blend_"):
         raise ConfigError("fitted_elsewhere is for a blender that was fitted on other rows; pass a fitted one")
-    compared = Blender("auto", n_folds=settings.n_folds, seed=settings.seed)
+    compared = clone(settings)
+    if settings.method != "auto":
+        compared = Blender("auto", n_folds=settings.n_folds, seed=settings.seed)
     warnings = fit_with_findings(compared, members, labels, codes, list(material.members))
     shown, why, doubts = _shown_blender(material, blender, compared)
     warnings += doubts
@@ -213,13 +235,14 @@ def measure(
         {part.title: _slice_figures(material, part, models[-2], models[-1]) for part in slice_battles(material)},
         [_swap_figures(material, model, model.swapped) for model in models if model.swapped is not None],
         np.argsort(-losses, kind="stable")[:n_worst], warnings,
+        tuple(list(material.members)[position] for position in find_leaks(members, labels)),
     )  # fmt: skip
 
 
 def _shown_blender(material: Material, given: Blender | None, compared: Blender) -> tuple[Blender, str, list[str]]:
     """Return the blender whose weights are shown, why it is as it is, and what is doubtful about that."""
     members, doubts = list(material.members.values()), []
-    if given is None:
+    if given is None or (given.method == "auto" and not hasattr(given, "blend_")):
         shown = compared
     elif hasattr(given, "blend_"):
         given.predict_proba([member[:1] for member in members])  # says what does not match
