@@ -43,13 +43,17 @@ def verdict(findings: Findings) -> str:
 
 
 def estimates(findings: Findings) -> Markup | None:
-    """Put the two estimates of a blend whose method was chosen side by side, with what each of them means."""
+    """Put the two estimates of a blend whose method was chosen side by side, with what each of them means.
+
+    None where there is only one, or both are the same.
+    """
     plain = findings.plain
-    if plain is None:
+    nested = findings.blend.to_equal
+    if plain is None or (nested.mean, nested.low, nested.high) == (plain.mean, plain.low, plain.high):
         return None
     equal = findings.equal.figure("log_loss")[0]
     rows = [
-        ["nested", f"{findings.blend.figure('log_loss')[0]:.4f}", difference_cell(findings.blend.to_equal),
+        ["nested", f"{findings.blend.figure('log_loss')[0]:.4f}", difference_cell(nested),
          "Method and numbers were both chosen without the row's fold. What to expect of this way of blending on new "
          "rows; the estimate that this page goes by."],
         ["plain", f"{equal + plain.mean:.4f}", difference_cell(plain),
