@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any, Literal
 from warnings import catch_warnings, simplefilter
 
@@ -22,7 +21,7 @@ from lmsys_ensemble.files import defuse
 from lmsys_ensemble.intervals import Difference, paired_difference
 from lmsys_ensemble.metrics import class_prior, log_loss, log_loss_interval, row_log_losses
 from lmsys_ensemble.probabilities import Probabilities, swap_classes
-from lmsys_ensemble.report.material import Material
+from lmsys_ensemble.report.material import Material, find_exchanged
 from lmsys_ensemble.report.slices import Slicing, slice_battles
 from lmsys_ensemble.schema import TEXT_COLUMNS
 
@@ -256,21 +255,6 @@ def _shown_blender(material: Material, given: Blender | None, compared: Blender)
     if shown.weights is not None:
         return shown, "Its weights were fixed by hand, so nothing was compared.", doubts
     return shown, explain_choice(shown, material.n_groups), doubts
-
-
-def find_exchanged(material: Material) -> list[str]:
-    """Name pairs of members whose swapped predictions seem to be each other's, one sentence a pair."""
-    names = list(material.swapped)
-    mirrored = [swap_classes(material.swapped[name], material.task) for name in names]
-    distances = np.array([
-        [np.abs(material.members[name] - other).mean() for other in mirrored] for name in names
-    ])  # fmt: skip
-    return [
-        f"the swapped predictions of {names[one]} and {names[other]} look exchanged: each lie nearer to the other's "
-        "predictions; give --swapped as NAME=FILE, or in the order of --probabilities"
-        for one, other in combinations(range(len(names)), 2)
-        if distances[one, other] + distances[other, one] < 0.5 * (distances[one, one] + distances[other, other])
-    ]
 
 
 def _models(material: Material, cross_fit: CrossFit) -> Iterator[Model]:
