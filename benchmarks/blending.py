@@ -134,16 +134,22 @@ def out_of_fold_losses(fit: Fit, members: list[np.ndarray], y: np.ndarray, folds
     return row_log_losses(np.eye(predicted.shape[1])[y], predicted)
 
 
-def main() -> int:
+def read_members() -> tuple[list[np.ndarray], np.ndarray] | None:
+    """Return both classifiers' probabilities and the labels, or None, which is said, where the file is absent."""
     root = Path(__file__).resolve().parents[1]
     folder = Path(os.environ.get("LMSYS_ENSEMBLE_DATA", root.parent / "shared" / "data"))
     path = folder / "lmsys_two_models_oof.csv"
     if not path.exists():
         print(f"skipped: {path} is not there; set LMSYS_ENSEMBLE_DATA to the folder that holds it")
-        return 0
+        return None
     table = pd.read_csv(path)
-    y = table["label"].to_numpy()
-    members = [check_probabilities(table.filter(like=prefix)) for prefix in ("m1_", "m2_")]
+    return [check_probabilities(table.filter(like=prefix)) for prefix in ("m1_", "m2_")], table["label"].to_numpy()
+
+
+def main() -> int:
+    if (rows := read_members()) is None:
+        return 0
+    members, y = rows
     print(
         f"{len(y)} rows, 2 scorers, {N_FOLDS} folds, mean over {len(SEEDS)} shuffles; cpu, float64; "
         f"lmsys-ensemble {__version__}, numpy {np.__version__}, scipy {scipy.__version__}, "

@@ -145,8 +145,9 @@ def _add_blend(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_probabilities(command)
     command.add_argument("--labels", metavar="FILE", help=f"fit on these: {_LABELS_HELP}")
     command.add_argument(
-        "--apply", metavar="BLENDER", help="use this fitted blender (JSON); give the files in the order of fitting"
-    )
+        "--apply", metavar="BLENDER",
+        help="use this fitted blender (JSON); files whose names differ from those of fitting are given as NAME=FILE",
+    )  # fmt: skip
     command.add_argument(
         "--out", required=True, metavar="FILE",
         help="with --labels the blender (.json), with --apply the predictions (.csv or .parquet)",
@@ -169,8 +170,8 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.add_argument("--labels", required=True, metavar="FILE", help=_LABELS_HELP)
     command.add_argument("--battles", metavar="FILE", help="texts, for lengths, turns and the worst rows; by id")
     command.add_argument(
-        "--swapped", nargs="+", metavar="FILE",
-        help="predictions for the battles with the responses exchanged, in the order of --probabilities",
+        "--swapped", nargs="+", metavar="[NAME=]FILE",
+        help="predictions for the battles with the responses exchanged; without names in the order of --probabilities",
     )  # fmt: skip
     command.add_argument(
         "--blender", metavar="FILE", help="a blender (JSON) to report on; default: one fitted with method auto"
@@ -233,8 +234,9 @@ _LABELS_HELP = "id and winner_model_a, winner_model_b, winner_tie (one-hot or so
 
 def _add_probabilities(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--probabilities", required=True, nargs="+", metavar="FILE",
-        help="one file a system, CSV or Parquet: id, winner_model_a, winner_model_b, winner_tie; matched by id",
+        "--probabilities", required=True, nargs="+", metavar="[NAME=]FILE",
+        help="one file a system, CSV or Parquet: id, winner_model_a, winner_model_b, winner_tie; rows are matched by "
+        "id, systems by name (without one, the file's)",
     )  # fmt: skip
 
 

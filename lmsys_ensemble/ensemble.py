@@ -15,6 +15,8 @@ from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation import evaluate
 from lmsys_ensemble.metrics import class_prior
 from lmsys_ensemble.probabilities import Probabilities
+from lmsys_ensemble.runtime.fallback import check_ready
+from lmsys_ensemble.runtime.members import blender_if_known, blender_of, check_membership, fingerprints_of
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.outcome import Outcome
 from lmsys_ensemble.runtime.progress import Display
@@ -89,9 +91,10 @@ class Ensemble:
         Raises
         ------
         ConfigError
-            If the file is not there, or a setting is wrong.
+            If the file is not there, a setting is wrong, or the blender was fitted on scorers of other names.
         """
         scorers, blender, task = read_config(path)
+        check_membership(blender, scorers)
         return cls(scorers, blender, task=task, progress=progress, devices=devices)
 
     @classmethod
@@ -175,8 +178,9 @@ class Ensemble:
         self._check_scorers()
         if not len(battles):
             return None
+        blender = (blender_of if blend else blender_if_known)(self.blender, self.scorers)
         run = Run(
-            self.scorers, battles, options, task=self.task, blender=self.blender, display=self.progress,
+            self.scorers, battles, options, task=self.task, blender=blender, display=self.progress,
             devices=self.devices, started=started,
         )  # fmt: skip
         outcome = run.execute(blend=blend)
@@ -199,11 +203,22 @@ class Ensemble:
         Returns
         -------
         Ensemble
-            Itself; what was fitted is in ``blender``.
+            Itself; what was fitted is in ``blender``, with the scorers' names.
+
+        Raises
+        ------
+        ConfigError
+            If the blender's settings leave nothing to learn; before anything is scored.
         """
+        if not self.blender.needs_fit:
+            raise ConfigError(
+                f"there is nothing to fit: {self.blender} learns nothing from labels. Pass a blender that does, "
+                "Ensemble(..., blender=Blender('auto')), or predict without fit"
+            )
         battles, labels = parse_battles(table), parse_labels(table, self.task)
         members = self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir)
-        self.blender.fit(list(members.values()), labels, groups=_groups(table))
+        self.blender.fit(members, labels, groups=_groups(table))
+        self.blender.fingerprints_ = fingerprints_of(self.scorers)
         return self
 
     def evaluate(
@@ -236,9 +251,8 @@ class Ensemble:
         InputError
             If battles, labels or the column `by` cannot be used; before anything is loaded.
         ConfigError
-            If `swap` is asked of scorers that look probabilities up by id.
-        ConfigError
-            If a scorer is called like one of the models beside the scorers.
+            If `swap` is asked of scorers that look probabilities up by id; if a scorer is called like one of the models
+            beside the scorers; if the blender has to be fitted first, or was fitted on scorers of other names.
         """
         battles, labels = parse_battles(table), parse_labels(table, self.task)
         if by is not None and by not in table:
@@ -254,11 +268,14 @@ class Ensemble:
                 f"swap=True needs scorers that read the texts; {', '.join(blind)} would give the same probabilities "
                 "for exchanged responses"
             )
-        models = self._with_blend(self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir))
+        self._check_scorers()
+        blender = blender_of(self.blender, self.scorers)
+        check_ready(blender, len(self.scorers), self.task.n_classes)
+        models = _with_blend(self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir), blender)
         exchanged: dict[str, Probabilities] = {}
         if swap:
             members = self.member_probabilities(battles.swapped(), max_failed_rows=0, run_dir=run_dir)
-            exchanged = self._with_blend(members)
+            exchanged = _with_blend(members, blender)
         models[PRIOR] = class_prior(labels, len(labels))
         slices = None if by is None else table[[by]]
         tables = []
@@ -267,9 +284,6 @@ class Ensemble:
             figures.insert(0, "model", name)
             tables.append(figures)
         return pd.concat(tables, ignore_index=True)
-
-    def _with_blend(self, members: dict[str, Probabilities]) -> dict[str, Probabilities]:
-        return {**members, BLEND: self.blender.predict_proba(list(members.values()))}
 
     def _frame(self, battles: Battles, probabilities: Probabilities) -> pd.DataFrame:
         table = pd.DataFrame(probabilities, columns=list(self.task.columns))
@@ -289,6 +303,10 @@ class Ensemble:
                     f"scorer {scorer.name!r} predicts {list(scorer.task.classes)}, the ensemble "
                     f"{list(self.task.classes)}"
                 )
+
+
+def _with_blend(members: dict[str, Probabilities], blender: Blender) -> dict[str, Probabilities]:
+    return {**members, BLEND: blender.predict_proba(list(members.values()))}
 
 
 def _groups(table: pd.DataFrame) -> "pd.Series[Any] | None":

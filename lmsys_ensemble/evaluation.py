@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.folds import group_codes
 from lmsys_ensemble.intervals import N_BOOTSTRAP, bootstrap_sums, sums_by_group
 from lmsys_ensemble.metrics import (
@@ -87,6 +87,8 @@ def evaluate(
     ------
     InputError
         If there are no rows, or shapes, labels or probabilities are wrong.
+    ConfigError
+        If there are no resamples.
 
     Examples
     --------
@@ -99,6 +101,8 @@ def evaluate(
     if n_rows == 0:
         raise InputError("there are no rows to evaluate")
     truth = check_labels(labels, n_classes=n_classes, n_rows=n_rows)
+    if n_bootstrap < 1:
+        raise ConfigError(f"n_bootstrap must be at least 1, got {n_bootstrap}")
     exchanged = None
     if swapped is not None:
         exchanged = check_probabilities(swapped, n_classes=n_classes, n_rows=n_rows, name="swapped")

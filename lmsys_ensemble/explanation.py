@@ -89,7 +89,7 @@ def explain_choice(blender: Blender, n_groups: int) -> str:
         One or two sentences.
     """
     if blender.method != "auto":
-        return f"The {describe_method(blender.method_, blender.calibration_)} was asked for, so nothing was compared."
+        return f"The {describe_method(blender.method_, blender.calibration_)} was asked for, so nothing was chosen."
     table = blender.selection_
     if table is None:
         return "All rows are of one group, so that nothing can be compared: the equal average is kept."
@@ -104,17 +104,27 @@ def explain_choice(blender: Blender, n_groups: int) -> str:
         )
         if chosen.name == best.name:
             return f"{start} It is the lowest of all {len(table)} methods, and no simpler one is within its error."
+        if chosen["gap"] > chosen["gap_error"]:
+            return (
+                f"{start} The lowest of all, the {best_name}, is {chosen['gap']:.4f} lower. But to choose by such "
+                "figures is not certain to gain, which shows when the choice is repeated without each fold in turn; so "
+                "the simplest method is taken whose own gain is more than chance."
+            )
         return (
             f"{start} The lowest of all, the {best_name}, is only {chosen['gap']:.4f} lower, "
             f"within one standard error ({chosen['gap_error']:.4f}), so the simpler one is taken."
         )
     if n_groups < MIN_GROUPS:
-        return f"With {n_groups} groups of rows nothing can be told apart; from {MIN_GROUPS} on others are tried."
+        return (
+            f"With {n_groups} groups of rows methods cannot be told apart, so the equal average is kept; from "
+            f"{MIN_GROUPS} groups on another may be taken."
+        )
     if best.name == 0:
         return f"None of the {len(table)} methods has a lower out-of-fold log loss than the equal average."
+    gain = describe_difference(Difference(best["difference"], 0.0, best["low"], best["high"]))
     return (
-        f"The lowest out-of-fold log loss, of the {best_name}, is {chosen['gap']:.4f} lower than the equal average's, "
-        f"which is not more than chance (standard error {chosen['gap_error']:.4f}): the equal average is kept."
+        f"The lowest out-of-fold log loss is that of the {best_name}. Against the equal average it is {gain}: "
+        "the equal average is kept."
     )
 
 
@@ -151,7 +161,7 @@ def fit_with_findings(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MemberWarning)
         warnings.simplefilter("always", ConvergenceWarning)
-        blender.fit(list(members), labels, groups=groups)
+        blender.fit(dict(zip(names, members, strict=True)), labels, groups=groups)
     findings = []
     for warning in caught:
         if issubclass(warning.category, MemberWarning | ConvergenceWarning):

@@ -102,9 +102,11 @@ def row_calibration_gaps(
     Raises
     ------
     ConfigError
-        For another kind.
+        For another kind, or fewer than one bin.
     """
     n_rows, n_classes = probabilities.shape
+    if n_bins < 1:
+        raise ConfigError(f"n_bins must be at least 1, got {n_bins}")
     if kind == "confidence":
         predicted = probabilities.max(axis=1, keepdims=True)
         observed, share = row_accuracies(labels, probabilities)[:, None], 1.0
@@ -163,6 +165,8 @@ def reliability_table(labels: Probabilities, probabilities: Probabilities, n_bin
         Columns: class (position), bin, predicted (mean), observed (share), standard_error (of observed),
         n_rows.
     """
+    if n_bins < 1:
+        raise ConfigError(f"n_bins must be at least 1, got {n_bins}")
     bins = _bins(probabilities, n_bins)
     parts = []
     for position in range(probabilities.shape[1]):

@@ -38,8 +38,10 @@ def softmax(logits: ArrayLike, temperature: float = 1.0) -> Probabilities:
     -------
     ndarray of shape (n_rows, n_classes)
     """
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    exponents = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    values = np.asarray(logits, dtype=np.float64)
+    with np.errstate(over="ignore"):  # a difference too large for a float is a probability of 0
+        # The maximum goes first: divided by a tiny temperature it would be infinite, and inf - inf is NaN.
+        exponents = np.exp((values - values.max(axis=1, keepdims=True)) / temperature)
     result: Probabilities = exponents / exponents.sum(axis=1, keepdims=True)
     return result
 
@@ -86,10 +88,7 @@ def check_probabilities(
     InputError
         If the shape is wrong, or a row is not finite, is negative or does not sum to 1.
     """
-    try:
-        values = np.asarray(probabilities, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must be numbers of shape (n_rows, n_classes): {error}") from error
+    values = _as_floats(probabilities, f"{name} must be numbers of shape (n_rows, n_classes)")
     if values.ndim != 2:
         raise InputError(f"{name} must have shape (n_rows, n_classes), got shape {values.shape}")
     if n_classes is not None and values.shape[1] != n_classes:
@@ -108,6 +107,17 @@ def check_probabilities(
             row = np.array2string(values[first], precision=4)
             raise InputError(f"{name}: {int(rows.sum())} of {len(values)} rows: row {first}, {row}, {fault}")
     return renormalise(values)
+
+
+def _as_floats(values: ArrayLike, expected: str) -> NDArray[np.float64]:
+    """Return real numbers as float64; what is masked becomes NaN, as it is nowhere else a number."""
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("complex numbers")
+        floats = np.ma.asarray(values, dtype=np.float64) if np.ma.isMaskedArray(values) else None
+        return np.asarray(values if floats is None else floats.filled(np.nan), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{expected}; got {error}") from error
 
 
 def swap_classes(values: NDArray[Any], task: Task) -> NDArray[Any]:
@@ -141,10 +151,7 @@ def check_labels(labels: ArrayLike, *, n_classes: int, n_rows: int | None = None
         If the shape is wrong, or a label is missing or no class.
     """
     cure = f"labels must be class positions 0 to {n_classes - 1}, or rows of {n_classes} shares that sum to 1"
-    try:
-        values = np.asarray(labels, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{cure}; got {error}") from error
+    values = _as_floats(labels, cure)
     if values.ndim == 2:
         return check_probabilities(values, n_classes=n_classes, n_rows=n_rows, name="labels")
     if values.ndim != 1 or (n_rows is not None and len(values) != n_rows):

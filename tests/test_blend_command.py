@@ -1,6 +1,7 @@
 """`lmsys-ensemble blend` as people use it: files in, a blender or blended predictions out."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -136,7 +137,8 @@ def test_two_classes_are_seen_from_the_columns(folder, capsys):
     assert Blender.load("two.json").n_classes_ == 2
     assert run(capsys, *files, "--apply", "two.json", "--out", "two_blended.csv")[0] == 0
     assert pd.read_csv("two_blended.csv").columns.tolist() == ["id", *TWO_WAY.columns]
-    code, _, err = run(capsys, *FILES, "--apply", "two.json", "--out", "p.csv")
+    renamed = ("--probabilities", "m0=a.csv", "m1=b.parquet")
+    code, _, err = run(capsys, *renamed, "--apply", "two.json", "--out", "p.csv")
     assert code == 2
     assert "fitted on 2 classes, the files hold 3" in " ".join(err.split())
 
@@ -193,7 +195,91 @@ def test_the_number_of_files_must_be_that_of_the_blender(folder, capsys):
     assert fit(capsys)[0] == 0
     code, _, err = run(capsys, "--probabilities", "a.csv", "--apply", "blender.json", "--out", "p.csv")
     assert code == 2
-    assert "probabilities of 1 scorers, the blender has 2" in " ".join(err.split())
+    assert "fitted on 'a', 'b', got 'a': 'b' is missing" in " ".join(err.split())
+
+
+# --- whose file is whose ---
+
+
+def test_files_in_another_order_are_matched_by_name(folder, capsys):
+    """The blender is so lopsided that weights of the wrong members show."""
+    pd.read_csv("a.csv").assign(**dict.fromkeys(COLUMNS, 1 / 3)).to_csv("a.csv", index=False)
+    assert fit(capsys, "--method", "linear", "--predict-out", "fitted.csv")[0] == 0
+    assert Blender.load("blender.json").member_names_ == ("a", "b")
+    turned = ("--probabilities", "b.parquet", "a.csv")
+    code, out, _ = run(capsys, *turned, "--apply", "blender.json", "--out", "p.csv")
+    assert code == 0
+    assert re.search(r"weights: b [01]\.\d{4}, a [01]\.\d{4}\n", out)
+    assert "note:" not in out
+    expected = pd.read_csv("fitted.csv").set_index("id")
+    predicted = pd.read_csv("p.csv").set_index("id").loc[expected.index]
+    pd.testing.assert_frame_equal(predicted, expected, atol=1e-12)
+    assert not np.allclose(expected, pd.read_csv("a.csv").set_index("id").loc[expected.index], atol=0.1)
+
+
+def test_files_of_other_names_are_refused_with_the_words_to_type(folder, capsys):
+    assert fit(capsys, "--method", "log", "--predict-out", "fitted.csv")[0] == 0
+    (folder / "a.csv").rename(folder / "a_test.csv")
+    (folder / "b.parquet").rename(folder / "b_test.parquet")
+    code, _, err = run(
+        capsys, "--probabilities", "b_test.parquet", "a_test.csv", "--apply", "blender.json", "--out", "p.csv"
+    )  # fmt: skip
+    assert code == 2
+    shown = " ".join(err.split())
+    assert "fitted on 'a', 'b', got 'b_test', 'a_test': 'a', 'b' are missing" in shown
+    assert "--probabilities a=b_test.parquet b=a_test.csv if they come in the order of fitting" in shown
+    assert not (folder / "p.csv").exists()
+    named = ("--probabilities", "b=b_test.parquet", "a=a_test.csv")
+    assert run(capsys, *named, "--apply", "blender.json", "--out", "p.csv")[0] == 0
+    expected = pd.read_csv("fitted.csv").set_index("id")
+    predicted = pd.read_csv("p.csv").set_index("id").loc[expected.index]
+    pd.testing.assert_frame_equal(predicted, expected, atol=1e-12)
+
+
+def test_names_can_be_given_when_fitting(folder, capsys):
+    named = ("--probabilities", "gemma=a.csv", "llama=b.parquet")
+    code, out, _ = run(capsys, *named, "--labels", "y.csv", "--out", "blender.json", "--json")
+    assert code == 0
+    assert Blender.load("blender.json").member_names_ == ("gemma", "llama")
+    assert [member["name"] for member in json.loads(out)["members"]] == ["gemma", "llama"]
+    code, _, err = run(capsys, *FILES, "--apply", "blender.json", "--out", "p.csv")
+    assert code == 2
+    assert "fitted on 'gemma', 'llama', got 'a', 'b'" in " ".join(err.split())
+
+
+def test_a_file_of_an_earlier_release_trusts_the_order_and_says_so(folder, capsys):
+    assert fit(capsys, "--method", "log")[0] == 0
+    content = json.loads((folder / "blender.json").read_text())
+    del content["fitted"]["members"], content["fitted"]["fingerprints"], content["fitted"]["classes"]
+    del content["parameters"]["classes"]
+    (folder / "old.json").write_text(json.dumps(content))
+    code, out, _ = run(capsys, *FILES, "--apply", "old.json", "--out", "p.csv", "--json")
+    assert code == 0
+    (warning,) = json.loads(out)["warnings"]
+    assert "the files are trusted to come in the order of fitting, a, b" in warning
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("x=a.csv", "x=b.parquet"), "--probabilities: members need different names; 'x' occurs more than once"),
+        (("=a.csv", "b.parquet"), "'=a.csv' must be name=file or a file"),
+        (("a=", "b.parquet"), "'a=' must be name=file or a file"),
+        (("b=a.csv", "b.parquet"), "'b' occurs more than once"),
+    ],
+)
+def test_names_that_cannot_be_are_refused(folder, capsys, files, message):
+    code, _, err = run(capsys, "--probabilities", *files, "--labels", "y.csv", "--out", "b.json")
+    assert code == 2
+    assert message in " ".join(err.split())
+
+
+def test_a_file_whose_own_name_has_an_equals_sign_is_a_file(folder, capsys):
+    (folder / "lr=0.1").mkdir()
+    (folder / "a.csv").rename(folder / "lr=0.1" / "oof=a.csv")
+    files = ("--probabilities", "lr=0.1/oof=a.csv", "b.parquet")
+    assert run(capsys, *files, "--labels", "y.csv", "--out", "b.json", "--method", "log")[0] == 0
+    assert Blender.load("b.json").member_names_ == ("oof=a", "b")
 
 
 def test_the_competitions_rows(data_folder, tmp_path, monkeypatch, capsys):

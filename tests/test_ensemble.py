@@ -4,9 +4,12 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from lmsys_ensemble import Blender, Ensemble, FakeScorer, SavedScorer, Scorer, parse_battles
+from lmsys_ensemble.blending.blender import BlenderNotFittedError
+from lmsys_ensemble.blending.members import MemberOrderWarning
 from lmsys_ensemble.errors import ConfigError, InputError, ScoringError
 from lmsys_ensemble.metrics import log_loss
 from lmsys_ensemble.probabilities import softmax
+from lmsys_ensemble.runtime.members import MemberChangedWarning
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 
 COLUMNS = list(THREE_WAY.columns)
@@ -212,6 +215,65 @@ def test_a_fitted_ensemble_predicts_the_same_after_saving(many_battles, tmp_path
     assert_frame_equal(Ensemble.load(tmp_path / "run").predict(many_battles), ensemble.predict(many_battles))
 
 
+@pytest.mark.parametrize("blender", [None, Blender(weights=[3, 1]), Blender(temperature=1.1)])
+def test_a_blender_that_learns_nothing_is_not_fitted_in_silence(many_battles, blender):
+    scorer = Watched()
+    with pytest.raises(ConfigError, match=r"nothing to fit: Blender\(.*learns nothing.*blender=Blender\('auto'\)"):
+        Ensemble([scorer], blender).fit(many_battles)
+    assert scorer.events == []
+
+
+def test_weights_belong_to_scorers_by_name_in_whatever_order(many_battles, tmp_path):
+    fitted = Ensemble(two_fakes(), Blender("log", "bias")).fit(many_battles)
+    expected = fitted.predict_proba(many_battles)
+    assert fitted.blender.member_names_ == ("one", "two")
+    assert fitted.blender.fingerprints_["two"]["seed"] == 1
+    Ensemble(two_fakes()[::-1], fitted.blender).save(tmp_path)
+    for ensemble in (Ensemble(two_fakes()[::-1], fitted.blender), Ensemble.load(tmp_path)):
+        assert [scorer.name for scorer in ensemble.scorers] == ["two", "one"]
+        np.testing.assert_allclose(ensemble.predict_proba(many_battles), expected, atol=1e-12)
+        measured = log_losses(ensemble.evaluate(many_battles))
+        assert measured["blend"] == pytest.approx(log_losses(fitted.evaluate(many_battles))["blend"])
+
+
+def test_a_blender_of_other_scorers_is_refused_before_anything_is_loaded(many_battles, tmp_path):
+    blender = Ensemble(two_fakes(), Blender("log")).fit(many_battles).blender
+    other = Watched()
+    ensemble = Ensemble([two_fakes()[0], other], blender)
+    words = f"fitted on 'one', 'two', got 'one', '{other.name}': 'two' is missing, '{other.name}' is unknown to it"
+    for work in (ensemble.predict, ensemble.predict_proba, ensemble.evaluate):
+        with pytest.raises(ConfigError, match=words):
+            work(many_battles)
+    assert other.events == []
+    Ensemble([two_fakes()[0], FakeScorer(7, name="three")], blender).save(tmp_path)
+    with pytest.raises(ConfigError, match="'two' is missing, 'three' is unknown to it"):
+        Ensemble.load(tmp_path)
+    # It can be fitted on the present ones, and their own probabilities are theirs whatever the blender.
+    assert set(ensemble.member_probabilities(many_battles)) == {"one", other.name}
+    assert ensemble.fit(many_battles).blender.member_names_ == ("one", other.name)
+
+
+def test_a_scorer_that_has_changed_since_the_fit_is_named(many_battles):
+    blender = Ensemble(two_fakes(), Blender("log")).fit(many_battles).blender
+    with pytest.warns(MemberChangedWarning, match="scorer 'two': seed was 1, is 5. Fit it again"):
+        Ensemble([FakeScorer(0, name="one"), FakeScorer(5, name="two")], blender).predict(many_battles[:3])
+
+
+def test_a_blender_without_names_trusts_the_order_and_says_so(many_battles):
+    members = Ensemble(two_fakes()).member_probabilities(many_battles)
+    blender = Blender("log").fit(list(members.values()), many_battles["winner"])
+    with pytest.warns(MemberOrderWarning, match="in the order 'one', 'two'"):
+        predicted = Ensemble(two_fakes(), blender).predict_proba(many_battles)
+    assert (predicted == blender.predict_proba(list(members.values()))).all()
+
+
+def test_an_evaluation_with_a_blender_that_has_yet_to_learn_scores_nothing(labelled_table):
+    scorer = Watched()
+    with pytest.raises(BlenderNotFittedError):
+        Ensemble([scorer], Blender("log")).evaluate(labelled_table)
+    assert scorer.events == []
+
+
 def test_an_evaluation_measures_every_scorer_the_blend_and_the_class_prior(labelled_table):
     ensemble = Ensemble(two_fakes())
     figures = ensemble.evaluate(labelled_table)
@@ -271,7 +333,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_loaded(labelled_
 @pytest.mark.parametrize("work", ["evaluate", "fit"])
 def test_no_rows_cannot_be_learnt_from_or_measured(labelled_table, work):
     with pytest.raises(InputError):
-        getattr(Ensemble(two_fakes()), work)(labelled_table[:0])
+        getattr(Ensemble(two_fakes(), Blender("auto")), work)(labelled_table[:0])
 
 
 @pytest.mark.parametrize("name", ["blend", "class prior"])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation import METRICS, evaluate
 from lmsys_ensemble.metrics import (
     accuracy,
@@ -137,3 +137,8 @@ def test_bad_input_is_refused(change, words):
     good = {"labels": [0, 1], "probabilities": [[0.2, 0.3, 0.5], [0.5, 0.3, 0.2]]}
     with pytest.raises(InputError, match=words):
         evaluate(**{**good, **change})
+
+
+def test_no_resamples_are_refused():
+    with pytest.raises(ConfigError, match="n_bootstrap must be at least 1, got 0"):
+        evaluate([0, 1], [[0.5, 0.5], [0.2, 0.8]], n_bootstrap=0)

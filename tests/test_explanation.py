@@ -60,7 +60,7 @@ EQUAL, POOL, STACK = "equal", "log", "stack"
         (
             [(EQUAL, 0.9, 0, 0, 0, 0.1, 0.1, True), (POOL, 0.8, -0.1, -0.2, 0.1, 0, 0, False)],
             500,
-            "not more than chance",
+            "0.1000 lower (95 % interval: -0.2000 to +0.1000), which chance alone could do: the equal average is kept",
         ),
         ([(EQUAL, 0.9, 0, 0, 0, 0.1, 0.1, True), (POOL, 0.8, -0.1, -0.2, 0.1, 0, 0, False)], 60, "With 60 groups"),
         ([(EQUAL, 0.9, 0, 0, 0, 0.1, 0.0, False), (POOL, 0.8, -0.1, -0.2, -0.1, 0, 0, True)], 500, "It is the lowest"),
@@ -72,6 +72,15 @@ EQUAL, POOL, STACK = "equal", "log", "stack"
             ],
             500,
             "the regression on log probabilities, is only 0.0100 lower, within one standard error (0.0200)",
+        ),
+        (
+            [
+                (EQUAL, 0.9, 0, 0, 0, 0.11, 0.0, False),
+                (POOL, 0.8, -0.1, -0.2, -0.1, 0.01, 0.005, True),
+                (STACK, 0.79, -0.11, -0.2, -0.1, 0, 0, False),
+            ],
+            500,
+            "0.0100 lower. But to choose by such figures is not certain to gain",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 from sklearn.metrics import log_loss as reference_log_loss
 
+from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.metrics import (
     accuracy,
     brier_score,
@@ -157,3 +158,10 @@ def test_log_loss_interval():
         np.repeat(labels, 4, axis=0), np.repeat(probabilities, 4, axis=0), np.repeat(np.arange(400), 4)
     )
     assert repeated == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize("measure", [expected_calibration_error, reliability_table])
+def test_no_bins_are_refused(measure):
+    uniform = np.full((4, 3), 1 / 3)
+    with pytest.raises(ConfigError, match="n_bins must be at least 1, got 0"):
+        measure(uniform, uniform, n_bins=0)

@@ -42,6 +42,11 @@ def test_softmax_of_known_values():
     assert softmax(np.empty((0, 3))).shape == (0, 3)
 
 
+@pytest.mark.parametrize("temperature", [1e-310, 5e-324, 1e-30])
+def test_a_tiny_temperature_leaves_the_largest_logits_and_no_nan(temperature):
+    assert softmax([[3.0, 3.0, -7.0], [1e308, -1e308, 0.0]], temperature).tolist() == [[0.5, 0.5, 0], [1, 0, 0]]
+
+
 @given(MASSES)
 def test_logarithms_of_probabilities_are_logits_of_the_same_probabilities(masses):
     probabilities = renormalise(masses)
@@ -90,6 +95,9 @@ def test_one_faulty_row_is_found_wherever_it_is(masses, data):
         ([[3.2, 1.0, 0.5]], "logits must go through softmax first"),
         ([[np.inf, -np.inf, 1.0]], "not finite"),
         ([[1e308, 1e308, 1e308]], "does not sum to 1"),
+        ([[5e-324, 0.0, 0.0]], "does not sum to 1"),
+        (np.array([[0.5 + 1j, 0.5, 0.0]]), "complex"),
+        (np.ma.array([[0.5, 0.3, 0.2]], mask=[[True, False, False]]), "not finite"),
     ],
 )
 def test_what_is_no_table_of_probabilities_is_refused(values, words):

@@ -15,6 +15,7 @@ Three stages, each of which may be the identity::
 Logarithms are taken of probabilities floored at `lmsys_ensemble.probabilities.PROBABILITY_FLOOR`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
@@ -23,9 +24,12 @@ import numpy as np
 
 from lmsys_ensemble.blending.checks import Array, check_temperatures, check_weights
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.probabilities import Probabilities, log_probabilities, renormalise, softmax
+from lmsys_ensemble.probabilities import PROBABILITY_FLOOR, Probabilities, log_probabilities, renormalise, softmax
 
 Pool: TypeAlias = Literal["linear", "log", "stack"]
+
+MAX_LOGIT = 1e15
+"""Floats of this size lie 0.1 apart: beyond it a blend no longer sees differences that its members make."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +84,26 @@ class Blend:
             or not np.isfinite(self.coefficients).all()
         ):
             raise ConfigError(f"coefficients must be finite, of shape ({n_scorers}, n_classes, n_classes)")
+        self._check_steepness()
+
+    def _check_steepness(self) -> None:
+        """Refuse values each of which is finite, and which make infinite logits together."""
+        lowest = -math.log(PROBABILITY_FLOOR)
+        with np.errstate(over="ignore"):
+            factors = 1 / self.temperatures
+            if self.coefficients is not None:
+                factors = np.abs(self.coefficients).sum(axis=1).max(axis=1) / self.temperatures
+            elif self.pool == "log":
+                factors = self.weights / self.temperatures
+            pooled = lowest * (float(factors.max()) if self.pool == "linear" else float(factors.sum()))
+            logits = max(pooled, lowest / self.temperature, pooled / self.temperature)
+            logits += 0.0 if self.bias is None else float(np.abs(self.bias).max())
+        if not logits < MAX_LOGIT:
+            raise ConfigError(
+                f"weights {self.weights.tolist()}, temperatures {self.temperatures.tolist()} before and "
+                f"{self.temperature:g} after make logits of up to {logits:.3g}, which is more than floats can tell "
+                "apart; use smaller weights and coefficients, or temperatures nearer to 1"
+            )
 
     @property
     def n_scorers(self) -> int:
@@ -115,6 +139,22 @@ class Blend:
         logits = logits / self.temperature
         return softmax(logits if self.bias is None else logits + self.bias)
 
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether all scorers count alike, so that their order does not matter."""
+        same = all(len(np.unique(values)) <= 1 for values in (self.weights, self.temperatures))
+        return same and (self.coefficients is None or bool((self.coefficients == self.coefficients[:1]).all()))
+
+    def reordered(self, order: Sequence[int]) -> "Blend":
+        """Return the same blend for scorers that come in another order: ``order[i]`` is where scorer i stands here."""
+        positions = list(order)
+        return replace(
+            self,
+            weights=self.weights[positions],
+            temperatures=self.temperatures[positions],
+            coefficients=None if self.coefficients is None else self.coefficients[positions],
+        )
+
     def without(self, absent: Sequence[int]) -> "Blend":
         """Return the blend of the other scorers, their weights scaled up to the same total.
 
@@ -130,18 +170,22 @@ class Blend:
         """
         kept = [position for position in range(self.n_scorers) if position not in set(absent)]
         remaining = float(self.weights[kept].sum())
-        if not remaining > 0:
+        scale = float(self.weights.sum()) / remaining if remaining > 0 else math.inf
+        if not math.isfinite(scale):
             raise InputError(
                 f"scorers {sorted(set(absent))} are missing and the other {len(kept)} have no weight; "
                 "fit a blend without the missing ones"
             )
-        scale = float(self.weights.sum()) / remaining
-        return replace(
-            self,
-            weights=self.weights[kept] * scale,
-            temperatures=self.temperatures[kept],
-            coefficients=None if self.coefficients is None else self.coefficients[kept] * scale,
-        )
+        try:
+            return replace(
+                self,
+                weights=self.weights[kept] * scale,
+                temperatures=self.temperatures[kept],
+                coefficients=None if self.coefficients is None else self.coefficients[kept] * scale,
+            )
+        except ConfigError as error:
+            missing = sorted(set(absent))
+            raise InputError(f"scorers {missing} are missing and the others cannot stand in: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON types; ``float`` round-trips exactly."""

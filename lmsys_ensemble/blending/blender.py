@@ -1,28 +1,36 @@
 """The blender: one prediction out of several scorers' probabilities, with scikit-learn's conventions."""
 
+import copy
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
 from lmsys_ensemble.blending.blend import Blend
-from lmsys_ensemble.blending.checks import as_fixed, check_members, check_sample_weight
+from lmsys_ensemble.blending.checks import as_fixed, check_integer, check_members, check_sample_weight
+from lmsys_ensemble.blending.classifier import BlendingClassifier
 from lmsys_ensemble.blending.diagnosis import MemberWarning, diagnose_members
+from lmsys_ensemble.blending.labels import count_labels, parse_class_labels
+from lmsys_ensemble.blending.members import (
+    MemberOrderWarning,
+    MemberProbabilities,
+    arrange_members,
+    check_names,
+    listed,
+    order_of,
+    split_members,
+)
 from lmsys_ensemble.blending.recipe import Method, Recipe
 from lmsys_ensemble.blending.selection import candidate_recipes, select_recipe
-from lmsys_ensemble.blending.stored import FORMAT, VERSION, parse_blender, read_blender
+from lmsys_ensemble.blending.stored import StoredAsJson
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.files import write_json
 from lmsys_ensemble.folds import group_codes
 from lmsys_ensemble.metrics import row_log_losses
-from lmsys_ensemble.probabilities import Probabilities, check_labels
+from lmsys_ensemble.probabilities import Probabilities
 
 
 class BlenderNotFittedError(ConfigError, NotFittedError):  # type: ignore[misc]
@@ -33,7 +41,7 @@ class MissingMemberWarning(UserWarning):
     """A prediction was made without some of the scorers."""
 
 
-class Blender(BaseEstimator):  # type: ignore[misc]
+class Blender(StoredAsJson, BlendingClassifier):
     """Blend the class probabilities of several scorers, calibrated where that helps.
 
     Parameters
@@ -67,6 +75,9 @@ class Blender(BaseEstimator):  # type: ignore[misc]
         ``l2 / 2 * ||change||**2`` beside the summed log loss, so that it fades as rows are added.
     n_folds, seed : int
         Folds of the cross-fitting of ``auto`` and their seed.
+    classes : sequence, optional
+        Names of the classes in the order of the probabilities' columns, where labels are names. Without it names
+        belong to the columns in their sorted order, as in every scikit-learn classifier.
 
     Attributes
     ----------
@@ -84,6 +95,12 @@ class Blender(BaseEstimator):  # type: ignore[misc]
         Class biases after blending, 0 where there are none.
     n_rows_, n_classes_ : int
         Sizes of what it was fitted on.
+    classes_ : ndarray of shape (n_classes,)
+        Names of the classes in the order of the columns, or 0, 1, ... where the labels had none.
+    member_names_ : tuple of str or None
+        What the members are called, in the order of ``weights_``; None where they were passed without names.
+    fingerprints_ : dict
+        What an `Ensemble` knew about its scorers when it fitted this, by name; empty elsewhere.
     log_loss_ : float
         Log loss on the rows it was fitted on, which is too good; `selection_` has out-of-fold ones.
     selection_ : DataFrame or None
@@ -93,6 +110,12 @@ class Blender(BaseEstimator):  # type: ignore[misc]
     -----
     With fixed values only, or method ``equal`` without calibration, `predict_proba` works without `fit`.
     Everything is float64 and deterministic. Before a logarithm, probabilities are floored at 1e-15.
+
+    Probabilities are passed as a mapping from names to arrays of shape (n_rows, n_classes), as a list of such
+    arrays, or as one array of shape (n_rows, n_members, n_classes). A mapping is the safest: who was fitted by name
+    is matched by name, in whatever order. The array is for scikit-learn's splitters and searches
+    (``cross_val_score``, ``GridSearchCV``), which take rows of it; they compare by accuracy unless told
+    ``scoring="neg_log_loss"``.
 
     Examples
     --------
@@ -112,6 +135,7 @@ class Blender(BaseEstimator):  # type: ignore[misc]
         l2: float = 1.0,
         n_folds: int = 5,
         seed: int = 0,
+        classes: Sequence[Any] | None = None,
     ):
         self.method = method
         self.calibration = calibration
@@ -121,10 +145,11 @@ class Blender(BaseEstimator):  # type: ignore[misc]
         self.l2 = l2
         self.n_folds = n_folds
         self.seed = seed
+        self.classes = classes
 
     def fit(
         self,
-        probabilities: Sequence[ArrayLike],
+        probabilities: MemberProbabilities,
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
@@ -136,10 +161,10 @@ class Blender(BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        probabilities : list of array-like of shape (n_rows, n_classes)
-            One a scorer.
+        probabilities : mapping or list of array-like of shape (n_rows, n_classes), or array
+            One a scorer, with names or without; or all in one array of shape (n_rows, n_members, n_classes).
         y : array-like of shape (n_rows,) or (n_rows, n_classes)
-            Class positions, or one-hot or soft labels.
+            Names of classes, class positions, or one-hot or soft labels.
         sample_weight : array-like of shape (n_rows,), optional
             Weights of the rows; 2 is the same as the row twice.
         groups : array-like of shape (n_rows,), optional
@@ -157,13 +182,17 @@ class Blender(BaseEstimator):  # type: ignore[misc]
         ConfigError
             If the settings are wrong or contradict each other.
         """
-        members = check_members(probabilities)
+        names, given = split_members(probabilities, n_rows=count_labels(y))
+        members = check_members(given, names)
         n_rows, n_classes = members[0].shape
         if n_rows == 0:
             raise InputError("there are no rows to fit on")
-        labels = check_labels(y, n_classes=n_classes, n_rows=n_rows)
+        classes, labels = parse_class_labels(y, self.classes, n_classes=n_classes, n_rows=n_rows)
         weights = check_sample_weight(sample_weight, n_rows)
         codes = group_codes(groups, n_rows)
+        if not (counts := weights > 0).all():  # a row of weight 0 is the same as no row
+            members, labels = [member[counts] for member in members], labels[counts]
+            weights, codes = weights[counts], group_codes(codes[counts], int(counts.sum()))
         recipe, selection = self._recipe(len(members), n_classes), None
         # One thread: the matrices are narrow, so that more only get in each other's way, and sums come out
         # alike on any number of cores.
@@ -183,21 +212,25 @@ class Blender(BaseEstimator):  # type: ignore[misc]
                 )
             blend = recipe.fit(members, labels, weights)
         losses = row_log_losses(labels, blend.apply(members))
+        self.member_names_, self.classes_ = names, classes
+        self.fingerprints_: dict[str, Any] = {}
         self.method_, self.calibration_, self.selection_ = recipe.method, recipe.calibration, selection
-        self.n_rows_, self.n_classes_ = n_rows, n_classes
+        self.n_rows_, self.n_classes_ = len(labels), n_classes
         self.log_loss_ = float(np.average(losses, weights=weights))
         self._store(blend)
         return self
 
     def predict_proba(
-        self, probabilities: Sequence[ArrayLike | None], missing: Literal["error", "renormalise"] = "error"
+        self, probabilities: MemberProbabilities, missing: Literal["error", "renormalise"] = "error"
     ) -> Probabilities:
         """Blend probabilities.
 
         Parameters
         ----------
-        probabilities : list of array-like of shape (n_rows, n_classes)
-            One a scorer, in the order of `fit` or of the fixed weights; None for a scorer that is missing.
+        probabilities : mapping or list of array-like of shape (n_rows, n_classes), or array
+            One a scorer. A mapping is matched by the names of `fit`. A list is in the order of `fit` or of the fixed
+            weights, with None for a scorer that is missing; and so is the second axis of an array of shape
+            (n_rows, n_members, n_classes).
         missing : {"error", "renormalise"}
             What to do without a scorer: refuse, or scale up the weights of the others to the same total,
             which is said by a `MissingMemberWarning`.
@@ -212,34 +245,84 @@ class Blender(BaseEstimator):  # type: ignore[misc]
         BlenderNotFittedError
             If the method has to be fitted first.
         InputError
-            If arrays are misaligned, hold no probabilities, or their number is not that of the weights; or if
-            a scorer is missing and that was not allowed, or nothing with a weight is left.
+            If arrays are misaligned, hold no probabilities, or their names or number are not those of the weights; or
+            if a scorer is missing and that was not allowed, or nothing with a weight is left.
         ConfigError
             If the settings are wrong or contradict each other.
         """
         if missing not in ("error", "renormalise"):
             raise ConfigError(f"missing must be 'error' or 'renormalise', got {missing!r}")
-        absent = [position for position, member in enumerate(probabilities) if member is None]
+        known: tuple[str, ...] | None = getattr(self, "member_names_", None)
+        names, given = arrange_members(probabilities, known, self._n_members())
+        absent = [position for position, member in enumerate(given) if member is None]
+        lacking = f"scorers {absent if names is None else listed(names[one] for one in absent)} of {len(given)}"
         if absent and missing == "error":
-            raise InputError(
-                f"scorers {absent} of {len(probabilities)} are missing; missing='renormalise' blends the others"
-            )
-        members = check_members([p for p in probabilities if p is not None] if absent else probabilities)
-        blend = self._current_blend(len(probabilities))
+            raise InputError(f"{lacking} are missing; missing='renormalise' blends the others")
+        there = [position for position, member in enumerate(given) if member is not None]
+        members = check_members([given[one] for one in there], None if names is None else [names[one] for one in there])
+        blend = self._current_blend(len(given))
         n_classes = getattr(self, "n_classes_", members[0].shape[1])
         if members[0].shape[1] != n_classes:
             raise InputError(f"probabilities have {members[0].shape[1]} classes, the blender was fitted on {n_classes}")
         if absent:
             blend = blend.without(absent)
             warnings.warn(
-                f"scorers {absent} of {len(probabilities)} are missing; the others are blended with weights "
-                f"{blend.weights.round(4).tolist()}", MissingMemberWarning, stacklevel=2,
+                f"{lacking} are missing; the others are blended with weights {blend.weights.round(4).tolist()}",
+                MissingMemberWarning, stacklevel=2,
             )  # fmt: skip
         return blend.apply(members)
+
+    def in_order_of(self, names: Sequence[str]) -> "Blender":
+        """Return a blender whose weights are in the order of these members: a copy, or itself where nothing changes.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The members that will be passed, in that order.
+
+        Raises
+        ------
+        ConfigError
+            If it was fitted on members of other names.
+
+        Warns
+        -----
+        MemberOrderWarning
+            If it was fitted without names, so that the order has to be trusted.
+        """
+        given = check_names(names, ConfigError)
+        known = getattr(self, "member_names_", None)
+        if known is None:
+            if hasattr(self, "blend_") and self.blend_.n_scorers == len(given) and not self.blend_.is_symmetric:
+                warnings.warn(
+                    "the blender does not know its members' names: its weights are taken to be in the order "
+                    f"{listed(given)}. Fit it again on named members, and they are matched by name",
+                    MemberOrderWarning, stacklevel=2,
+                )  # fmt: skip
+            return self
+        order = order_of(known, given)
+        if given == known:
+            return self
+        moved = copy.copy(self)
+        for name in ("weights", "temperature"):
+            if isinstance(fixed := as_fixed(getattr(self, name)), tuple):
+                setattr(moved, name, [fixed[position] for position in order])
+        moved.member_names_ = given
+        moved._store(self.blend_.reordered(order))
+        return moved
+
+    def _n_members(self) -> int | None:
+        """Return the number of members that the values are for; None where any number will do."""
+        if hasattr(self, "blend_"):
+            return self.blend_.n_scorers
+        sizes = [len(fixed) for fixed in map(as_fixed, (self.weights, self.temperature)) if isinstance(fixed, tuple)]
+        return sizes[0] if sizes else None
 
     def _recipe(self, n_scorers: int, n_classes: int) -> Recipe:
         """Turn the settings into a checked recipe; of ``auto`` the equal blend that it starts from."""
         weights, temperature = as_fixed(self.weights), as_fixed(self.temperature)
+        check_integer(self.n_folds, "n_folds", 2)
+        check_integer(self.seed, "seed", 0)
         if isinstance(weights, float):
             weights = (weights,)
         if self.method == "auto":
@@ -264,73 +347,16 @@ class Blender(BaseEstimator):  # type: ignore[misc]
             )
         return self._recipe(n_scorers, 0).fixed_blend(n_scorers)
 
+    @property
+    def needs_fit(self) -> bool:
+        """Whether these settings leave anything to learn from labels."""
+        return self.method == "auto" or self._recipe(1, 1).needs_fit
+
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "blend_") or (self.method != "auto" and not self._recipe(1, 1).needs_fit)
+        return hasattr(self, "blend_") or not self.needs_fit
 
     def _store(self, blend: Blend) -> None:
         """Keep a fitted blend and show its parts."""
         self.blend_, self.weights_ = blend, blend.weights
         self.temperatures_, self.temperature_ = blend.temperatures, blend.temperature
         self.bias_ = np.zeros(self.n_classes_) if blend.bias is None else blend.bias
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return parameters and fitted values as JSON types."""
-        parameters = {
-            name: value.item() if isinstance(value, np.generic) else value
-            for name, value in self.get_params(deep=False).items()
-        }
-        for name in ("weights", "temperature"):
-            fixed = as_fixed(parameters[name])
-            parameters[name] = list(fixed) if isinstance(fixed, tuple) else fixed
-        fitted = None
-        if hasattr(self, "blend_"):
-            fitted = {
-                "method": self.method_,
-                "calibration": self.calibration_,
-                "blend": self.blend_.to_dict(),
-                "n_rows": self.n_rows_,
-                "n_classes": self.n_classes_,
-                "log_loss": self.log_loss_,
-                "selection": None if self.selection_ is None else self.selection_.to_dict("records"),
-            }
-        return {"format": FORMAT, "version": VERSION, "parameters": parameters, "fitted": fitted}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str | Path = "blender") -> "Blender":
-        """Return the blender that `to_dict` described.
-
-        Parameters
-        ----------
-        values : mapping
-            From `to_dict`.
-        source : str or Path
-            What an error message calls it.
-
-        Raises
-        ------
-        ConfigError
-            If a key is missing, unknown or wrong, or values contradict each other.
-        """
-        stored = parse_blender(values, source)
-        blender = cls(**stored.parameters.model_dump())
-        if (fit := stored.fitted) is not None:
-            blender.method_, blender.calibration_ = fit.method, fit.calibration
-            blender.selection_ = None if fit.selection is None else pd.DataFrame(fit.selection)
-            blender.n_rows_, blender.n_classes_, blender.log_loss_ = fit.n_rows, fit.n_classes, fit.log_loss
-            blender._store(Blend.from_dict(fit.blend.model_dump()))
-        return blender
-
-    def save(self, path: str | Path) -> None:
-        """Write the blender as one JSON file, whole or not at all."""
-        write_json(path, self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Blender":
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        ConfigError
-            If the file is not there, is no blender, or holds values that cannot be.
-        """
-        return cls.from_dict(read_blender(path), path)

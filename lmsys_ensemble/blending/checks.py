@@ -1,6 +1,6 @@
 """What comes in is checked once, here: members, weights, temperatures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,14 +12,21 @@ from lmsys_ensemble.probabilities import Probabilities, check_probabilities
 
 Array: TypeAlias = NDArray[np.float64]
 
+MAX_TOTAL_WEIGHT = 1e100
+"""Rows that count more often than this in total, or less often than one in as many, make curvatures overflow."""
+
 
 def check_weights(
     weights: ArrayLike, name: str = "weights", error: type[ConfigError] | type[InputError] = ConfigError
 ) -> Array:
-    """Return weights of shape (n,) as float64; refuse NaN, negative and all-zero ones with `error`."""
+    """Return weights of shape (n,) as float64; refuse NaN, negative, all-zero and overflowing ones with `error`."""
     values = _vector(weights, name, error)
-    if not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
+    with np.errstate(over="ignore"):
+        total = values.sum()
+    if not np.isfinite(values).all() or (values < 0).any() or not total > 0:
         raise error(f"{name} must be finite, at least 0 and not all 0, got {_shown(values)}")
+    if not np.isfinite(total):
+        raise error(f"{name} are so large that their sum is infinite, got {_shown(values)}; scale them down")
     return values
 
 
@@ -45,13 +52,15 @@ def _shown(values: Array) -> str:
     return np.array2string(values, threshold=10)
 
 
-def check_members(probabilities: Sequence[Any]) -> list[Probabilities]:
+def check_members(probabilities: Sequence[Any], names: Sequence[str] | None = None) -> list[Probabilities]:
     """Validate the scorers' probabilities, renormalise their rows and make sure that they are aligned.
 
     Parameters
     ----------
     probabilities : sequence of array-like of shape (n_rows, n_classes)
         One a scorer, all of one shape. Tables must also agree in index and columns.
+    names : sequence of str, optional
+        What errors call the scorers; by default their positions.
 
     Returns
     -------
@@ -63,20 +72,17 @@ def check_members(probabilities: Sequence[Any]) -> list[Probabilities]:
     InputError
         If there is none, shapes, indexes or columns differ, or an array does not hold probabilities.
     """
-    if isinstance(probabilities, (str, bytes, Mapping, pd.DataFrame)) or _is_single(probabilities):
-        raise InputError(
-            "probabilities must be a list of arrays of shape (n_rows, n_classes), one a scorer; wrap a single one: [p]"
-        )
     if not len(probabilities):
         raise InputError(
             "probabilities is empty; a blend needs at least one scorer's array of shape (n_rows, n_classes)"
         )
     members: list[Probabilities] = []
     for position, member in enumerate(probabilities):
-        checked = check_probabilities(member, name=f"probabilities[{position}]")
+        name = f"probabilities[{position if names is None else repr(names[position])}]"
+        checked = check_probabilities(member, name=name)
         if members and checked.shape != members[0].shape:
             raise InputError(
-                f"probabilities[{position}] has shape {checked.shape}, the first has {members[0].shape}; "
+                f"{name} has shape {checked.shape}, the first has {members[0].shape}; "
                 "all scorers must have scored the same rows in the same order"
             )
         members.append(checked)
@@ -87,9 +93,17 @@ def check_members(probabilities: Sequence[Any]) -> list[Probabilities]:
     return members
 
 
-def _is_single(probabilities: Sequence[Any]) -> bool:
-    """Whether one array was given where a list of arrays belongs."""
-    return len(probabilities) > 0 and np.ndim(np.asarray(probabilities[0])) < 2
+def check_pull(l2: Any) -> None:
+    """Refuse a strength of the pull towards the equal blend that is no finite number of at least 0."""
+    if not isinstance(l2, (int, float, np.number)) or not np.isfinite(l2) or l2 < 0:
+        raise ConfigError(f"l2 must be a finite number of at least 0, got {l2!r}")
+
+
+def check_integer(value: Any, name: str, least: int) -> int:
+    """Return a setting that must be a whole number of at least `least`; anything else is a ConfigError."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
 
 
 def check_sample_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array:
@@ -99,6 +113,11 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array:
     weights = check_weights(sample_weight, "sample_weight", InputError)
     if len(weights) != n_rows:
         raise InputError(f"sample_weight has {len(weights)} entries for {n_rows} rows; give one a row")
+    if not 1 / MAX_TOTAL_WEIGHT <= weights.sum() <= MAX_TOTAL_WEIGHT:
+        raise InputError(
+            f"sample_weight sums to {weights.sum():.3g}, expected {1 / MAX_TOTAL_WEIGHT:g} to {MAX_TOTAL_WEIGHT:g}: it "
+            "is the number of times that every row counts"
+        )
     return weights
 
 

@@ -7,11 +7,17 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.checks import Array
 from lmsys_ensemble.intervals import standard_error
-from lmsys_ensemble.metrics import row_log_losses
+from lmsys_ensemble.metrics import row_accuracies, row_log_losses
 from lmsys_ensemble.probabilities import Probabilities, log_probabilities
 
 MIN_ROWS = 200
 """With fewer rows a good scorer can look like a shuffled one by chance."""
+
+LEAK_ROWS = 20
+"""With fewer rows a confident scorer can agree with all labels by chance."""
+
+LEAK_TOLERANCE = 0.005
+"""How far a copy of the labels may be from them: what rounding to two decimals does."""
 
 MAX_CLASSES = 5
 """With more classes not all orders of the columns are tried."""
@@ -19,6 +25,34 @@ MAX_CLASSES = 5
 
 class MemberWarning(UserWarning):
     """A scorer looks misaligned with the labels, or worse than knowing nothing."""
+
+
+def find_leaks(members: list[Probabilities], labels: Probabilities) -> list[int]:
+    """Find scorers that say what only the labels can say.
+
+    Parameters
+    ----------
+    members : list of ndarray of shape (n_rows, n_classes)
+        Checked probabilities, one array a scorer.
+    labels : ndarray of shape (n_rows, n_classes)
+        One-hot or soft labels.
+
+    Returns
+    -------
+    list of int
+        Positions of the scorers that are the labels themselves but for rounding, or, with `MIN_ROWS` rows at least,
+        whose most probable class is right in every row.
+    """
+    if len(labels) < LEAK_ROWS or np.ptp(labels, axis=0).max() <= LEAK_TOLERANCE:
+        return []
+    leaks = []
+    for position, member in enumerate(members):
+        copied = np.abs(member - labels).max() <= LEAK_TOLERANCE
+        never_wrong = len(labels) >= MIN_ROWS and len(np.unique(labels.argmax(axis=1))) > 1
+        never_wrong = never_wrong and bool((row_accuracies(labels, member) == 1).all())
+        if copied or never_wrong:
+            leaks.append(position)
+    return leaks
 
 
 def diagnose_members(
@@ -40,15 +74,22 @@ def diagnose_members(
     Returns
     -------
     list of str
-        One sentence a finding: the scorer would lose nothing if its rows were shuffled; another order of its
-        columns fits far better; or it is worse than the class prior.
+        One sentence a finding: the scorer knows the labels; it would lose nothing if its rows were shuffled; another
+        order of its columns fits far better; or it is worse than the class prior.
     """
+    leaks = find_leaks(members, labels)
+    findings = [
+        f"scorer {position} is a leak: it says what the labels say in every row, so that it cannot be a prediction and "
+        "no figure it takes part in means anything. Check that it is not the file of the labels"
+        for position in leaks
+    ]
     if len(labels) < MIN_ROWS:
-        return []
+        return findings
     prior = np.average(labels, axis=0, weights=weights)
     prior_loss = float(-(prior @ log_probabilities(prior[None])[0]))
-    findings = []
     for position, member in enumerate(members):
+        if position in leaks:
+            continue
         logs = log_probabilities(member)
         loss = float(np.average(row_log_losses(labels, member), weights=weights))
         gain, error = _gain_over_shuffled(logs, labels, weights, codes)

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, cast, get_args
 import numpy as np
 
 from lmsys_ensemble.blending.blend import Blend, heat
-from lmsys_ensemble.blending.checks import Array, check_temperatures, check_weights
+from lmsys_ensemble.blending.checks import Array, check_pull, check_temperatures, check_weights
 from lmsys_ensemble.blending.temperature import fit_temperature
 from lmsys_ensemble.blending.weights import (
     fit_exponents,
@@ -78,8 +78,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.method not in METHODS or self.method == "auto":
             raise ConfigError(f"unknown method {self.method!r}{suggest(str(self.method), METHODS)}")
-        if not (np.isfinite(self.l2) and self.l2 >= 0):
-            raise ConfigError(f"l2 must be finite and at least 0, got {self.l2}")
+        check_pull(self.l2)
         self._check_calibration()
         if self.weights is not None:
             check_weights(self.weights)

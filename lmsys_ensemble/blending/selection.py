@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.checks import Array
 from lmsys_ensemble.blending.recipe import Recipe, parse_calibration
-from lmsys_ensemble.folds import group_folds
+from lmsys_ensemble.folds import group_codes, group_folds
 from lmsys_ensemble.intervals import paired_differences, standard_error
 from lmsys_ensemble.metrics import row_log_losses
 from lmsys_ensemble.probabilities import Probabilities
@@ -114,10 +114,14 @@ def select_recipe(
 ) -> tuple[Recipe, pd.DataFrame]:
     """Choose the simplest recipe that is not worse than the best, and equal weights if in doubt.
 
-    A recipe is in the choice if its out-of-fold log loss is within one standard error of the lowest (Breiman
+    A recipe's gain is certain if the interval of its difference to the equal blend lies below 0. Of those whose gain
+    is certain, the simplest is chosen whose out-of-fold log loss is within one standard error of the lowest (Breiman
     et al. 1984, "Classification and regression trees", section 3.4.3; here it is the error of the *paired*
-    difference), and if the interval of its difference to the equal blend lies below 0. The first in the
-    choice is taken; the equal blend needs no proof.
+    difference). The equal blend needs no proof.
+
+    The lowest of many losses is low by luck, too. So the choice is repeated without each fold and measured on that
+    fold (as in Tibshirani & Tibshirani 2009, Annals of Applied Statistics 3(2)); where the gain of choosing so is not
+    certain itself, the simplest recipe is taken whose own gain is.
 
     Parameters
     ----------
@@ -143,28 +147,53 @@ def select_recipe(
     folds = group_folds(codes, min(n_folds, int(codes.max()) + 1), seed)
     predictions = [cross_fit(recipe, members, labels, weights, folds) for recipe in recipes]
     losses = np.column_stack([row_log_losses(labels, predicted) for predicted in predictions])
-    means = np.average(losses, axis=0, weights=weights)
-    best = int(np.argmin(means))
-    to_equal = paired_differences(losses, losses[:, 0], codes, weights=weights, n_bootstrap=N_BOOTSTRAP, seed=seed)
-    records = []
-    for position, recipe in enumerate(recipes):
-        row, mean, difference = losses[:, position], float(means[position]), to_equal[position]
-        records.append({
-            "method": recipe.method,
-            "calibration": recipe.calibration,
-            "n_parameters": recipe.n_parameters(len(members), labels.shape[1]),
-            "log_loss": mean,
-            "standard_error": standard_error(row, weights, codes),
-            "difference": difference.mean,
-            "low": difference.low,
-            "high": difference.high,
-            "gap": mean - float(means[best]),
-            "gap_error": standard_error(row - losses[:, best], weights, codes),
-        })  # fmt: skip
-    table = pd.DataFrame(records)
-    choice = (table["gap"] <= table["gap_error"]) & (table["high"] < 0)
-    enough = codes.max() + 1 >= MIN_GROUPS
-    choice.iloc[0] = not enough or not choice.any() or table["gap"].iloc[0] <= table["gap_error"].iloc[0]
-    chosen = int(np.argmax(choice))
-    table["selected"] = np.arange(len(table)) == chosen
+    figures = _compare(losses, weights, codes, seed)
+    chosen = _simplest_good(figures) if codes.max() + 1 >= MIN_GROUPS else 0
+    if chosen and not _choosing_gains(losses, weights, codes, folds, seed):
+        chosen = int(np.argmax(figures["high"] < 0))
+    table = pd.DataFrame({
+        "method": [recipe.method for recipe in recipes],
+        "calibration": [recipe.calibration for recipe in recipes],
+        "n_parameters": [recipe.n_parameters(len(members), labels.shape[1]) for recipe in recipes],
+    })  # fmt: skip
+    table = pd.concat([table, figures], axis=1).assign(selected=np.arange(len(table)) == chosen)
     return recipes[chosen], table
+
+
+def _compare(losses: Array, weights: Array, codes: NDArray[np.intp], seed: int) -> pd.DataFrame:
+    """Compare recipes by the losses of rows that they were not fitted on, of shape (n_rows, n_recipes).
+
+    Returns the columns of `select_recipe` that are measured, one row a recipe.
+    """
+    means = np.average(losses, axis=0, weights=weights)
+    lowest = losses[:, int(np.argmin(means))]
+    to_equal = paired_differences(losses, losses[:, 0], codes, weights=weights, n_bootstrap=N_BOOTSTRAP, seed=seed)
+    return pd.DataFrame({
+        "log_loss": means,
+        "standard_error": [standard_error(column, weights, codes) for column in losses.T],
+        "difference": [difference.mean for difference in to_equal],
+        "low": [difference.low for difference in to_equal],
+        "high": [difference.high for difference in to_equal],
+        "gap": means - means.min(),
+        "gap_error": [standard_error(column - lowest, weights, codes) for column in losses.T],
+    })  # fmt: skip
+
+
+def _simplest_good(figures: pd.DataFrame) -> int:
+    """Return the position of the simplest recipe that is certainly better than equal and hardly worse than the best."""
+    near = figures["gap"] <= figures["gap_error"]
+    choice = near & (figures["high"] < 0)
+    return 0 if near.iloc[0] or not choice.any() else int(np.argmax(choice))
+
+
+def _choosing_gains(losses: Array, weights: Array, codes: NDArray[np.intp], folds: NDArray[np.intp], seed: int) -> bool:
+    """Whether choosing as such is certain to gain: every fold's rows under what would be chosen without them."""
+    chosen = np.empty(len(losses))
+    for fold in np.unique(folds):
+        held = folds == fold
+        others = group_codes(codes[~held], int((~held).sum()))
+        chosen[held] = losses[held, _simplest_good(_compare(losses[~held], weights[~held], others, seed))]
+    difference = paired_differences(
+        chosen[:, None], losses[:, 0], codes, weights=weights, n_bootstrap=N_BOOTSTRAP, seed=seed
+    )
+    return difference[0].high < 0

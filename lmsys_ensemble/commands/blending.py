@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.commands.members import match_blender, match_swapped, parse_member_files
 from lmsys_ensemble.commands.output import TABLE_SUFFIXES, Result, check_suffix, check_writable, write_table
 from lmsys_ensemble.crossfit import cross_fit_blender
 from lmsys_ensemble.errors import ConfigError, InputError
@@ -20,7 +21,6 @@ from lmsys_ensemble.predictions import (
     Labels,
     Predictions,
     locate,
-    name_files,
     parse_predictions,
     read_labels,
     read_predictions,
@@ -45,25 +45,24 @@ def report(arguments: argparse.Namespace) -> Result:
     if arguments.worst_out:
         check_suffix(arguments.worst_out, "--worst-out")
         check_writable(arguments.worst_out)
-    task, files = _read_members(arguments.probabilities)
-    labels = read_labels(arguments.labels, task, arguments.groups)
-    names = name_files(arguments.probabilities)
-    swapped = None
+    given = parse_member_files(arguments.probabilities)
+    swapped_files = None
     if arguments.swapped:
-        if len(arguments.swapped) != len(names):
-            raise InputError(
-                f"--swapped has {len(arguments.swapped)} files, --probabilities {len(names)}; "
-                "give one for each member, in the same order"
-            )
-        exchanged = [read_predictions(path, task.columns) for path in arguments.swapped]
-        swapped = dict(zip(names, _members(exchanged, labels), strict=True))
+        swapped_files = match_swapped(parse_member_files(arguments.swapped, "--swapped"), given)
+    blender = match_blender(Blender.load(arguments.blender), given) if arguments.blender else None
+    task, files = _read_members(given.paths)
+    labels = read_labels(arguments.labels, task, arguments.groups)
+    swapped = None
+    if swapped_files is not None:
+        exchanged = [read_predictions(path, task.columns) for path in swapped_files.values()]
+        swapped = dict(zip(swapped_files, _members(exchanged, labels), strict=True))
     findings = write_report(
         arguments.out,
-        dict(zip(names, _members(files, labels), strict=True)),
+        dict(zip(given.names, _members(files, labels), strict=True)),
         labels.labels,
         ids=labels.ids,
         groups=labels.groups,
-        blender=Blender.load(arguments.blender) if arguments.blender else None,
+        blender=blender,
         battles=read_table(arguments.battles) if arguments.battles else None,
         swapped=swapped,
         task=task,
@@ -85,10 +84,10 @@ def _fit(arguments: argparse.Namespace) -> Result:
     if arguments.predict_out:
         check_suffix(arguments.predict_out, "--predict-out")
         check_writable(arguments.predict_out)
-    task, files = _read_members(arguments.probabilities)
+    names, paths = (given := parse_member_files(arguments.probabilities)).names, given.paths
+    task, files = _read_members(paths)
     labels = read_labels(arguments.labels, task, arguments.groups)
     members = _members(files, labels)
-    names = name_files(arguments.probabilities)
     blender = Blender(arguments.method or "auto", arguments.calibration)
     warnings = fit_with_findings(blender, members, labels.labels, labels.groups, names)
     warnings += [*find_unused(blender, names), *_left_out(files, labels)]
@@ -114,21 +113,21 @@ def _apply(arguments: argparse.Namespace) -> Result:
             raise InputError(f"--{option.replace('_', '-')} is for fitting; with --apply everything is in the blender")
     check_suffix(arguments.out, "--out (the predictions)", TABLE_SUFFIXES)
     check_writable(arguments.out)
-    blender = Blender.load(arguments.apply)
-    task, files = _read_members(arguments.probabilities)
-    names = name_files(arguments.probabilities)
+    given = parse_member_files(arguments.probabilities)
+    blender = match_blender(Blender.load(arguments.apply), given)
+    task, files = _read_members(given.paths)
     path = _write_blend(blender, files, task, arguments.out)
-    weights = getattr(blender, "weights_", None)
-    rows = len(files[0].ids)
-    lines = [f"wrote {rows} rows to {path}"]
-    if weights is not None:
-        pairs = ", ".join(f"{name} {weight:.4f}" for name, weight in zip(names, weights, strict=True))
-        lines.insert(0, f"weights: {pairs} (the files must come in the order of fitting)")
-    values = {
-        "output": path, "rows": rows,
-        "weights": None if weights is None else dict(zip(names, weights.tolist(), strict=True)),
-    }  # fmt: skip
-    return values, "\n".join(lines)
+    rows, weights = len(files[0].ids), getattr(blender, "weights_", None)
+    shown = None if weights is None else dict(zip(given.names, weights.tolist(), strict=True))
+    warnings = []
+    if getattr(blender, "member_names_", None) is None:
+        warnings.append(
+            "the blender's file has no names of members: the files are trusted to come in the order of "
+            f"{'fitting' if shown else 'the weights'}, {', '.join(given.names)}. A blender fitted anew knows them"
+        )
+    lines = [] if shown is None else [f"weights: {', '.join(f'{name} {weight:.4f}' for name, weight in shown.items())}"]
+    values = {"output": path, "rows": rows, "weights": shown, "warnings": warnings}
+    return values, "\n".join([*lines, *_notes(warnings), f"wrote {rows} rows to {path}"])
 
 
 def _read_members(paths: Sequence[str]) -> tuple[Task, list[Predictions]]:
@@ -221,8 +220,9 @@ def _fit_text(values: dict[str, Any], blender: Blender) -> str:
     lines.append(f"{values['class_prior']:8.4f}  the class prior, which knows nothing of a row")
     lines.append(f"{values['equal_log_loss']:8.4f}  the equal average of all members")
     if out := values["out_of_fold"]:
+        nested = " (nested: the method was chosen without it, too)" if values["selection"] else ""
         lines.append(
-            f"{out['log_loss']:8.4f}  the blend, every row by one that was fitted without it "
+            f"{out['log_loss']:8.4f}  the blend, every row by one that was fitted without it{nested} "
             f"({out['difference']:+.4f} to the equal average; 95 %: {out['low']:+.4f} to {out['high']:+.4f})"
         )
     if values["selection"]:
@@ -232,7 +232,10 @@ def _fit_text(values: dict[str, Any], blender: Blender) -> str:
 
 
 def _selection_text(selection: Sequence[dict[str, Any]]) -> str:
-    lines = ["out of fold  to equal average (95 %)           method"]
+    lines = [
+        "plain estimates: every row by a blend that was fitted without it, each method as if settled beforehand",
+        "out of fold  to equal average (95 %)           method",
+    ]
     for row in selection:
         interval = f"{row['difference']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
         mark = "  <- chosen" if row["selected"] else ""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.blending.diagnosis import find_leaks
+from lmsys_ensemble.blending.members import MemberOrderWarning
 from lmsys_ensemble.crossfit import CrossFit, cross_fit_blender
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.evaluation import evaluate
@@ -18,7 +21,7 @@ from lmsys_ensemble.files import defuse
 from lmsys_ensemble.intervals import Difference, paired_difference
 from lmsys_ensemble.metrics import class_prior, log_loss, log_loss_interval, row_log_losses
 from lmsys_ensemble.probabilities import Probabilities, swap_classes
-from lmsys_ensemble.report.material import Material
+from lmsys_ensemble.report.material import Material, find_exchanged
 from lmsys_ensemble.report.slices import Slicing, slice_battles
 from lmsys_ensemble.schema import TEXT_COLUMNS
 
@@ -120,6 +123,8 @@ class Findings:
         Positions of the rows with the highest loss under the blend.
     warnings : list of str
         What looks wrong about the members.
+    leaks : tuple of str
+        Names of members that know the labels.
     """
 
     material: Material
@@ -132,6 +137,7 @@ class Findings:
     swaps: list[SwapFigures]
     worst: NDArray[np.intp]
     warnings: list[str] = field(default_factory=list)
+    leaks: tuple[str, ...] = ()
 
     @property
     def blend(self) -> Model:
@@ -147,6 +153,22 @@ class Findings:
     def members(self) -> tuple[Model, ...]:
         """The members by themselves."""
         return self.models[1:-2]
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether the choice of the method was repeated in every fold, so that the blend has two estimates."""
+        return self.cross_fit.is_fitted and self.blender.method == "auto"
+
+    @property
+    def plain(self) -> "Difference | None":
+        """Difference of the blend's method to the equal average, as if the method had been settled beforehand."""
+        if self.methods is None or not self.is_nested:
+            return None
+        chosen = self.methods.query("method == @self.blender.method_ and calibration == @self.blender.calibration_")
+        if chosen.empty:
+            return None
+        row = chosen.iloc[0]
+        return Difference(float(row["difference"]), float("nan"), float(row["low"]), float(row["high"]))
 
     def worst_rows(self) -> pd.DataFrame:
         """Tabulate the worst rows for a spreadsheet: id, label, blend, log loss and texts, defused as formulas."""
@@ -194,14 +216,17 @@ def measure(
     settings = Blender("auto") if blender is None else blender
     if fitted_elsewhere and not hasattr(settings, "blend_"):
         raise ConfigError("fitted_elsewhere is for a blender that was fitted on other rows; pass a fitted one")
-    compared = Blender("auto", n_folds=settings.n_folds, seed=settings.seed)
+    compared = clone(settings)
+    if settings.method != "auto":
+        compared = Blender("auto", n_folds=settings.n_folds, seed=settings.seed)
     warnings = fit_with_findings(compared, members, labels, codes, list(material.members))
-    shown, why = _shown_blender(material, blender, compared)
-    warnings += find_unused(shown, list(material.members))
+    shown, why, doubts = _shown_blender(material, blender, compared)
+    warnings += doubts
+    warnings += [*find_exchanged(material), *find_unused(shown, list(material.members))]
     if fitted_elsewhere:
         cross_fit = CrossFit((shown,), np.zeros(material.n_rows, dtype=np.intp))
     else:
-        cross_fit = cross_fit_blender(settings, members, labels, codes)
+        cross_fit = cross_fit_blender(settings if blender is None else shown, members, labels, codes)
     models = tuple(_models(material, cross_fit))
     losses = row_log_losses(labels, models[-1].probabilities)
     return Findings(
@@ -209,23 +234,27 @@ def measure(
         {part.title: _slice_figures(material, part, models[-2], models[-1]) for part in slice_battles(material)},
         [_swap_figures(material, model, model.swapped) for model in models if model.swapped is not None],
         np.argsort(-losses, kind="stable")[:n_worst], warnings,
+        tuple(list(material.members)[position] for position in find_leaks(members, labels)),
     )  # fmt: skip
 
 
-def _shown_blender(material: Material, given: Blender | None, compared: Blender) -> tuple[Blender, str]:
-    """Return the blender whose weights are shown, and why it is as it is."""
-    members = list(material.members.values())
-    if given is None:
+def _shown_blender(material: Material, given: Blender | None, compared: Blender) -> tuple[Blender, str, list[str]]:
+    """Return the blender whose weights are shown, why it is as it is, and what is doubtful about that."""
+    members, doubts = list(material.members.values()), []
+    if given is None or (given.method == "auto" and not hasattr(given, "blend_")):
         shown = compared
     elif hasattr(given, "blend_"):
         given.predict_proba([member[:1] for member in members])  # says what does not match
-        shown = given
+        with catch_warnings(record=True) as caught:
+            simplefilter("always", MemberOrderWarning)
+            shown = given.in_order_of(list(material.members))
+        doubts = [str(warning.message) for warning in caught]
     else:
         shown = clone(given)
         fit_with_findings(shown, members, material.labels, material.codes, list(material.members))
     if shown.weights is not None:
-        return shown, "Its weights were fixed by hand, so nothing was compared."
-    return shown, explain_choice(shown, material.n_groups)
+        return shown, "Its weights were fixed by hand, so nothing was compared.", doubts
+    return shown, explain_choice(shown, material.n_groups), doubts
 
 
 def _models(material: Material, cross_fit: CrossFit) -> Iterator[Model]:

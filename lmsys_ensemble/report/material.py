@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from lmsys_ensemble.blending.checks import check_members
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.folds import group_codes
 from lmsys_ensemble.predictions import locate
-from lmsys_ensemble.probabilities import Probabilities, check_labels, check_probabilities
+from lmsys_ensemble.probabilities import Probabilities, check_labels, check_probabilities, swap_classes
 from lmsys_ensemble.schema import ID_COLUMN, Task
 from lmsys_ensemble.tables import parse_ids
 
@@ -126,3 +127,18 @@ def _align_battles(
     table = table.reset_index(drop=True)
     battles = parse_battles(table)
     return battles, table.get(SOURCE_COLUMN), battles.ids
+
+
+def find_exchanged(material: Material) -> list[str]:
+    """Name pairs of members whose swapped predictions seem to be each other's, one sentence a pair."""
+    names = list(material.swapped)
+    mirrored = [swap_classes(material.swapped[name], material.task) for name in names]
+    distances = np.array([
+        [np.abs(material.members[name] - other).mean() for other in mirrored] for name in names
+    ])  # fmt: skip
+    return [
+        f"the swapped predictions of {names[one]} and {names[other]} look exchanged: each lie nearer to the other's "
+        "predictions; give --swapped as NAME=FILE, or in the order of --probabilities"
+        for one, other in combinations(range(len(names)), 2)
+        if distances[one, other] + distances[other, one] < 0.5 * (distances[one, one] + distances[other, other])
+    ]

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from lmsys_ensemble.explanation import describe_difference, describe_method, describe_weights, explain_folds
+from lmsys_ensemble.explanation import describe_weights, explain_folds
 from lmsys_ensemble.report.cells import DASH, class_names, difference_cell, section, with_interval
 from lmsys_ensemble.report.figures import Interval, interval_figure, signed
 from lmsys_ensemble.report.findings import Findings, Model
 from lmsys_ensemble.report.markup import Content, Markup, element, join, paragraph, table
+from lmsys_ensemble.report.verdict import describe_blend, estimates, verdict
 
 _GLOSSARY = {
     "equal": "the average, every member counts the same",
@@ -23,10 +24,11 @@ _GLOSSARY = {
 def in_short(findings: Findings) -> Markup:
     """Say what came out, first in a sentence, then in numbers."""
     best = min(findings.members, key=lambda model: model.figure("log_loss")[0])
+    blend_name = "blend, nested estimate" if findings.is_nested else "blend"
     rows = [
         ("best member", best, "", best.name),
         ("equal average", findings.equal, "", "every member counts the same"),
-        ("blend", findings.blend, "chosen", describe_blend(findings)),
+        (blend_name, findings.blend, "chosen", describe_blend(findings)),
     ]
     tiles = [
         element("div", element("span", f"log loss, {what}"), element("b", f"{model.figure('log_loss')[0]:.4f}"),
@@ -39,34 +41,11 @@ def in_short(findings: Findings) -> Markup:
                 element("span", f"95 %: {signed(change.low, 4)} to {signed(change.high, 4)}"), class_="tile")
     )  # fmt: skip
     return section(
-        "short", "In short", paragraph(verdict(findings)), element("div", *tiles, class_="tiles"),
+        "short", "In short", paragraph(verdict(findings), class_="alert" if findings.leaks else ""),
+        element("div", *tiles, class_="tiles"), *filter(None, [estimates(findings)]),
         *(paragraph(warning, class_="alert") for warning in findings.warnings),
         element("div", _summary_figure(findings), _summary_table(findings), class_="pair"),
     )  # fmt: skip
-
-
-def describe_blend(findings: Findings) -> str:
-    """Name the method of the blend."""
-    blender = findings.blender
-    if blender.weights is not None:
-        return "weights fixed by hand"
-    return describe_method(blender.method_, blender.calibration_)
-
-
-def verdict(findings: Findings) -> str:
-    """Say in two sentences whether blending helped."""
-    change = findings.blend.to_equal
-    start = f"The blend is: {describe_blend(findings)}. "
-    if change.mean == 0 and change.low == change.high:
-        return (
-            f"{start}On these rows it is the same as the equal average, because nothing else was better beyond chance."
-        )
-    end = " The equal average, which has nothing to fit, is the better choice." if change.low > 0 else ""
-    text = (
-        f"{start}Its log loss on rows that it was not fitted on is {findings.blend.figure('log_loss')[0]:.4f}; "
-        f"against the equal average of all members that is {describe_difference(change)}.{end}"
-    )
-    return text.replace("-0", "\N{MINUS SIGN}0")
 
 
 def _kind(model: Model) -> str:
@@ -109,7 +88,7 @@ def the_blend(findings: Findings) -> Markup:
         bar = element("span", element("i", style=width), class_="track")
         rows.append([name, signed(float(weight), 4), element("td", bar), f"{temperature:.4f}"])
     parts: list[Content] = [
-        paragraph(findings.why),
+        paragraph(findings.why, " The figures of this comparison are plain estimates." if findings.plain else ""),
         table("Weights and temperatures", ["member", "weight", "", "temperature"], rows),
         paragraph(
             describe_weights(blender), " A temperature above 1 makes a member less confident, 1 changes nothing."
@@ -120,8 +99,8 @@ def the_blend(findings: Findings) -> Markup:
         folds = f"Fitted without one fold at a time it became: {explain_folds(findings.cross_fit.blenders)}."
         if len({(one.method_, one.calibration_) for one in findings.cross_fit.blenders}) > 1:
             folds += (
-                " The log loss at the top of the page counts that the choice depends on the rows; the comparison of "
-                "methods takes each as if it had been settled beforehand."
+                " The nested estimate counts that the choice depends on the rows; the plain ones take every method "
+                "as if it had been settled beforehand."
             )
         parts.append(paragraph(folds))
     return section("blend", "The blend", *parts)
@@ -145,6 +124,7 @@ def methods(findings: Findings) -> Markup | None:
     title = "Log loss of every method less that of the equal average"
     labels = [_short_method(row["method"], row["calibration"]) for row in records]
     kinds = ["chosen" if row["selected"] else "plain" for row in records]
+    choice = "chosen" if findings.blender.method == "auto" else "what auto would choose"
     intervals = [
         Interval(label, row["difference"], row["low"], row["high"], kind)
         for label, row, kind in zip(labels, records, kinds, strict=True)
@@ -156,7 +136,7 @@ def methods(findings: Findings) -> Markup | None:
                 "average, and an interval that crosses the line may be chance."),
     )  # fmt: skip
     rows = [
-        [element("b", f"{_breakable(label)} (chosen)") if row["selected"] else _breakable(label),
+        [element("b", f"{_breakable(label)} ({choice})") if row["selected"] else _breakable(label),
          f"{row['n_parameters']}", f"{row['log_loss']:.4f}",
          with_interval(row["difference"], row["low"], row["high"]) if row["n_parameters"] else element("td", DASH)]
         for label, row in zip(labels, records, strict=True)
@@ -164,8 +144,10 @@ def methods(findings: Findings) -> Markup | None:
     listing = table("From the fewest fitted numbers to the most",
                     ["method", "fitted numbers", "log loss", "minus equal average"], rows)  # fmt: skip
     note = (
-        "Every row is predicted by a blend that was fitted on other rows. Method auto takes the simplest method that "
-        "is within one standard error of the best, and only if it is better than the equal average beyond chance."
+        "Every row is predicted by a blend that was fitted on other rows. These are plain estimates: each method as if "
+        "it had been settled beforehand. Method auto takes the simplest method that is within one standard error of "
+        "the best, and only if it is better than the equal average beyond chance; where choosing so is not certain to "
+        "gain itself, it takes the simplest method that is."
     )
     names = element("p", join(_glossary(records)), class_="soft")
     return section(

@@ -4,12 +4,14 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #ffffff; --panel: #f5f6f8; --ink: #1c2026; --soft: #59616d; --line: #d9dde3;
-  --chosen: #1f5fbf; --equal: #b4561a; --plain: #5b6471; --grid: #e6e9ee; --alert: #fff4d6; --alert-line: #d9a514;
+  --chosen: #1f5fbf; --equal: #b4561a; --plain: #5b6471; --grid: #e6e9ee;
+  --shade: #9aa3af; --alert: #fff4d6; --alert-line: #d9a514;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14171b; --panel: #1d2127; --ink: #e7eaee; --soft: #a3acb8; --line: #353c45;
-    --chosen: #7fb0ff; --equal: #f0a066; --plain: #aab3bf; --grid: #2a3038; --alert: #332b14; --alert-line: #a8852a;
+    --chosen: #7fb0ff; --equal: #f0a066; --plain: #aab3bf; --grid: #2a3038;
+    --shade: #6d7784; --alert: #332b14; --alert-line: #a8852a;
   }
 }
 * { box-sizing: border-box; }
@@ -50,7 +52,11 @@ svg g.chosen > .label { font-weight: 600; }
 .equal rect.dot { fill: var(--paper); stroke: var(--tone); stroke-width: 1.6; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; font-size: .92rem; margin: .8rem 0 0; }
 .legend svg { display: inline-block; width: 14px; height: 14px; vertical-align: -2px; margin-right: .4rem; }
-.scroll { overflow-x: auto; margin: .9rem 0; }
+.scroll { overflow-x: auto; margin: .9rem 0; scrollbar-width: thin; background:
+  linear-gradient(to left, var(--paper) 40%, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to left, var(--shade), transparent) right / 1.1rem 100% no-repeat scroll; }
+.scroll tbody th { position: sticky; left: 0; background: var(--paper); }
+.scroll:focus-visible { outline: 2px solid var(--chosen); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-size: .9rem; padding-bottom: .35rem; }
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
@@ -59,6 +65,7 @@ thead th { font-weight: 600; vertical-align: bottom; }
 tbody th { font-weight: 400; min-width: 6.5rem; max-width: 17rem; overflow-wrap: anywhere; }
 .numbers td, .numbers thead th + th { text-align: right; white-space: nowrap; }
 .numbers thead th + th { white-space: normal; }
+.words td:last-child, .words thead th:last-child { text-align: left; white-space: normal; min-width: 17rem; }
 td:last-child, th:last-child { padding-right: 0; }
 td small, th small { display: block; color: var(--soft); font-size: .82em; }
 tr.chosen th, tr.chosen td { font-weight: 600; color: var(--chosen); }
@@ -82,7 +89,7 @@ footer { color: var(--soft); font-size: .88rem; padding-bottom: 2.5rem; }
   .tiles { grid-template-columns: 1fr 1fr; gap: .6rem; } .tile { padding: .6rem .75rem; }
   .tile b { font-size: 1.35rem; }
   table { font-size: .84rem; } th, td { padding-right: .55rem; }
-  tbody th { min-width: 4.6rem; } .track { width: 3rem; }
+  tbody th { min-width: 4.6rem; max-width: 8.5rem; } .track { width: 3rem; }
   .matrix td, .matrix thead th { padding: .35rem .5rem; }
   figure:not(.panels) svg :is(.label, .tick, .axis) { font-size: 13px; }
 }

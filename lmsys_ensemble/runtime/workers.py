@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lmsys_ensemble.errors import ScoringError
 from lmsys_ensemble.probabilities import Logits
@@ -179,7 +180,7 @@ class Worker:
         call = job.progress.begin()
         scoring = self._now()
         with self.slot.pinned():
-            logits = np.asarray(scorer.score_prepared(prepared))
+            logits = _as_float32(scorer.score_prepared(prepared))
         reasons = _check(logits, call, job, chunk, self.slot.device)
         ended = self._now()
         job.tally.add("score", ended - scoring)
@@ -217,6 +218,12 @@ class Worker:
 
 def _preparing(job: Job, scorer: Scorer, chunk: Positions) -> Any:
     return lambda: scorer.prepare(job.items.take(chunk))
+
+
+def _as_float32(logits: ArrayLike) -> Logits:
+    """Return logits as they are kept; what does not fit becomes infinite here, where it is still checked."""
+    with np.errstate(over="ignore"):
+        return np.asarray(logits, dtype=np.float32)
 
 
 def _check(logits: Logits, call: Call, job: Job, chunk: Positions, device: str) -> dict[int, str]:

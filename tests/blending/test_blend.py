@@ -114,6 +114,14 @@ def test_the_wrong_number_of_scorers_or_classes_is_refused():
         {"pool": "stack"},
         {"pool": "stack", "coefficients": np.eye(3)},
         {"pool": "stack", "coefficients": np.full((1, 3, 3), np.nan)},
+        # Each of these is finite and makes infinite logits, whose differences are NaN.
+        {"pool": "log", "weights": np.array([1e308])},
+        {"weights": np.array([1e308, 1e308])},
+        {"temperature": 1e-310},
+        {"temperatures": np.array([1e-310])},
+        {"pool": "log", "weights": np.array([1e200]), "temperature": 1e-200},
+        {"pool": "stack", "coefficients": np.full((1, 3, 3), 1e308)},
+        {"bias": np.array([1e308, -1e308, 0])},
     ],
 )
 def test_impossible_values_are_refused(values):
@@ -143,6 +151,26 @@ def test_without_a_copy_of_a_scorer_nothing_changes():
 def test_nothing_of_weight_left_is_refused():
     with pytest.raises(InputError, match="have no weight"):
         Blend("linear", np.array([1.0, 0.0])).without([0])
+    with pytest.raises(InputError, match="have no weight"):
+        Blend("linear", np.array([1.0, 5e-324])).without([0])
+    steep = Blend("stack", np.array([1.0, 1e-14]), coefficients=np.stack([np.eye(3), 10 * np.eye(3)]))
+    with pytest.raises(InputError, match=r"cannot stand in: .*logits of up to"):
+        steep.without([0])
+
+
+@pytest.mark.parametrize("pool", ["linear", "log"])
+def test_extreme_values_that_are_allowed_give_probabilities(pool):
+    members = [np.array([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5]]), np.array([[0.0, 1.0, 0.0], [0.4, 0.3, 0.3]])]
+    for values in (
+        {"weights": np.array([1e12, 1e12])},
+        {"weights": np.array([1e-300, 1e-300])},
+        {"weights": np.ones(2), "temperature": 1e-12},
+        {"weights": np.ones(2), "temperature": 1e300},
+        {"weights": np.ones(2), "temperatures": np.array([1e-12, 1e300])},
+    ):
+        result = Blend(pool, **values).apply(members)
+        assert np.isfinite(result).all()
+        assert np.allclose(result.sum(axis=1), 1)
 
 
 @pytest.mark.parametrize("pool", ["linear", "log", "stack"])

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from lmsys_ensemble.blending.blender import Blender, BlenderNotFittedError, MissingMemberWarning
 from lmsys_ensemble.blending.diagnosis import MemberWarning
+from lmsys_ensemble.blending.members import MemberOrderWarning
 from lmsys_ensemble.blending.recipe import METHODS
 from lmsys_ensemble.errors import ConfigError, EnsembleError, InputError
 
@@ -70,6 +71,10 @@ def test_what_has_to_learn_says_so(settings):
         {"method": "auto", "weights": [0.5, 0.5]},
         {"method": "stack", "weights": [0.5, 0.5]},
         {"calibration": "afterwards"},
+        {"weights": [1e308, 1e308]},
+        {"method": "log", "weights": [1e307, 1e307]},
+        {"temperature": 1e-310},
+        {"temperature": [1e-310, 1.0]},
     ],
 )
 def test_impossible_settings_are_refused_by_fit_and_predict(settings):
@@ -78,6 +83,36 @@ def test_impossible_settings_are_refused_by_fit_and_predict(settings):
         Blender(**settings).fit(members, y)
     with pytest.raises(ConfigError):
         Blender(**settings).predict_proba(members)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"l2": -1.0}, {"l2": np.nan}, {"l2": "1"}, {"n_folds": 1}, {"n_folds": 2.5}, {"n_folds": "5"}, {"seed": -1},
+     {"seed": 0.5}],
+)  # fmt: skip
+def test_impossible_settings_of_the_fit_are_refused(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        Blender("linear", **settings).fit(*simulate(30))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", [1e-90, 1e90])
+def test_counts_of_any_size_that_is_allowed_give_probabilities(method, scale):
+    members, y = simulate(150, 2)
+    blender = Blender(method).fit(members, y, sample_weight=np.full(150, scale))
+    assert np.isfinite(blender.predict_proba(members)).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_of_weight_zero_are_no_rows(method):
+    members, y = simulate(300, 2)
+    kept = np.arange(300) < 150
+    alone = Blender(method).fit([member[kept] for member in members], y[kept])
+    weighted = Blender(method).fit(members, y, sample_weight=kept.astype(float))
+    assert weighted.to_dict() == alone.to_dict()
+    only = Blender(method).fit(members, y, sample_weight=(np.arange(300) == 7).astype(float))
+    assert only.n_rows_ == 1
+    assert np.isfinite(only.predict_proba(members)).all()
 
 
 def test_the_constructor_only_stores():
@@ -162,10 +197,13 @@ def test_labels_may_be_positions_one_hot_or_soft():
         ({"y": [0, 1]}, "labels"),
         ({"y": np.full(30, 3)}, "no class"),
         ({"y": np.full(30, np.nan)}, "no class"),
-        ({"y": ["model_a"] * 30}, "class positions"),
+        ({"y": ["model_a"] * 30}, r"the 1 names 'model_a', the probabilities 3 classes.*Blender\(classes="),
         ({"y": np.full((30, 2), 0.5)}, "2 columns"),
         ({"sample_weight": np.full(30, -1.0)}, "at least 0"),
         ({"sample_weight": [1.0]}, "one a row"),
+        ({"sample_weight": np.full(30, 1e308)}, "sum is infinite"),
+        ({"sample_weight": np.full(30, 1e150)}, r"sums to 3e\+151"),
+        ({"sample_weight": np.full(30, 5e-324)}, "sums to"),
         ({"groups": [1]}, "one a row"),
         ({"groups": [None] * 30}, "missing"),
         ({"probabilities": []}, "empty"),
@@ -215,6 +253,91 @@ def test_every_method_can_do_without_a_scorer(method):
     # Two of three views of one truth are worse than three and far better than none.
     losses = [-np.log(p[np.arange(300), y]).mean() for p in (blender.predict_proba(members), result)]
     assert losses[1] < losses[0] + 0.1
+
+
+def named(members):
+    return {name: member for name, member in zip("pqrs", members, strict=False)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_members_that_were_fitted_by_name_are_matched_by_name(method, tmp_path):
+    members, y = simulate(300, 3)
+    members[1] = (members[1] + 1 / 3) / 2  # so that they do not count alike
+    blender = Blender(method).fit(named(members), y)
+    expected = blender.predict_proba(members)
+    blender.save(tmp_path / "b.json")
+    for one in (blender, Blender.load(tmp_path / "b.json")):
+        assert one.member_names_ == ("p", "q", "r")
+        shuffled = {"r": members[2], "p": members[0], "q": members[1]}
+        assert (one.predict_proba(shuffled) == expected).all()
+        moved = one.in_order_of(["r", "p", "q"])
+        # Sums of numbers in another order are not the same to the last bit.
+        np.testing.assert_allclose(moved.predict_proba(list(shuffled.values())), expected, atol=1e-12)
+        assert (moved.predict_proba(named(members)) == moved.predict_proba(list(shuffled.values()))).all()
+        assert moved.weights_.tolist() == one.weights_[[2, 0, 1]].tolist()
+        assert one.member_names_ == ("p", "q", "r")
+        assert one.in_order_of(("p", "q", "r")) is one
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["p", "s"], "fitted on 'p', 'q', got 'p', 's': 'q' is missing, 's' is unknown to it"),
+        (["p"], "'q' is missing"),
+        (["p", "q", "s"], "'s' is unknown"),
+    ],
+)
+def test_members_of_other_names_are_refused(names, words):
+    members, y = simulate(100, 2)
+    blender = Blender("log").fit(named(members), y)
+    with pytest.raises(InputError, match=words if len(names) > 1 else "'q' of 2 are missing"):
+        blender.predict_proba({name: members[0] for name in names})
+    with pytest.raises(ConfigError, match=words):
+        blender.in_order_of(names)
+
+
+def test_a_missing_scorer_is_named():
+    members, y = simulate(300, 2)
+    blender = Blender("linear").fit(named(members), y)
+    with pytest.raises(InputError, match="scorers 'p' of 2 are missing"):
+        blender.predict_proba({"q": members[1]})
+    with pytest.warns(MissingMemberWarning, match="scorers 'q' of 2 are missing"):
+        result = blender.predict_proba({"p": members[0]}, missing="renormalise")
+    np.testing.assert_allclose(result, members[0], atol=1e-12)
+
+
+def test_names_that_a_blender_does_not_know_are_not_matched_by_luck():
+    members, y = simulate(100, 2)
+    for blender in (Blender(weights=[0.9, 0.1]), Blender("log").fit(members, y), Blender(temperature=[1.0, 2.0])):
+        with pytest.raises(InputError, match="does not know its members by name"):
+            blender.predict_proba(named(members))
+    with pytest.warns(MemberOrderWarning, match="in the order 'q', 'p'"):
+        Blender("log").fit(members, y).in_order_of(["q", "p"])
+    # All count alike: any order will do.
+    assert Blender().in_order_of(["q", "p"]).predict_proba(named(members)) == pytest.approx(np.mean(members, axis=0))
+    assert Blender().fit(members, y).in_order_of(["q", "p"])
+
+
+def test_files_without_names_are_read_and_trust_the_order(tmp_path):
+    members, y = simulate(100, 2)
+    content = Blender("log").fit(named(members), y).to_dict()
+    for key in ("members", "fingerprints", "classes"):
+        del content["fitted"][key]
+    del content["parameters"]["classes"]
+    old = Blender.from_dict(content)
+    assert (old.member_names_, old.fingerprints_, old.classes_.tolist()) == (None, {}, [0, 1, 2])
+    assert (old.predict_proba(members) == Blender("log").fit(members, y).predict_proba(members)).all()
+    with pytest.warns(MemberOrderWarning, match="does not know its members"):
+        old.in_order_of(["p", "q"])
+
+
+def test_fixed_values_move_with_their_members():
+    members, y = simulate(200, 2)
+    blender = Blender("log", "bias", weights=[0.9, 0.2]).fit(named(members), y)
+    moved = blender.in_order_of(["q", "p"])
+    assert moved.get_params()["weights"] == [0.2, 0.9]
+    assert blender.get_params()["weights"] == [0.9, 0.2]
+    np.testing.assert_allclose(moved.predict_proba(members[::-1]), blender.predict_proba(members), atol=1e-12)
 
 
 def test_misaligned_members_are_reported():
@@ -294,6 +417,9 @@ def test_damaged_files_are_refused(tmp_path):
         (json.dumps(damaged(parameters={**good["parameters"], "metod": 1})), "did you mean 'method'"),
         (json.dumps(damaged(fitted={**fit, "blend": {**fit["blend"], "weights": [-1, 2]}})), "at least 0"),
         (json.dumps(damaged(fitted={**fit, "blend": {**fit["blend"], "weights": ["x"]}})), "weights"),
+        (json.dumps(damaged(fitted={**fit, "members": ["a"]})), "names 1 members, its values are for 2"),
+        (json.dumps(damaged(fitted={**fit, "members": ["a", "a"]})), "different names"),
+        (json.dumps(damaged(fitted={**fit, "classes": ["a", "b"]})), "names 2 classes, its values are for 3"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=words):

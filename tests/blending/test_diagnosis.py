@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lmsys_ensemble.blending.diagnosis import MIN_ROWS, diagnose_members
+from lmsys_ensemble.blending.diagnosis import MIN_ROWS, diagnose_members, find_leaks
 from lmsys_ensemble.probabilities import check_labels, softmax
 
 from .conftest import simulate
@@ -17,6 +17,30 @@ def test_good_scorers_give_no_findings():
     for seed in range(5):
         members, y = simulate(400, 3, seed=seed)
         assert diagnose(members, y) == []
+
+
+@pytest.mark.parametrize("n_rows", [30, 400])
+def test_the_labels_themselves_are_called_a_leak(n_rows):
+    members, y = simulate(n_rows, 2)
+    one_hot = np.eye(3)[y]
+    for copy in (one_hot, 0.996 * one_hot + 0.004 / 3):
+        (finding,) = diagnose([members[0], copy], y)
+        assert finding.startswith("scorer 1 is a leak")
+    soft = 0.7 * one_hot + 0.1
+    assert find_leaks([members[0], soft.round(2)], soft) == [1]
+
+
+def test_who_is_never_wrong_is_a_leak_and_who_is_sure_is_not():
+    members, y = simulate(400, 2)
+    labels = np.eye(3)[y]
+    assert find_leaks([0.4 * labels + 0.2, members[0]], labels) == [0]
+    nearly = 0.4 * labels + 0.2
+    nearly[7] = np.roll(nearly[7], 1)
+    sharp = softmax(1e3 * np.log(members[0]))
+    assert find_leaks([nearly, sharp], labels) == []
+    # Of labels that are all the same nothing can be told.
+    assert find_leaks([np.tile([1.0, 0, 0], (400, 1))], np.tile([1.0, 0, 0], (400, 1))) == []
+    assert find_leaks([labels[:10]], labels[:10]) == []
 
 
 def test_shuffled_rows_are_found():

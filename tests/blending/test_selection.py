@@ -10,6 +10,7 @@ from lmsys_ensemble.blending.selection import (
     select_recipe,
 )
 from lmsys_ensemble.folds import group_folds
+from lmsys_ensemble.intervals import paired_difference
 from lmsys_ensemble.metrics import row_log_losses
 from lmsys_ensemble.probabilities import check_labels, softmax
 
@@ -84,6 +85,34 @@ def test_the_rule_holds_in_the_table():
     assert table.gap.min() == 0
     assert table.difference[0] == table.low[0] == table.high[0] == 0
     assert ((table.low <= table.difference) & (table.difference <= table.high)).all()
+
+
+def test_the_simplest_certain_gain_is_taken_where_choosing_is_not_certain_to_gain():
+    members, y = simulate(300, 2, seed=46)
+    members = [
+        softmax(0.6 * np.log(member) + sign * np.array([0.3, -0.1, -0.2]))
+        for sign, member in zip((-1, 1), members, strict=True)
+    ]
+    recipe, table = select(members, y)
+    by_standard_error = int(((table.gap <= table.gap_error) & (table.high < 0)).argmax())
+    assert table.method[by_standard_error] == "log"
+    assert table.selected.argmax() == int((table.high < 0).argmax()) < by_standard_error
+    assert (recipe.method, recipe.calibration) == ("equal", "after")
+    # What the choice by the standard error is worth, every row by what would be chosen without its fold.
+    labels, folds = check_labels(y, n_classes=3), group_folds(np.arange(300), 5)
+    recipes = candidate_recipes(2, 3)
+    losses = np.column_stack([
+        row_log_losses(labels, cross_fit(one, members, labels, np.ones(300), folds)) for one in recipes
+    ])  # fmt: skip
+    chosen = np.empty(300)
+    for fold in range(5):
+        held = folds == fold
+        errors = losses[~held]
+        gaps = errors - errors[:, [errors.mean(axis=0).argmin()]]
+        near = gaps.mean(axis=0) <= gaps.std(axis=0, ddof=1) / np.sqrt(len(errors)) + 1e-15
+        certain = [paired_difference(column, errors[:, 0]).high < 0 for column in errors.T]
+        chosen[held] = losses[held, 0 if near[0] else int((near & certain).argmax())]
+    assert paired_difference(chosen, losses[:, 0]).high >= 0
 
 
 def test_predictions_of_a_fold_do_not_see_its_labels():

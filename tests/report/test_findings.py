@@ -160,3 +160,20 @@ def test_wrong_settings_are_refused(tmp_path, given):
     other = Blender("log").fit([*members.values(), members["m0"]], labels)
     with pytest.raises(InputError, match="2 scorers, the blender has 3"):
         findings_of(tmp_path, members, labels, blender=other)
+
+
+def test_a_blender_is_matched_to_the_members_by_name(tmp_path, given):
+    members, labels, _ = given
+    blender = Blender("log", "bias", weights=[0.9, 0.2]).fit(members, labels)
+    turned = dict(reversed(members.items()))
+    findings = findings_of(tmp_path, turned, labels, blender=blender, fitted_elsewhere=True)
+    assert findings.blender.member_names_ == ("m1", "m0")
+    assert findings.blend.figure("log_loss")[0] == pytest.approx(blender.log_loss_)
+    # What is fitted anew in folds keeps the fixed weights with their members.
+    folds = findings_of(tmp_path, turned, labels, blender=blender).cross_fit.blenders
+    assert {tuple(one.weights_) for one in folds} == {(0.2, 0.9)}
+    with pytest.raises(ConfigError, match="'m1' is missing, 'other' is unknown to it"):
+        findings_of(tmp_path, {"m0": members["m0"], "other": members["m1"]}, labels, blender=blender)
+    nameless = Blender("log").fit(list(members.values()), labels)
+    findings = findings_of(tmp_path, members, labels, blender=nameless)
+    assert any("in the order 'm0', 'm1'" in warning for warning in findings.warnings)

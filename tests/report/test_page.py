@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lmsys_ensemble import Blender
 from lmsys_ensemble.cli import main
 from lmsys_ensemble.report import write_report
 from lmsys_ensemble.report.battle_sections import PREVIEW_CHARACTERS
@@ -111,6 +112,73 @@ def test_the_numbers_on_the_page_are_those_computed(whole):
         assert cells_of(blend, name)[0][0] == shown(weight)
     methods = [text_of(row.findall("td")[1]) for row in section_of(page, "methods").findall(".//tbody/tr")]
     assert methods == [shown(value) for value in findings.methods["log_loss"]]
+
+
+def test_the_two_estimates_stand_side_by_side_with_their_meaning(whole):
+    findings, page = whole
+    short = section_of(page, "short")
+    assert findings.is_nested
+    ((nested, difference, means),) = cells_of(short, "nested")
+    assert nested == shown(findings.blend.figure("log_loss")[0])
+    assert difference == shown(findings.blend.to_equal.mean)
+    assert "estimate that this page goes by" in means
+    ((plain, difference, means),) = cells_of(short, "plain")
+    chosen = findings.methods[findings.methods["selected"]].iloc[0]
+    assert (plain, difference) == (shown(chosen["log_loss"]), shown(chosen["difference"]))
+    assert "as settled beforehand" in means
+    assert "These are plain estimates" in text_of(section_of(page, "methods"))
+    assert "log loss, blend, nested estimate" in text_of(short)
+
+
+@pytest.mark.parametrize("blender", [Blender("log"), Blender(weights=[2, 1])])
+def test_what_was_not_chosen_has_one_estimate(given, tmp_path, blender):
+    members, labels, _ = given
+    write_report(tmp_path / "r.html", members, labels, blender=blender)
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert cells_of(section_of(page, "short"), "plain") == []
+    assert "nested" not in text_of(section_of(page, "short"))
+    assert "(what auto would choose)" in text_of(section_of(page, "methods"))
+    assert "(chosen)" not in text_of(section_of(page, "methods"))
+
+
+def test_the_headline_says_why_only_the_average_was_tried(tmp_path):
+    members, labels = predictions(60)
+    write_report(tmp_path / "few.html", members, labels)
+    headline = section_of((tmp_path / "few.html").read_text(encoding="utf-8"), "short").find("p")
+    assert "With 60 groups of rows methods cannot be told apart, so the equal average is kept" in text_of(headline)
+    assert "better beyond chance" not in text_of(headline)
+
+
+def test_the_headline_of_an_average_that_other_folds_did_not_choose_does_not_contradict_itself(tmp_path):
+    # On all rows the average is kept; some folds take another method.
+    members, labels = predictions(220, noises=(0.5, 1.2), seed=2)
+    findings = write_report(tmp_path / "r.html", members, labels)
+    assert findings.blender.method_ == "equal"
+    assert {one.method_ for one in findings.cross_fit.blenders} > {"equal"}
+    headline = text_of(section_of((tmp_path / "r.html").read_text(encoding="utf-8"), "short").find("p"))
+    assert "The blend is: equal average" in headline
+    assert "choosing anew without each fold, which took another method in some" in headline
+    assert "is the better choice" not in headline
+
+
+def test_a_member_that_is_the_labels_is_called_a_leak_before_all_else(tmp_path):
+    members, labels = predictions(120)
+    findings = write_report(tmp_path / "r.html", {**members, "truth": np.eye(3)[labels]}, labels)
+    assert findings.leaks == ("truth",)
+    first = section_of((tmp_path / "r.html").read_text(encoding="utf-8"), "short").find("p")
+    assert first.get("class") == "alert"
+    assert text_of(first).startswith("These figures mean nothing, because a member knows the labels (a leak): truth.")
+    assert any(warning.startswith("truth is a leak") for warning in findings.warnings)
+
+
+def test_tables_that_are_wider_than_the_screen_look_so(whole):
+    style = parse(whole[1]).find("head/style").text
+    (rule,) = re.findall(r"\.scroll \{[^}]*\}", style)
+    assert "overflow-x: auto" in rule
+    # A shade at the right edge, covered by what moves with the content where its end is in sight.
+    assert re.search(r"--paper.*local,\s*linear-gradient\(to left, var\(--shade\), transparent\)", rule)
+    assert re.search(r"\.scroll tbody th \{ position: sticky; left: 0;", style)
+    assert all(box.get("tabindex") == "0" for box in parse(whole[1]).iter("div") if box.get("class") == "scroll")
 
 
 def test_the_confusion_matrix_counts_every_row_once(whole):
@@ -257,6 +325,33 @@ def test_the_command_takes_a_blender_and_prints_json(folder, capsys):
     values = json.loads(out)
     assert [model["name"] for model in values["models"]] == ["class prior", "m0", "m1", "equal average", "blend"]
     assert "logarithmic pool" in (folder / "report.html").read_text()
+
+
+def test_members_blender_and_swapped_files_are_matched_by_name(folder, capsys):
+    assert main(["blend", *MEMBERS, "--out", "blender.json", "--method", "log"]) == 0
+    given = Blender.load("blender.json")
+    capsys.readouterr()
+    turned = ("--probabilities", "m1.csv", "m0.csv", "--labels", "y.csv", "--blender", "blender.json")
+    swapped = ("--swapped", "m0=m0_swapped.csv", "m1=m1_swapped.csv")
+    code, out, _ = run(capsys, *turned, *swapped, "--out", "report.html", "--json")
+    assert code == 0
+    assert not any("exchanged" in warning for warning in json.loads(out)["warnings"])
+    blend = section_of((folder / "report.html").read_text(), "blend")
+    for name, weight in zip(("m0", "m1"), given.weights_, strict=True):
+        assert cells_of(blend, name)[0][0] == shown(weight)
+    code, out, _ = run(capsys, *turned, "--swapped", "m0_swapped.csv", "m1_swapped.csv", "--out", "r.html", "--json")
+    assert any("m1 and m0 look exchanged" in warning for warning in json.loads(out)["warnings"])
+    for wrong, message in (
+        (("m0=m0_swapped.csv", "m1_swapped.csv"), "give all files as name=file, or none"),
+        (("m0=m0_swapped.csv", "x=m1_swapped.csv"), "--swapped is of 'm0', 'x', --probabilities of 'm1', 'm0'"),
+    ):
+        code, _, err = run(capsys, *turned, "--swapped", *wrong, "--out", "r.html")
+        assert code == 2
+        assert message in " ".join(err.split())
+    renamed = ("--probabilities", "x=m0.csv", "m1.csv", "--labels", "y.csv", "--blender", "blender.json")
+    code, _, err = run(capsys, *renamed, "--out", "r.html")
+    assert code == 2
+    assert "'m0' is missing, 'x' is unknown to it" in " ".join(err.split())
 
 
 @pytest.mark.parametrize(

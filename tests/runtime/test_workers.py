@@ -292,7 +292,7 @@ def test_a_run_after_a_failed_one_is_whole(battles):
         (np.zeros((5, 2), np.float32), r"shape \(5, 2\), expected \(5, 3\)"),
         (np.zeros(15, np.float32), r"shape \(15,\)"),
         (None, r"shape \(\)"),
-        (np.full((5, 3), "x"), "failed: TypeError"),
+        (np.full((5, 3), "x"), "failed: ValueError"),
     ],
     ids=["rows missing", "a class missing", "flat", "nothing", "no numbers"],
 )
@@ -303,9 +303,11 @@ def test_what_are_no_logits_is_refused(battles, value, words):
     assert "'odd' on cpu" in str(caught.value)
 
 
-@pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite_are_refused_with_the_ids_of_their_rows(battles, fault):
-    logits = np.zeros((5, 3), np.float32)
+@pytest.mark.parametrize(
+    ("fault", "dtype"), [(np.nan, "f4"), (np.inf, "f4"), (-np.inf, "f4"), (1e39, "f8"), (-1e300, "f8")]
+)
+def test_logits_that_are_not_finite_as_they_are_kept_are_refused_with_the_ids_of_their_rows(battles, fault, dtype):
+    logits = np.zeros((5, 3), dtype)
     logits[[0, 4], 2] = fault  # the smallest and the greatest id
     with pytest.raises(ScoringError, match=r"for 2 of 5 rows \(ids 4294967299, 7\); try dtype=") as caught:
         score_all([Returning(logits)], battles, "off")
