@@ -77,7 +77,7 @@ def how_to_resume(run_dir: str | Path | None, jobs: Sequence[Job]) -> str:
     """Return what to do with what is finished, a sentence without its full stop."""
     if run_dir is None:
         return "Pass run_dir= (--run-dir) to keep finished work"
-    n_done = sum(job.tally.n_rows + job.tally.n_resumed for job in jobs)
+    n_done = sum(job.n_finished for job in jobs)
     n_wanted = sum(job.n_wanted for job in jobs)
     return f"{n_done} of {n_wanted} rows of all scorers are kept in {run_dir}: rerun with the same run_dir to resume"
 

@@ -71,8 +71,10 @@ class Job:
         Chunks that nobody has begun.
     slots : set of int
         Slots that work for it.
-    n_wanted, n_to_score, cost_to_score : int
-        Items that the run needs of it; those that no earlier run has finished; what these cost.
+    wanted : ndarray of bool of shape (n_items,)
+        Items that the run needs of it.
+    n_to_score, cost_to_score : int
+        Those of them that no earlier run has finished; what these cost.
     exchanging : bool
         Whether the queue holds exchanged passes, which come last.
     lock : threading.Lock
@@ -87,6 +89,7 @@ class Job:
     progress: ScorerProgress
     logits: Logits = field(init=False)
     status: NDArray[np.uint8] = field(init=False)
+    wanted: NDArray[np.bool_] = field(init=False)
     reasons: dict[int, str] = field(default_factory=dict)
     queue: deque[Positions] = field(default_factory=deque)
     slots: set[int] = field(default_factory=set)
@@ -94,7 +97,6 @@ class Job:
     load_seconds: float | None = None
     failure: BaseException | None = None
     exchanging: bool = False
-    n_wanted: int = 0
     n_to_score: int = 0
     cost_to_score: int = 0
     cost_begun: int = 0
@@ -105,6 +107,7 @@ class Job:
     def __post_init__(self) -> None:
         self.logits = np.full((len(self.items), self.scorer.task.n_classes), np.nan, dtype=np.float32)
         self.status = np.zeros(len(self.items), dtype=np.uint8)
+        self.wanted = np.zeros(len(self.items), dtype=bool)
 
     @property
     def name(self) -> str:
@@ -114,7 +117,7 @@ class Job:
     def enqueue(self, chunks: Sequence[Positions]) -> None:
         """Add what is missing of some chunks to the queue."""
         for chunk in chunks:
-            self.n_wanted += len(chunk)
+            self.wanted[chunk] = True
             rest = chunk[self.status[chunk] == MISSING]
             if len(rest):
                 cost = self.items.cost(rest)
@@ -165,9 +168,19 @@ class Job:
         self.cost_waiting = 0
 
     @property
-    def n_failed(self) -> int:
-        """Items that failed."""
-        return len(self.reasons)
+    def n_wanted(self) -> int:
+        """Items that the run needs."""
+        return int(self.wanted.sum())
+
+    @property
+    def n_finished(self) -> int:
+        """Items that the run needs and has, those that failed among them."""
+        return int((self.wanted & (self.status != MISSING)).sum())
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """Why items that the run needs failed; an earlier run may have known others."""
+        return {item: why for item, why in self.reasons.items() if self.wanted[item]}
 
     @property
     def seconds_waiting(self) -> float:

@@ -11,26 +11,27 @@ from numpy.typing import NDArray
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.runtime.budget import Clock, Deadline
+from lmsys_ensemble.runtime.budget import Clock, Deadline, margins
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
-from lmsys_ensemble.runtime.failing import how_to_resume, raise_failure, too_many_failed
+from lmsys_ensemble.runtime.failing import Failure, how_to_resume, raise_failure, too_many_failed
 from lmsys_ensemble.runtime.fallback import blend_rows, check_ready, ready_or_average, weights_of
 from lmsys_ensemble.runtime.fingerprints import canonical_json, digest_of
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.interrupt import Terminated, terminable
-from lmsys_ensemble.runtime.items import Positions, chunk_limit, make_items, make_rows, pair_up, plan_chunks
+from lmsys_ensemble.runtime.items import chunk_limit, make_items, make_rows
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.journal import Journal
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.outcome import (
     Outcome,
+    blend_first_passes,
     count_swapped,
     member_probabilities,
     name_lacking,
     present_rows,
-    row_sureness,
     warn_of_lacking,
 )
+from lmsys_ensemble.runtime.planning import Planner
 from lmsys_ensemble.runtime.pool import Slot, make_slots
 from lmsys_ensemble.runtime.progress import Display, ScorerProgress
 from lmsys_ensemble.runtime.scheduler import Scheduler
@@ -96,7 +97,7 @@ class Run:
         self.clock = clock
         self.started = clock() if started is None else started
         self._fingerprints: dict[str, str] = {}
-        self._recorded: list[list[str]] = []
+        self._twice: NDArray[np.bool_] | None = None
 
     def execute(self, *, blend: bool = True) -> Outcome:
         """Score, and blend unless told otherwise.
@@ -146,13 +147,14 @@ class Run:
 
     def _plan(self, homes: Sequence[str], slots: Sequence[Slot], journal: Journal | None) -> None:
         """Make the jobs and the scheduler: all that is to be done at first."""
-        self._recorded = journal.chunks() if journal is not None else []
+        recorded = journal.chunks() if journal is not None else []
         self._deadline = Deadline(self.started + (self.options.time_budget_s or np.inf), self.clock)
         self._items = make_rows(self.battles)
         if any(scorer.reads_texts for scorer in self.scorers):
             self._items = make_items(self.battles, both_ways=self.options.swap != "off")
         self._limit = chunk_limit(int(self._items.costs.sum()), len(slots))
-        chunks = self._plan_forward(journal)
+        self._planner = Planner(self._items, self.options, self._limit, journal, recorded)
+        chunks = self._planner.first()
         weights = weights_of(self.blender or Blender(), len(self.scorers))
         self._instances = Instances(slots, self.clock)
         self._jobs = [
@@ -169,9 +171,9 @@ class Run:
                     finished.positions(job.items.names(np.arange(len(job.items)))), finished.logits, finished.errors
                 )
             job.enqueue(chunks)
-            if job.n_failed > self.options.max_failed_rows * job.n_wanted:
-                raise too_many_failed(job, job.reasons, "an earlier run", self.options.max_failed_rows)
         self._make_scheduler(slots)
+        for job in self._jobs:
+            self._check_restored(job)
 
     def _make_job(self, position: int, scorer: Scorer, home: str, slots: Sequence[Slot], weight: float) -> Job:
         job = Job(
@@ -195,39 +197,39 @@ class Run:
             sureness=self._item_sureness,
         )
 
-    def _plan_forward(self, journal: Journal | None) -> list[Positions]:
-        items = self._items
-        if self.options.swap == "all" and not self.options.swaps_later:
-            order, pairs = pair_up(items)
-            return self._record(journal, *plan_chunks(items, order, self._limit, self._recorded, pairs))
-        return self._record(journal, *plan_chunks(items, np.unique(items.forward), self._limit, self._recorded))
-
-    def _plan_exchanged(self, journal: Journal | None) -> None:
-        """Choose the rows that get a second pass, by the blend of the first ones, and queue it."""
-        share = 1.0 if self.options.swap == "all" else self.options.swap_share
-        blender = ready_or_average(self.blender, len(self.scorers), self.task.n_classes)
-        members = member_probabilities(self._jobs, self.task, self.options)
-        rows = closest_to_call(blend_rows(blender, members, present_rows(self._jobs)), share)
-        chosen = self._items.backward[rows]
-        distinct, first = np.unique(chosen, return_index=True)
-        order = distinct[np.argsort(first)]
-        kept, added = plan_chunks(self._items, order, self._limit, self._recorded)
-        chunks = self._record(journal, kept, [np.sort(chunk) for chunk in added])
+    def _plan_exchanged(self) -> None:
+        """Choose the rows that get a second pass, and queue it."""
+        rows, self._twice = self._choose_rows()
+        chunks = self._planner.exchanged(rows)
         for job in self._jobs:
             if job.failure is None:
                 job.exchanging = True
                 job.enqueue(chunks)
+                self._check_restored(job)
 
-    def _record(self, journal: Journal | None, kept: list[Positions], added: list[Positions]) -> list[Positions]:
-        if journal is not None and added:
-            journal.record_chunks([self._items.names(chunk) for chunk in added])
-        return kept + added
+    def _choose_rows(self) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Return the rows whose second pass counts, closest first, and where they are, rows of the same texts too."""
+        forward = self._items.forward
+        if self.options.swap == "off":
+            return np.empty(0, dtype=np.intp), np.zeros(len(forward), dtype=bool)
+        share = 1.0 if self.options.swap == "all" else self.options.swap_share
+        blender = ready_or_average(self.blender, len(self.scorers), self.task.n_classes)
+        blended, known = blend_first_passes(self._jobs, self.task, self.options, blender)
+        rows = closest_to_call(blended, share, known)
+        return rows, np.isin(forward, forward[rows])
+
+    def _check_restored(self, job: Job) -> None:
+        """Take a scorer for failed of which earlier runs have left too many failed rows among those of this run."""
+        failed, allowed = job.failed, self.options.max_failed_rows
+        if len(failed) > allowed * job.n_wanted:
+            where = "an earlier run"
+            self._scheduler.fail(Failure(job, too_many_failed(job, failed, where, allowed), where))
 
     # --- meanwhile --------------------------------------------------------------------------------------------------
 
     def _score(self, slots: Sequence[Slot], journal: Journal | None) -> None:
         if self.options.swaps_later:
-            self._scheduler.more = lambda: self._plan_exchanged(journal)
+            self._scheduler.more = self._plan_exchanged
         team = Team(self._scheduler, self._instances, journal, self.options.max_failed_rows)
         workers = [Worker(slot, team) for slot in slots]
         try:
@@ -255,26 +257,30 @@ class Run:
 
     def _item_sureness(self, job: Job) -> NDArray[np.float64]:
         blender = ready_or_average(self.blender, len(self.scorers), self.task.n_classes)
-        rows = row_sureness(self._jobs, self.task, self.options, blender)
+        blended, known = blend_first_passes(self._jobs, self.task, self.options, blender)
         sureness = np.full(len(job.items), np.nan)
-        sureness[job.items.forward] = rows
+        sureness[job.items.forward] = np.where(known, margins(blended), np.nan)
         return sureness
 
     # --- after ------------------------------------------------------------------------------------------------------
 
     def _conclude(self, slots: Sequence[Slot], journal: Journal | None, blend: bool) -> Outcome:
         start = time.perf_counter()
-        members, present = member_probabilities(self._jobs, self.task, self.options), present_rows(self._jobs)
-        lacking = name_lacking(self._jobs, present, self.options)
+        # Where time was up before rows could be chosen, those that should have been lack their second pass.
+        twice = self._choose_rows()[1] if self._twice is None else self._twice
+        members, present = member_probabilities(self._jobs, self.task, self.options, twice), present_rows(self._jobs)
+        lacking = name_lacking(self._jobs, present, twice)
         blended = blend_rows(self.blender or Blender(), members, present) if blend else members[0][:0]
         seconds = {"blend": time.perf_counter() - start, "total": self.clock() - self.started}
-        summary = self._summarise(slots, int((lacking != "").sum()), seconds)
+        summary = self._summarise(slots, int((lacking != "").sum()), twice, seconds)
         if journal is not None:
             journal.write_summary(summary.to_dict())
         warn_of_lacking(lacking)
         return Outcome(members, present, lacking, blended, summary)
 
-    def _summarise(self, slots: Sequence[Slot], n_fallback: int, seconds: dict[str, float]) -> RunSummary:
+    def _summarise(
+        self, slots: Sequence[Slot], n_fallback: int, twice: NDArray[np.bool_], seconds: dict[str, float]
+    ) -> RunSummary:
         options = asdict(self.options)
         options["run_dir"] = None if self.options.run_dir is None else str(self.options.run_dir)
         rounded = {name: round(value, 6) for name, value in seconds.items()}
@@ -283,9 +289,9 @@ class Run:
             devices=[slot.device for slot in slots],
             rows=len(self.battles),
             unique_rows=len(np.unique(self._items.forward)),
-            swapped_rows=count_swapped(self._jobs),
+            swapped_rows=count_swapped(self._jobs, twice),
             fallback_rows=n_fallback,
-            scorers=[summarise_scorer(job, self._fingerprints.get(job.name, "")) for job in self._jobs],
+            scorers=[summarise_scorer(job, self._fingerprints.get(job.name, ""), twice) for job in self._jobs],
             helping=[asdict(helping) for helping in self._scheduler.helpings],
             seconds={**phase_seconds(self._jobs), **rounded},
             peak_memory_bytes=peak_memory(slots),

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.pool import Slot
@@ -72,7 +73,7 @@ class RunSummary:
     rows, unique_rows : int
         Rows of the table, and distinct battles among them.
     swapped_rows : int
-        Rows of which every scorer has the pass with exchanged responses, too.
+        Rows into whose prediction the pass with exchanged responses has gone, too, of every scorer.
     fallback_rows : int
         Rows whose prediction lacks something.
     scorers : list of ScorerSummary
@@ -104,8 +105,8 @@ class RunSummary:
         return asdict(self)
 
 
-def summarise_scorer(job: Job, fingerprint: str) -> ScorerSummary:
-    """Return what one scorer did."""
+def summarise_scorer(job: Job, fingerprint: str, twice: NDArray[np.bool_]) -> ScorerSummary:
+    """Return what one scorer did; `twice` says which rows have a second pass that counts."""
     tally = job.tally
     seconds = {name: round(value, 6) for name, value in tally.seconds.items()}
     busy = tally.seconds["prepare"] + tally.seconds["score"]
@@ -118,7 +119,7 @@ def summarise_scorer(job: Job, fingerprint: str) -> ScorerSummary:
         chunks=tally.n_chunks,
         resumed_rows=tally.n_resumed,
         unscored_rows=max(job.n_to_score - tally.n_rows, 0),
-        failed_rows=_failed_rows(job),
+        failed_rows=_failed_rows(job, twice),
         retries=job.progress.n_retries,
         seconds=seconds,
         rows_per_second=round(tally.n_rows / busy, 3) if busy else 0.0,
@@ -161,14 +162,16 @@ def peak_memory(slots: Sequence[Slot]) -> dict[str, int]:
     return peaks
 
 
-def _failed_rows(job: Job) -> list[dict[str, Any]]:
-    if not job.reasons:
+def _failed_rows(job: Job, twice: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    reasons = job.failed
+    if not reasons:
         return []
-    failed = np.fromiter(job.reasons, dtype=np.intp, count=len(job.reasons))
+    failed = np.fromiter(reasons, dtype=np.intp, count=len(reasons))
     found: list[dict[str, Any]] = []
     for swapped, item_of in ((False, job.items.forward), (True, job.items.backward)):
-        for row in np.flatnonzero(np.isin(item_of, failed)).tolist():
+        rows = np.isin(item_of, failed)
+        for row in np.flatnonzero(rows & twice if swapped and len(rows) else rows).tolist():
             row_id: Any = job.items.battles.ids[row]
             row_id = row_id.item() if isinstance(row_id, np.generic) else row_id
-            found.append({"id": row_id, "swapped": swapped, "reason": job.reasons[int(item_of[row])]})
+            found.append({"id": row_id, "swapped": swapped, "reason": reasons[int(item_of[row])]})
     return found

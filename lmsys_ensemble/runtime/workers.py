@@ -195,7 +195,7 @@ class Worker:
         if not reasons:
             return
         with job.lock:
-            failed = {**job.reasons, **{int(chunk[position]): why for position, why in reasons.items()}}
+            failed = {**job.failed, **{int(chunk[position]): why for position, why in reasons.items()}}
         if len(failed) > self.team.max_failed_rows * job.n_wanted:
             raise too_many_failed(job, failed, self.slot.device, self.team.max_failed_rows)
 

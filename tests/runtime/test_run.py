@@ -115,6 +115,21 @@ def test_a_run_that_failed_is_resumed_to_the_last_bit_and_scores_nothing_twice(t
     assert len(broken[0].seen) <= fail_after
 
 
+@pytest.mark.parametrize("n_more", [1, 3, 8])
+def test_a_run_that_failed_in_its_second_passes_is_resumed_to_the_last_bit(table, tmp_path, n_more):
+    scorers = pair()
+    Ensemble(scorers).predict(table)
+    broken = pair(fail_after=len(scorers[0].seen) + n_more)
+    with pytest.raises(ScoringError, match="'one' on cpu failed"):
+        Ensemble(broken).predict(table, run_dir=tmp_path / "run", swap="adaptive")
+    ensemble, uninterrupted = Ensemble(pair()), Ensemble(pair())
+    resumed = ensemble.predict(table, run_dir=tmp_path / "run", swap="adaptive")
+    pd.testing.assert_frame_equal(uninterrupted.predict(table, swap="adaptive"), resumed, check_exact=True)
+    assert ensemble.summary_.swapped_rows == uninterrupted.summary_.swapped_rows == 30
+    for before, after in zip(broken, ensemble.scorers, strict=True):
+        assert not set(before.rows_seen) & set(after.rows_seen)
+
+
 def test_reordered_and_extended_input_reuses_what_it_can(table, tmp_path):
     Ensemble(pair()).predict(table[:40], run_dir=tmp_path / "run")
     scorers = pair()
@@ -275,6 +290,52 @@ def test_too_many_failed_rows_fail_the_run(table, tmp_path):
         Ensemble(scorers).predict(table, run_dir=tmp_path / "run", max_failed_rows=0.05)
     with pytest.raises(ScoringError, match=r"'one' on an earlier run .* for 2 of 60 rows"):
         Ensemble(scorers).predict(table, run_dir=tmp_path / "run")
+
+
+def test_failed_second_passes_do_not_count_against_the_first_ones_of_a_resumed_run(table, tmp_path):
+    backward = set(_battles(table).swapped().content_hashes())
+
+    class BadBackwards(Neighbourly):
+        def score(self, battles):
+            logits = super().score(battles)
+            seconds = [row for row, name in enumerate(battles.content_hashes()) if name in backward]
+            for row in seconds[: 3 - len(bad)]:
+                bad.append(battles.ids[row])
+                logits[row] = np.nan
+            return logits
+
+    options = {"run_dir": tmp_path / "run", "swap": "adaptive", "max_failed_rows": 0.04}
+    for is_first in (
+        True,
+        False,
+    ):  # three of ninety passes are less than 4 %, and more than 4 % of the sixty first ones
+        bad, ensemble = (
+            [] if is_first else list("xyz"),
+            Ensemble([BadBackwards(name="one"), Neighbourly(1, name="two")]),
+        )
+        with pytest.warns(MissingMemberWarning, match="3 of 60 rows lack something .* 3 without one .swapped."):
+            predicted = ensemble.predict(table, **options)
+        assert (predicted["fallback"] == "one (swapped)").sum() == 3
+        assert [row["swapped"] for row in ensemble.summary_.scorers[0].failed_rows] == [True] * 3
+        assert (ensemble.scorers[0].n_loads > 0) == is_first
+
+
+@pytest.mark.parametrize("on_failure", ["stop", "reweight"])
+def test_too_many_rows_that_an_earlier_run_failed_on_are_the_failure_of_their_scorer(table, tmp_path, on_failure):
+    bad = {1003, 1050}
+    with pytest.warns(MissingMemberWarning):
+        Ensemble(pair(bad_rows=bad)).predict(table, run_dir=tmp_path / "run", max_failed_rows=0.05)
+    ensemble, few = Ensemble(pair()), table[:10]
+    if on_failure == "stop":
+        with pytest.raises(ScoringError, match=r"'one' on an earlier run .* for 1 of 10 rows"):
+            ensemble.predict(few, run_dir=tmp_path / "run")
+        return
+    with pytest.warns(MissingMemberWarning, match="1 of 10 rows lack something .* 1 without one"):
+        predicted = ensemble.predict(few, run_dir=tmp_path / "run", on_failure="reweight")
+    assert predicted.loc[predicted["fallback"] == "one", "id"].tolist() == [1003]
+    assert "1 of 10 rows" in ensemble.summary_.scorers[0].error
+    whole = Ensemble(pair()).predict(table)[:10]
+    assert np.array_equal(predicted.loc[predicted["id"] != 1003, whole.columns], whole[whole["id"] != 1003])
 
 
 def test_a_row_that_every_scorer_failed_on_gets_the_mean_of_the_others(table):
