@@ -118,6 +118,10 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "--rescore", action="store_true", help="score anew what other settings have scored in --run-dir"
     )
     command.add_argument(
+        "--retry-failed", action="store_true",
+        help="score all rows in --run-dir again that failed; default: those that had run out of memory",
+    )  # fmt: skip
+    command.add_argument(
         "--time-budget", type=float, metavar="SECONDS", help="end in time: drop swapped passes, then the surest rows"
     )
     command.add_argument(

@@ -74,6 +74,7 @@ def _run_options(arguments: argparse.Namespace) -> RunKeywords:
     options = RunKeywords(
         run_dir=arguments.run_dir,
         rescore=arguments.rescore,
+        retry_failed=arguments.retry_failed,
         time_budget_s=arguments.time_budget,
         on_failure=arguments.on_failure,
         swap=arguments.swap,

@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,7 +126,9 @@ class Job:
                 self.n_to_score += len(rest)
                 self.cost_to_score += cost
 
-    def restore(self, found: Positions, logits: Logits, reasons: Mapping[str, str]) -> None:
+    def restore(
+        self, found: Positions, logits: Logits, reasons: Mapping[str, str], is_retried: Callable[[str], bool]
+    ) -> None:
         """Take over what an earlier run has finished.
 
         Parameters
@@ -137,15 +139,19 @@ class Job:
             What was finished.
         reasons : mapping of str to str
             Hashes of those that failed, and why.
+        is_retried : callable
+            Tells by its reason whether a row that failed is scored again.
         """
         there = np.flatnonzero(found >= 0)
         if len(there):
             self.logits[there] = logits[found[there]]
             self.status[there] = DONE
         for item, why in zip(self.items.locate(list(reasons)).tolist(), reasons.values(), strict=True):
-            if item >= 0:
+            if item >= 0 and is_retried(why):
+                self.status[item] = MISSING
+            elif item >= 0:
                 self.status[item], self.reasons[item] = FAILED, why
-        self.tally.n_resumed = len(there)
+        self.tally.n_resumed = int((self.status != MISSING).sum())
 
     def store(self, chunk: Positions, logits: Logits, reasons: Mapping[int, str]) -> None:
         """Keep what came of a chunk; `reasons` by position in it."""

@@ -1,5 +1,6 @@
 """A run: every scorer over every row, on all devices."""
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,10 +11,13 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.errors import ConfigError, JournalError
 from lmsys_ensemble.runtime.budget import Clock, Deadline, margins
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
-from lmsys_ensemble.runtime.failing import Failure, how_to_resume, raise_failure, too_many_failed
+from lmsys_ensemble.runtime.failing import (
+    how_to_resume,
+    raise_failure,
+)
 from lmsys_ensemble.runtime.fallback import blend_rows, check_ready, ready_or_average, weights_of
 from lmsys_ensemble.runtime.fingerprints import canonical_json, digest_of
 from lmsys_ensemble.runtime.instances import Instances
@@ -34,6 +38,7 @@ from lmsys_ensemble.runtime.outcome import (
 from lmsys_ensemble.runtime.planning import Planner
 from lmsys_ensemble.runtime.pool import Slot, make_slots
 from lmsys_ensemble.runtime.progress import Display, ScorerProgress
+from lmsys_ensemble.runtime.restoring import earlier_failure, restore
 from lmsys_ensemble.runtime.scheduler import Scheduler
 from lmsys_ensemble.runtime.summary import (
     RunSummary,
@@ -46,6 +51,8 @@ from lmsys_ensemble.runtime.swapping import closest_to_call
 from lmsys_ensemble.runtime.workers import Team, Worker
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
+
+logger = logging.getLogger(__name__)
 
 
 class Run:
@@ -166,10 +173,7 @@ class Run:
                 job.enqueue([np.arange(len(job.items))])
                 continue
             if journal is not None:
-                finished = journal.finished(job.name)
-                job.restore(
-                    finished.positions(job.items.names(np.arange(len(job.items)))), finished.logits, finished.errors
-                )
+                restore(job, journal, self.options)
             job.enqueue(chunks)
         self._make_scheduler(slots)
         for job in self._jobs:
@@ -219,11 +223,9 @@ class Run:
         return rows, np.isin(forward, forward[rows])
 
     def _check_restored(self, job: Job) -> None:
-        """Take a scorer for failed of which earlier runs have left too many failed rows among those of this run."""
-        failed, allowed = job.failed, self.options.max_failed_rows
-        if len(failed) > allowed * job.n_wanted:
-            where = "an earlier run"
-            self._scheduler.fail(Failure(job, too_many_failed(job, failed, where, allowed), where))
+        failure = earlier_failure(job, self.options)
+        if failure is not None:
+            self._scheduler.fail(failure)
 
     # --- meanwhile --------------------------------------------------------------------------------------------------
 
@@ -274,7 +276,10 @@ class Run:
         seconds = {"blend": time.perf_counter() - start, "total": self.clock() - self.started}
         summary = self._summarise(slots, int((lacking != "").sum()), twice, seconds)
         if journal is not None:
-            journal.write_summary(summary.to_dict())
+            try:
+                journal.write_summary(summary.to_dict())
+            except JournalError as error:  # everything else is done, and the summary is in the outcome, too
+                logger.warning("the prediction is whole, but its summary could not be kept: %s", error)
         warn_of_lacking(lacking)
         return Outcome(members, present, lacking, blended, summary)
 

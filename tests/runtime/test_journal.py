@@ -358,7 +358,7 @@ def test_a_journal_of_a_newer_version_is_refused(folder):
     connection = sqlite3.connect(folder / "journal.sqlite")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
-    with pytest.raises(JournalError, match=r"newer lmsys_ensemble \(journal version 2, this one knows 1\). Update"):
+    with pytest.raises(JournalError, match=r"newer lmsys_ensemble \(journal version 3, this one knows 2\). Update"):
         Journal.open(folder, FINGERPRINTS)
 
 
