@@ -35,6 +35,11 @@ class Tally:
         with self._lock:
             self.seconds[phase] += seconds
 
+    def totals(self) -> dict[str, float]:
+        """Return the seconds of every phase; a thread that was left behind may go on adding to them."""
+        with self._lock:
+            return {name: round(value, 6) for name, value in self.seconds.items()}
+
     def count(self, n_rows: int, n_tokens: int) -> None:
         """Add a finished chunk."""
         with self._lock:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lmsys_ensemble.blending.blender import Blender, MissingMemberWarning
 from lmsys_ensemble.probabilities import Logits, Probabilities
 from lmsys_ensemble.runtime.fallback import blend_rows
-from lmsys_ensemble.runtime.jobs import DONE, Job
+from lmsys_ensemble.runtime.jobs import DONE, MISSING, Job
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.summary import RunSummary
 from lmsys_ensemble.runtime.swapping import average_passes
@@ -117,15 +117,25 @@ def _swapped_rows(job: Job) -> NDArray[np.bool_]:
     return there
 
 
-def warn_of_lacking(lacking: NDArray[np.object_]) -> None:
-    """Warn where rows lack something; says how many and what."""
+def is_unscored(jobs: Sequence[Job], twice: NDArray[np.bool_]) -> bool:
+    """Tell whether a scorer that has not failed has left out a pass that it was to score."""
+    return any(
+        (job.status[job.items.forward] == MISSING).any()
+        or (twice.any() and (job.status[job.items.backward[twice]] == MISSING).any())
+        for job in jobs
+        if job.failure is None
+    )
+
+
+def warn_of_lacking(lacking: NDArray[np.object_], why: str) -> None:
+    """Warn where rows lack something; says how many and what, and `why`, where that is known."""
     rows = lacking != ""
     if rows.any():
         kinds, counts = np.unique(lacking[rows].astype(str), return_counts=True)
         listed = "; ".join(f"{count} without {kind}" for kind, count in zip(kinds, counts, strict=True))
         warnings.warn(
             f"{int(rows.sum())} of {len(rows)} rows lack something and are blended from what there is: {listed}. "
-            "The column 'fallback' names them",
+            f"The column 'fallback' names them{f'; {why}' if why else ''}",
             MissingMemberWarning,
             stacklevel=5,
         )

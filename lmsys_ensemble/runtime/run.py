@@ -14,6 +14,7 @@ from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.errors import ConfigError, JournalError
 from lmsys_ensemble.runtime.budget import Clock, Deadline, margins
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
+from lmsys_ensemble.runtime.ending import Gate, LeftBehind, check_free
 from lmsys_ensemble.runtime.failing import (
     how_to_resume,
     raise_failure,
@@ -30,6 +31,7 @@ from lmsys_ensemble.runtime.outcome import (
     Outcome,
     blend_first_passes,
     count_swapped,
+    is_unscored,
     member_probabilities,
     name_lacking,
     present_rows,
@@ -48,7 +50,7 @@ from lmsys_ensemble.runtime.summary import (
     summarise_scorer,
 )
 from lmsys_ensemble.runtime.swapping import closest_to_call
-from lmsys_ensemble.runtime.workers import Team, Worker
+from lmsys_ensemble.runtime.workers import Team, Worker, run_all
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
 
@@ -105,6 +107,8 @@ class Run:
         self.started = clock() if started is None else started
         self._fingerprints: dict[str, str] = {}
         self._twice: NDArray[np.bool_] | None = None
+        self._gate = Gate()
+        self._left: list[LeftBehind] = []
 
     def execute(self, *, blend: bool = True) -> Outcome:
         """Score, and blend unless told otherwise.
@@ -114,20 +118,22 @@ class Run:
         ConfigError
             If exchanged passes are asked of scorers that read no texts; before anything is loaded, as all of these:
         DeviceError
-            If a device is missing.
+            If a device is missing, or still taken by a call that an earlier run left behind.
         JournalError
             If the run directory cannot be used, or holds results of other settings.
         EnsembleError
             What the first failing scorer raised; the others are stopped. What is no `EnsembleError` becomes a
             `ScoringError` that names scorer, device and rows.
         KeyboardInterrupt, Terminated
-            After all threads have ended; finished chunks are in the journal.
+            After all threads have ended or, where a scorer does not return, have been left behind; finished chunks are
+            in the journal.
         """
         self._check()
         if blend and self.blender is not None:
             check_ready(self.blender, len(self.scorers), self.task.n_classes)
         homes = assign_devices(self.scorers, self.devices)
         slots = make_slots(self.scorers, homes, self.devices)
+        check_free(self.scorers, slots)
         with ExitStack() as stack:
             stack.enter_context(terminable())
             journal = self._open_journal(stack)
@@ -203,13 +209,15 @@ class Run:
 
     def _plan_exchanged(self) -> None:
         """Choose the rows that get a second pass, and queue it."""
-        rows, self._twice = self._choose_rows()
-        chunks = self._planner.exchanged(rows)
-        for job in self._jobs:
-            if job.failure is None:
-                job.exchanging = True
-                job.enqueue(chunks)
-                self._check_restored(job)
+        rows, twice = self._choose_rows()
+        with self._gate.passed():
+            self._twice = twice
+            chunks = self._planner.exchanged(rows)
+            for job in self._jobs:
+                if job.failure is None:
+                    job.exchanging = True
+                    job.enqueue(chunks)
+                    self._check_restored(job)
 
     def _choose_rows(self) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Return the rows whose second pass counts, closest first, and where they are, rows of the same texts too."""
@@ -232,19 +240,11 @@ class Run:
     def _score(self, slots: Sequence[Slot], journal: Journal | None) -> None:
         if self.options.swaps_later:
             self._scheduler.more = self._plan_exchanged
-        team = Team(self._scheduler, self._instances, journal, self.options.max_failed_rows)
-        workers = [Worker(slot, team) for slot in slots]
+        team = Team(self._scheduler, self._instances, journal, self.options.max_failed_rows, self._gate)
         try:
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.wait()
-        except BaseException as error:
-            self._scheduler.stop.set()
-            for worker in workers:
-                worker.wait()
-            if isinstance(error, KeyboardInterrupt | Terminated):
-                error.add_note(how_to_resume(self.options.run_dir, self._jobs))
+            self._left = run_all([Worker(slot, team) for slot in slots], team, self.options.time_budget_s)
+        except (KeyboardInterrupt, Terminated) as error:
+            error.add_note(how_to_resume(self.options.run_dir, self._jobs))
             raise
         finally:
             for job in self._jobs:
@@ -280,7 +280,7 @@ class Run:
                 journal.write_summary(summary.to_dict())
             except JournalError as error:  # everything else is done, and the summary is in the outcome, too
                 logger.warning("the prediction is whole, but its summary could not be kept: %s", error)
-        warn_of_lacking(lacking)
+        warn_of_lacking(lacking, summary.explain_lack())
         return Outcome(members, present, lacking, blended, summary)
 
     def _summarise(
@@ -296,6 +296,10 @@ class Run:
             unique_rows=len(np.unique(self._items.forward)),
             swapped_rows=count_swapped(self._jobs, twice),
             fallback_rows=n_fallback,
+            time_was_up=self._deadline.is_set and is_unscored(self._jobs, twice),
+            left_behind=[
+                {"scorer": left.scorer.name, "device": left.device, "doing": left.doing} for left in self._left
+            ],
             scorers=[summarise_scorer(job, self._fingerprints.get(job.name, ""), twice) for job in self._jobs],
             helping=[asdict(helping) for helping in self._scheduler.helpings],
             seconds={**phase_seconds(self._jobs), **rounded},

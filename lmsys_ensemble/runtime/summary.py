@@ -76,6 +76,10 @@ class RunSummary:
         Rows into whose prediction the pass with exchanged responses has gone, too, of every scorer.
     fallback_rows : int
         Rows whose prediction lacks something.
+    time_was_up : bool
+        Whether rows lack something because there was no time for it.
+    left_behind : list of dict
+        ``scorer``, ``device`` and what it was ``doing``: calls that had not returned when the run had to end.
     scorers : list of ScorerSummary
         In their order.
     helping : list of dict
@@ -94,11 +98,24 @@ class RunSummary:
     unique_rows: int
     swapped_rows: int
     fallback_rows: int
+    time_was_up: bool
+    left_behind: list[dict[str, str]]
     scorers: list[ScorerSummary]
     helping: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: dict[str, int] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+
+    def explain_lack(self) -> str:
+        """Return why rows lack something, where time was up: a line without a full stop; else nothing."""
+        if not self.time_was_up:
+            return ""
+        said = f"the time budget of {self.options['time_budget_s']:g} s was too short for all"
+        left = [
+            f"; scorer {call['scorer']!r} on {call['device']} was still {call['doing']} and was left behind"
+            for call in self.left_behind
+        ]
+        return said + "".join(dict.fromkeys(left))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON types."""
@@ -108,8 +125,8 @@ class RunSummary:
 def summarise_scorer(job: Job, fingerprint: str, twice: NDArray[np.bool_]) -> ScorerSummary:
     """Return what one scorer did; `twice` says which rows have a second pass that counts."""
     tally = job.tally
-    seconds = {name: round(value, 6) for name, value in tally.seconds.items()}
-    busy = tally.seconds["prepare"] + tally.seconds["score"]
+    seconds = tally.totals()
+    busy = seconds.get("prepare", 0.0) + seconds.get("score", 0.0)
     return ScorerSummary(
         name=job.name,
         fingerprint=fingerprint,
@@ -131,7 +148,8 @@ def summarise_scorer(job: Job, fingerprint: str, twice: NDArray[np.bool_]) -> Sc
 def phase_seconds(jobs: Sequence[Job]) -> dict[str, float]:
     """Return the seconds of every phase, added up over slots and scorers."""
     phases = ("load", "prepare", "score", "journal")
-    return {phase: round(sum(job.tally.seconds[phase] for job in jobs), 6) for phase in phases}
+    totals = [job.tally.totals() for job in jobs]
+    return {phase: round(sum(seconds.get(phase, 0.0) for seconds in totals), 6) for phase in phases}
 
 
 def library_versions() -> dict[str, str]:
