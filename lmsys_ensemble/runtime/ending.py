@@ -176,15 +176,15 @@ def leave(workers: Sequence[Stoppable]) -> list[LeftBehind]:
     return found
 
 
-def check_free(scorers: Sequence[Scorer], slots: Sequence[Slot]) -> None:
-    """Make sure that no earlier run has left behind what this one needs; wait a little where one has.
+def check_free(scorers: Sequence[Scorer], slots: Sequence[Slot], budget_s: float | None) -> None:
+    """Make sure that no earlier run has left behind what this one needs; where one has, wait a little.
 
     Raises
     ------
     DeviceError
         If a scorer, its device or what loads models is still taken.
     """
-    until = time.monotonic() + RETURN_S
+    until = time.monotonic() + min(RETURN_S, RETURN_S if budget_s is None else budget_s)
     for left in _still_there():
         if not _is_in_the_way(left, scorers, slots):
             continue

@@ -43,7 +43,8 @@ class RunOptions:
     time_budget_s : float, optional
         Seconds from the call until the result must be there. What is optional is dropped in this order: passes with
         exchanged responses, least close rows first; then rows of the scorers with the lower weights, rows on which
-        the others are surest first.
+        the others are surest first. Scorers stop between batches; a call that has not returned a tenth of the budget
+        later (half a second at least, five at most) is left behind, and its scorer and GPU are lost until it returns.
     on_failure : {"stop", "reweight"}
         Whether a failing scorer ends the run, or the others finish without it.
     max_failed_rows : float

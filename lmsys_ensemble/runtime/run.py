@@ -133,7 +133,7 @@ class Run:
             check_ready(self.blender, len(self.scorers), self.task.n_classes)
         homes = assign_devices(self.scorers, self.devices)
         slots = make_slots(self.scorers, homes, self.devices)
-        check_free(self.scorers, slots)
+        check_free(self.scorers, slots, self.options.time_budget_s)
         with ExitStack() as stack:
             stack.enter_context(terminable())
             journal = self._open_journal(stack)

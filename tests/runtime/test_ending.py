@@ -86,11 +86,11 @@ class Stuck(FakeScorer):
         self._get_stuck("close")
 
 
-def predict_in_time(scorers, table, **options):
-    """Return the prediction of an ensemble that has far too little time, and what it did."""
+def predict_in_time(scorers, table, budget_s=1, **options):
+    """Return the prediction of an ensemble that has far too little time for what is stuck, and what it did."""
     ensemble = Ensemble(scorers, devices=["cpu"] * len(scorers))
     with pytest.warns(MissingMemberWarning, match="lack something") as caught:
-        predicted = ensemble.predict(table, time_budget_s=1, **options)
+        predicted = ensemble.predict(table, time_budget_s=budget_s, **options)
     return predicted, ensemble.summary_, str(caught[0].message)
 
 
@@ -105,7 +105,7 @@ def journalled(folder, scorer):
 @pytest.mark.parametrize(("where", "doing"), [("load", "loading"), ("prepare", "preparing rows"), ("score", "scoring")])
 def test_a_call_that_does_not_return_is_left_behind_and_the_result_is_whole(table, tmp_path, released, where, doing):
     stuck, other = Stuck(where, released), FakeScorer(1, name="other")
-    predicted, summary, warned = predict_in_time([stuck, other], table, run_dir=tmp_path / "run")
+    predicted, summary, warned = predict_in_time([stuck, other], table, 4, run_dir=tmp_path / "run")
     assert not released.is_set()  # it came back although the call has not
     assert predicted["id"].tolist() == table["id"].tolist()
     assert predicted["fallback"].tolist() == ["stuck"] * 60
@@ -114,7 +114,7 @@ def test_a_call_that_does_not_return_is_left_behind_and_the_result_is_whole(tabl
     assert summary.time_was_up
     assert summary.left_behind  # one a worker: the other came to help
     assert all(call == {"scorer": "stuck", "device": "cpu", "doing": doing} for call in summary.left_behind)
-    said = f"the time budget of 1 s was too short for all; scorer 'stuck' on cpu was still {doing} and was left behind"
+    said = f"the time budget of 4 s was too short for all; scorer 'stuck' on cpu was still {doing} and was left behind"
     assert summary.explain_lack() == said
     assert warned.endswith(f"names them; {said}")
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary.to_dict()
@@ -178,7 +178,9 @@ def test_a_gpu_is_lost_with_the_call_and_loading_with_a_load(table, released, mo
 
 
 def test_second_passes_that_there_was_no_time_to_choose_are_named(table, released):
-    predicted, summary, _ = predict_in_time([Stuck("score", released), FakeScorer(1, name="b")], table, swap="adaptive")
+    predicted, summary, _ = predict_in_time(
+        [Stuck("score", released), FakeScorer(1, name="b")], table, 4, swap="adaptive"
+    )
     assert set(predicted["fallback"]) == {"stuck", "stuck, b (swapped)"}
     assert (predicted["fallback"] != "stuck").sum() == 30
     assert summary.time_was_up
@@ -332,12 +334,12 @@ def run_cli(folder, *arguments):
     ],
 )
 def test_the_command_line_says_that_time_was_up_and_ends(tmp_path, method, how, device, doing):
-    done = run_cli(tmp_path, method, how, device, "--time-budget", "1", "--json")
+    done = run_cli(tmp_path, method, how, device, "--time-budget", "2", "--json")
     assert done.returncode == 3, done.stderr
     values = json.loads(done.stdout)
     assert (values["rows"], values["fallback_rows"], values["time_was_up"]) == (50, 50, True)
     said = (
-        "time was up: 50 of 50 rows lack something; the time budget of 1 s was too short for all; "
+        "time was up: 50 of 50 rows lack something; the time budget of 2 s was too short for all; "
         f"scorer 'fake' on {device} was still {doing} and was left behind"
     )
     assert said in done.stderr.splitlines()

@@ -21,6 +21,7 @@ from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.run_report import read_run
 from lmsys_ensemble.schema import TWO_WAY
 from lmsys_ensemble.scorers.base import NoProgress
+from lmsys_ensemble.scorers.faults import FaultyScorer
 
 
 @pytest.fixture(autouse=True)
@@ -445,6 +446,21 @@ def test_logits_of_another_number_of_classes_are_refused_in_words(table, tmp_pat
     Ensemble([Narrow()], task=TWO_WAY).predict(table, run_dir=tmp_path / "run")
     with pytest.raises(JournalError, match="holds logits of 2 classes of scorer 'one', expected 3"):
         Ensemble([Neighbourly()]).predict(table, run_dir=tmp_path / "run")
+
+
+@pytest.mark.parametrize("raise_at", [10, 70])
+def test_a_run_that_went_on_without_a_scorer_is_made_whole_by_a_resume(table, tmp_path, raise_at):
+    def scorers(raise_at=None):
+        return [FaultyScorer(0, raise_at=raise_at, name="one"), FakeScorer(1, name="two")]
+
+    options = {"run_dir": tmp_path / "run", "swap": "adaptive"}
+    with pytest.warns(MissingMemberWarning):
+        Ensemble(scorers(raise_at), devices=["cpu"] * 2).predict(table, on_failure="reweight", **options)
+    ensemble, whole = Ensemble(scorers()), Ensemble(scorers())
+    pd.testing.assert_frame_equal(
+        ensemble.predict(table, **options), whole.predict(table, swap="adaptive"), check_exact=True
+    )
+    assert ensemble.summary_.swapped_rows == whole.summary_.swapped_rows == 30
 
 
 def test_a_row_that_every_scorer_failed_on_gets_the_mean_of_the_others(table):

@@ -3,11 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmsys_ensemble import Blender, Ensemble, FakeScorer, SavedScorer, parse_battles
-from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble import Blender, Ensemble, FakeScorer, GemmaScorer, LlamaScorer, SavedScorer, parse_battles
+from lmsys_ensemble.errors import ConfigError, JournalError
 from lmsys_ensemble.probabilities import softmax, swap_classes
+from lmsys_ensemble.runtime import items
+from lmsys_ensemble.runtime.journal import Journal
+from lmsys_ensemble.runtime.run_report import read_run
 from lmsys_ensemble.runtime.swapping import average_passes, closest_to_call
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
+from tests.tiny import make_battles as make_real_battles
 
 
 class Counting(FakeScorer):
@@ -90,6 +94,52 @@ def test_what_earlier_runs_left_of_second_passes_changes_neither_the_choice_nor_
     expected, twice = expected_adaptive(battles, share)
     assert predicted == pytest.approx(expected, abs=1e-6)
     assert ensemble.summary_.swapped_rows == twice.sum()
+
+
+@pytest.mark.parametrize("n_more", [1, 4])
+def test_real_models_give_the_same_bits_whether_their_second_passes_were_interrupted(
+    checkpoints, tmp_path, monkeypatch, n_more
+):
+    def make_ensemble():
+        kinds = {"llama": LlamaScorer, "gemma2": GemmaScorer}
+        return Ensemble(
+            [
+                kind(
+                    str(checkpoints.base(name)),
+                    adapter=str(checkpoints.adapter(name)),
+                    name=name,
+                    device="cpu",
+                    dtype="bfloat16",
+                    max_tokens=120,
+                    tokens_per_batch=300,
+                    template="turns",
+                )
+                for name, kind in kinds.items()
+            ],
+            devices=["cpu", "cpu"],
+        )
+
+    monkeypatch.setattr(items, "MIN_CHUNK", 500)
+    battles, commit, commits = make_real_battles(24), Journal.commit, []
+    whole = make_ensemble().predict_proba(battles, swap="adaptive", run_dir=tmp_path / "whole")
+    n_first = sum(report.n_chunks for report in read_run(tmp_path / "whole").scorers) * 2 // 3
+
+    def interrupted(self, *arguments, **options):
+        commits.append(arguments)
+        if len(commits) > n_first + n_more:
+            raise JournalError("the disk is full")
+        commit(self, *arguments, **options)
+
+    monkeypatch.setattr(Journal, "commit", interrupted)
+    with pytest.raises(JournalError, match="the disk is full"):
+        make_ensemble().predict_proba(battles, swap="adaptive", run_dir=tmp_path / "run")
+    monkeypatch.setattr(Journal, "commit", commit)
+    n_planned = [read_run(tmp_path / name).n_planned_chunks for name in ("whole", "run")]
+    assert n_planned[0] == n_planned[1]  # rows had been chosen when it was interrupted
+    resumed = make_ensemble()
+    assert np.array_equal(whole, resumed.predict_proba(battles, swap="adaptive", run_dir=tmp_path / "run"))
+    assert resumed.summary_.swapped_rows == 12
+    assert np.array_equal(whole, make_ensemble().predict_proba(battles, swap="adaptive"))
 
 
 @pytest.mark.parametrize("share", [0, 1])
