@@ -131,6 +131,8 @@ def explained(folder: Path) -> Iterator[None]:
         raise JournalError(f"the run directory {folder} cannot be used: {error}") from error
     except sqlite3.Error as error:
         raise JournalError(_explain(folder, error)) from error
+    except UnicodeDecodeError as error:  # SQLite's own message quotes what it found
+        raise JournalError(damaged(folder / JOURNAL_FILE, str(error))) from error
 
 
 def _explain(folder: Path, error: sqlite3.Error) -> str:

@@ -18,6 +18,8 @@ from tests.runtime.journal_writer import rows_of
 FINGERPRINTS = {"one": {"seed": 1}, "two": {"seed": 2}}
 SEEDS = {"one": 1, "two": 2, "one before": 3}
 N_CHUNKS, CHUNK = 8, 30
+N_DRAWS = 130
+"""How many bits are drawn of what is used, and of indices."""
 
 
 def rows(chunk):
@@ -76,7 +78,7 @@ def places_to_flip(data, path):
     used = [place for place, byte in enumerate(data) if byte]
     in_indices = [place for place in used if place // page_size + 1 in roots]
     chosen = [chance.randrange(len(data)) for _ in range(100)] + list(range(100))
-    chosen += chance.choices(used, k=180) + chance.choices(in_indices, k=180)
+    chosen += chance.choices(used, k=N_DRAWS) + chance.choices(in_indices, k=N_DRAWS)
     return [(place, chance.randrange(8)) for place in chosen]
 
 
