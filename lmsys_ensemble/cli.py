@@ -1,7 +1,7 @@
 """The command line: arguments and exit codes, nothing else.
 
-Exit codes: 0, all went well; 1, the work failed; 2, the arguments, a configuration or the data are wrong; 130, Ctrl-C;
-143, SIGTERM.
+Exit codes: 0, all went well; 1, the work failed; 2, the arguments, a configuration or the data are wrong; 3, the result
+is there, but time was up (``--time-budget``) and rows of it lack something; 130, Ctrl-C; 143, SIGTERM.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from lmsys_ensemble import __version__
 from lmsys_ensemble.errors import ConfigError, EnsembleError, InputError
 from lmsys_ensemble.runtime.interrupt import TERMINATED_CODE, Terminated
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_TIME_WAS_UP, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(_paragraph(error), file=sys.stderr)
         return EXIT_FAILED
-    print(json.dumps(values, indent=2, ensure_ascii=False) if options.json else text)
-    return 0
+    shown = json.dumps(values, indent=2, ensure_ascii=False) if options.json else text
+    print(shown.encode(errors="backslashreplace").decode())  # ids and paths may hold what is no Unicode
+    return EXIT_TIME_WAS_UP if values.get("time_was_up") else 0
 
 
 def _paragraph(error: BaseException, headline: str = "") -> str:
@@ -117,6 +118,10 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--rescore", action="store_true", help="score anew what other settings have scored in --run-dir"
     )
+    command.add_argument(
+        "--retry-failed", action="store_true",
+        help="score all rows in --run-dir again that failed; default: those that had run out of memory",
+    )  # fmt: skip
     command.add_argument(
         "--time-budget", type=float, metavar="SECONDS", help="end in time: drop swapped passes, then the surest rows"
     )

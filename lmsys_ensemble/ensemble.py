@@ -128,8 +128,8 @@ class Ensemble:
         table : DataFrame or Battles
             Battles; see `lmsys_ensemble.parse_battles` for what a table may hold.
         **options
-            ``run_dir``, ``rescore``, ``time_budget_s``, ``on_failure``, ``max_failed_rows``, ``swap``,
-            ``swap_share``, ``swap_space``; see `lmsys_ensemble.runtime.options.RunOptions`.
+            ``run_dir``, ``rescore``, ``retry_failed``, ``time_budget_s``, ``on_failure``, ``max_failed_rows``,
+            ``swap``, ``swap_share``, ``swap_space``; see `lmsys_ensemble.runtime.options.RunOptions`.
 
         Returns
         -------

@@ -111,8 +111,9 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
 
 
 def write_json(path: str | Path, values: Any) -> None:
-    """Write `values` as indented JSON, atomically."""
-    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    """Write `values` as indented JSON, atomically; lone surrogates, which UTF-8 cannot hold, as escapes."""
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, text.encode(errors="backslashreplace"))  # JSON spells them so, too
 
 
 def defuse(text: str) -> str:

@@ -2,6 +2,9 @@
 
 from typing import Protocol
 
+OUT_OF_MEMORY = "out of memory"
+"""How the reason of a row begins that failed for want of memory: another run, or another device, may have more."""
+
 
 class Progress(Protocol):
     """Whom a scorer tells how far it is. The runtime gives each scorer one; by default nobody listens.
@@ -19,7 +22,10 @@ class Progress(Protocol):
         """Report that a batch is run again, in smaller parts or in another number format."""
 
     def row_failed(self, row: int, why: str) -> None:
-        """Report that a row, by its position among those being scored, gets no logits: they are NaN."""
+        """Report that a row, by its position among those being scored, gets no logits: they are NaN.
+
+        A reason that begins with `OUT_OF_MEMORY` may have passed when the run is resumed: the row is tried again.
+        """
 
 
 class NoProgress:

@@ -102,6 +102,17 @@ def test_the_command_tells_machines(folder, capsys):
     assert {error["reason"] for error in values["errors"]} == {f"told to fail in chunk {chunk}" for chunk in range(3)}
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="paths are Unicode there")
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_a_path_that_is_no_unicode_can_be_shown(folder, capsys, how):
+    odd = folder.rename(folder.with_name(os.fsdecode(b"n\xe4chtlich")))
+    code, out, err = show(capsys, odd, *how)
+    assert (code, err) == (0, "")
+    assert "n\\udce4chtlich" in out
+    if how:
+        assert json.loads(out)["folder"] == str(odd)
+
+
 def test_of_many_failed_rows_the_command_shows_a_few(folder, capsys):
     with Journal.open(folder, FINGERPRINTS) as journal:
         nans = np.full((20, 3), np.nan, np.float32)

@@ -74,6 +74,7 @@ def _run_options(arguments: argparse.Namespace) -> RunKeywords:
     options = RunKeywords(
         run_dir=arguments.run_dir,
         rescore=arguments.rescore,
+        retry_failed=arguments.retry_failed,
         time_budget_s=arguments.time_budget,
         on_failure=arguments.on_failure,
         swap=arguments.swap,
@@ -101,9 +102,14 @@ def _summary(table: pd.DataFrame, ensemble: Ensemble, path: str | Path) -> Resul
     more = f"\n… {len(table) - 5} more rows" if len(table) > 5 else ""
     mean = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
     text = f"{head}{more}\nmean: {mean}\nwrote {len(table)} rows to {Path(path).resolve()}"
+    summary = getattr(ensemble, "summary_", None)  # none where there were no rows
+    if summary is not None and summary.time_was_up:
+        say(f"time was up: {summary.fallback_rows} of {len(table)} rows lack something; {summary.explain_lack()}")
     values = {
         "output": str(Path(path).resolve()),
         "rows": len(table),
+        "fallback_rows": 0 if summary is None else summary.fallback_rows,
+        "time_was_up": summary is not None and summary.time_was_up,
         "scorers": [scorer.name for scorer in ensemble.scorers],
         "mean": {str(name): float(value) for name, value in means.items()},
         "ids": str(table[ID_COLUMN].dtype),

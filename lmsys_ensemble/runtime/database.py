@@ -1,5 +1,6 @@
 """The SQLite file of a run: its tables, how it is opened, and how it is written."""
 
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,11 +10,15 @@ from pathlib import Path
 from lmsys_ensemble import __version__
 from lmsys_ensemble.errors import JournalError
 from lmsys_ensemble.runtime.run_folder import damaged
+from lmsys_ensemble.runtime.upgrade import upgrade
+
+logger = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x4C4D5359
 """Marks the file as a journal of this library, where SQLite and ``file`` look for such a mark ("LMSY")."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 had checksums that did not cover whose a record is; such journals are brought up to date when opened."""
 
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -44,6 +49,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         If it is no database at all or cannot be written.
     """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.text_factory = _decode
     try:
         new = is_new(connection)
         if not new:  # before anything is changed in a file that may be somebody else's
@@ -56,9 +62,12 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         if new:
             _create(connection)
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise JournalError(damaged(path, " ".join(verdict.split())))
+        check_structure(connection, path)
+        _check_indices(connection, path)
+        if version_of(connection) == 1:
+            with transaction(connection):
+                upgrade(connection, path)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except BaseException:
         connection.close()
         raise
@@ -82,6 +91,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     except BaseException:
         connection.close()
         raise
+    connection.text_factory = _decode
     return connection
 
 
@@ -115,17 +125,59 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> None:
     """
     if _pragma(connection, "application_id") != APPLICATION_ID:
         raise JournalError(damaged(path, "it is a database of another program"))
-    version = _pragma(connection, "user_version")
+    version = version_of(connection)
     if version > SCHEMA_VERSION:
         raise JournalError(
             f"{path} was written by a newer lmsys_ensemble (journal version {version}, this one knows "
             f"{SCHEMA_VERSION}). Update the library, or give another run directory"
         )
+    tables = connection.execute("SELECT sql FROM sqlite_schema WHERE type = 'table' ORDER BY rowid").fetchall()
+    if version < 1 or [sql for (sql,) in tables] != _statements():
+        raise JournalError(damaged(path, "its tables are not those of a journal"))
+
+
+def check_structure(connection: sqlite3.Connection, path: Path) -> None:
+    """Make sure that the file can be read as the tables that it holds.
+
+    Raises
+    ------
+    JournalError
+        If it cannot.
+    """
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise JournalError(damaged(path, " ".join(verdict.split())))
+
+
+def _check_indices(connection: sqlite3.Connection, path: Path) -> None:
+    """Build indices anew that do not fit their tables; what stands in the tables has checksums of its own."""
+    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict == "ok":
+        return
+    if version_of(connection) == 1:  # whose a record is, only the index confirms
+        raise JournalError(damaged(path, " ".join(verdict.split())))
+    logger.warning("%s: an index is damaged (%s); it is built anew", path, " ".join(verdict.split()))
+    try:
+        connection.execute("REINDEX")
+    except sqlite3.IntegrityError as error:
+        raise JournalError(damaged(path, str(error))) from error
+    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict != "ok":
+        raise JournalError(damaged(path, " ".join(verdict.split())))
+
+
+def _statements() -> list[str]:
+    return [statement.strip() for statement in _TABLES.split(";") if statement.strip()]
+
+
+def _decode(text: bytes) -> str:
+    # What is no UTF-8 has changed since it was written; checksums tell, where they see a text that is another one.
+    return text.decode(errors="replace")
 
 
 def _create(connection: sqlite3.Connection) -> None:
     with transaction(connection):
-        for statement in _TABLES.split(";"):
+        for statement in _statements():
             connection.execute(statement)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         facts = [("created", created), ("lmsys_ensemble", __version__)]
@@ -134,9 +186,23 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def read_facts(connection: sqlite3.Connection) -> dict[str, str]:
-    """Return when the journal was made and by which version."""
-    return dict(connection.execute("SELECT name, value FROM facts").fetchall())
+def read_facts(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
+    """Return when the journal was made (``created``) and by which version (``lmsys_ensemble``).
+
+    Raises
+    ------
+    JournalError
+        If it does not say.
+    """
+    facts = dict(connection.execute("SELECT name, value FROM facts").fetchall())
+    if any(not isinstance(facts.get(name), str) for name in ("created", "lmsys_ensemble")):
+        raise JournalError(damaged(path, "it does not say when and by what it was made"))
+    return facts
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Return which version of the journal's format a database has."""
+    return _pragma(connection, "user_version")
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

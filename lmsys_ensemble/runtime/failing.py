@@ -13,6 +13,9 @@ from lmsys_ensemble.runtime.jobs import Job
 NOT_FINITE = "NaN or infinite logits"
 """Why a row failed, where its scorer did not say."""
 
+EARLIER = "an earlier run"
+"""Where a row failed that was not tried again."""
+
 _MAX_LISTED = 10
 
 
@@ -63,6 +66,8 @@ def too_many_failed(job: Job, reasons: dict[int, str], device: str, allowed: flo
     shown = tuple(ids[:_MAX_LISTED])
     kinds = sorted(set(reasons.values()))
     cure = "; try dtype='float32', or bfloat16 where float16 overflows" if NOT_FINITE in kinds else ""
+    if device == EARLIER:
+        cure += "; retry_failed=True (--retry-failed) scores them again"
     what = "gave NaN or infinite logits" if kinds == [NOT_FINITE] else f"failed ({'; '.join(kinds[:3])})"
     return ScoringError(
         f"scorer {job.name!r} on {device} {what} for {len(ids)} of {len(job.items.forward)} rows "
@@ -77,7 +82,7 @@ def how_to_resume(run_dir: str | Path | None, jobs: Sequence[Job]) -> str:
     """Return what to do with what is finished, a sentence without its full stop."""
     if run_dir is None:
         return "Pass run_dir= (--run-dir) to keep finished work"
-    n_done = sum(job.tally.n_rows + job.tally.n_resumed for job in jobs)
+    n_done = sum(job.n_finished for job in jobs)
     n_wanted = sum(job.n_wanted for job in jobs)
     return f"{n_done} of {n_wanted} rows of all scorers are kept in {run_dir}: rerun with the same run_dir to resume"
 

@@ -1,24 +1,21 @@
 """Finished rows of one scorer, as a journal holds them: a record a chunk, put together for a million rows."""
 
-import hashlib
 import json
 import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.errors import JournalError
 from lmsys_ensemble.probabilities import Logits
+from lmsys_ensemble.runtime.records import HASH_BYTES, Record, read_records
 
 logger = logging.getLogger(__name__)
-
-HASH_BYTES = 16
-"""Bytes of a row's content hash; in text twice as many hexadecimal digits."""
 
 Keys: TypeAlias = NDArray[np.bytes_]
 """Hashes as 16 bytes each. NumPy drops trailing zero bytes when it hands one out, and never when it compares."""
@@ -47,11 +44,6 @@ def unpack_rows(packed: bytes) -> list[str]:
     """Return what `pack_rows` was given."""
     digits = packed.hex()
     return [digits[start : start + 2 * HASH_BYTES] for start in range(0, len(digits), 2 * HASH_BYTES)]
-
-
-def checksum_of(*parts: bytes) -> bytes:
-    """Return a digest of 16 bytes that tells whether anything in a record has changed."""
-    return hashlib.blake2b(b"".join(parts), digest_size=HASH_BYTES).digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,46 +84,53 @@ class Finished:
         return np.where(self.keys[places] == wanted, places, -1)
 
 
-def encode_record(rows: bytes, logits: Logits, errors: Mapping[int, str]) -> dict[str, Any]:
-    """Return the columns of a chunk's record that hold its results."""
-    reasons = json.dumps({str(position): reason for position, reason in sorted(errors.items())})
-    values = logits.astype("<f4").tobytes()
-    return {
-        "chunk": checksum_of(rows),
-        "row_hashes": rows,
-        "n_classes": logits.shape[1],
-        "logits": values,
-        "errors": reasons,
-        "checksum": checksum_of(rows, values, reasons.encode()),
-    }
-
-
-def read_finished(connection: sqlite3.Connection, scorer: str, fingerprint: str) -> Finished:
-    """Read all that a scorer has finished under a fingerprint.
+def read_finished(connection: sqlite3.Connection, scorer: str, fingerprint: str, version: int) -> Finished:
+    """Read all that a scorer has finished under a fingerprint, from a journal of some version.
 
     Where a row was committed more than once, the last commit counts. A record that no longer is what was committed
     is left out, so that its rows are scored again.
+
+    Raises
+    ------
+    JournalError
+        If some of it has another number of classes than the rest.
     """
-    columns = "row_hashes, n_classes, logits, errors, checksum"
-    query = f"SELECT {columns} FROM results WHERE scorer = ? AND fingerprint = ? ORDER BY position"  # noqa: S608
-    packed: list[bytes] = []
-    parts: list[Logits] = []
+    records = []
+    for _, record, whose in read_records(connection, version):
+        if record is None and whose == scorer:
+            logger.warning("scorer %r: a chunk in the journal is damaged; its rows are taken for not scored", scorer)
+        if record is not None and (record.scorer, record.fingerprint) == (scorer, fingerprint) and record.n_rows:
+            records.append(record)
+    return put_together(records)
+
+
+def put_together(records: Sequence[Record]) -> Finished:
+    """Return the rows of one scorer's records, in the order of commits: of rows that occur twice, the last.
+
+    Raises
+    ------
+    JournalError
+        If the records differ in the number of classes.
+    """
+    if not records:
+        return Finished(np.empty(0, dtype=f"S{HASH_BYTES}"), np.empty((0, 0), dtype=np.float32), {})
+    widths = sorted({record.n_classes for record in records})
+    if len(widths) > 1:
+        raise JournalError(
+            f"the journal holds logits of {' and of '.join(map(str, widths))} classes of scorer {records[0].scorer!r} "
+            "under the same settings. Let its fingerprint() say how many classes it has, and give another run directory"
+        )
     reasons: dict[int, str] = {}
     n_rows = 0
-    for rows, n_classes, values, errors, checksum in connection.execute(query, (scorer, fingerprint)):
-        if checksum_of(rows, values, errors.encode()) != checksum:
-            logger.warning("scorer %r: a chunk in the journal is damaged; its rows are taken for not scored", scorer)
-            continue
-        packed.append(rows)
-        parts.append(np.frombuffer(values, dtype="<f4").reshape(-1, n_classes))
-        reasons.update((n_rows + int(position), reason) for position, reason in json.loads(errors).items())
-        n_rows += len(parts[-1])
-    if not n_rows:
-        return Finished(np.empty(0, dtype=f"S{HASH_BYTES}"), np.empty((0, 0), dtype=np.float32), {})
-    return _put_together(b"".join(packed), np.concatenate(parts).astype(np.float32, copy=False), reasons)
+    for record in records:
+        reasons.update((n_rows + int(position), why) for position, why in json.loads(record.errors).items())
+        n_rows += record.n_rows
+    logits = np.frombuffer(b"".join(record.logits for record in records), dtype="<f4").reshape(-1, widths[0])
+    packed = b"".join(record.row_hashes for record in records)
+    return _without_repeats(packed, logits.astype(np.float32, copy=False), reasons)
 
 
-def _put_together(packed: bytes, logits: Logits, reasons: Mapping[int, str]) -> Finished:
+def _without_repeats(packed: bytes, logits: Logits, reasons: Mapping[int, str]) -> Finished:
     every = np.frombuffer(packed, dtype=f"S{HASH_BYTES}")
     keys, first_from_end = np.unique(every[::-1], return_index=True)
     last = len(every) - 1 - first_from_end

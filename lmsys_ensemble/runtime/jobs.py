@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +34,11 @@ class Tally:
         """Add seconds of a slot to a phase."""
         with self._lock:
             self.seconds[phase] += seconds
+
+    def totals(self) -> dict[str, float]:
+        """Return the seconds of every phase; a thread that was left behind may go on adding to them."""
+        with self._lock:
+            return {name: round(value, 6) for name, value in self.seconds.items()}
 
     def count(self, n_rows: int, n_tokens: int) -> None:
         """Add a finished chunk."""
@@ -71,8 +76,10 @@ class Job:
         Chunks that nobody has begun.
     slots : set of int
         Slots that work for it.
-    n_wanted, n_to_score, cost_to_score : int
-        Items that the run needs of it; those that no earlier run has finished; what these cost.
+    wanted : ndarray of bool of shape (n_items,)
+        Items that the run needs of it.
+    n_to_score, cost_to_score : int
+        Those of them that no earlier run has finished; what these cost.
     exchanging : bool
         Whether the queue holds exchanged passes, which come last.
     lock : threading.Lock
@@ -87,6 +94,7 @@ class Job:
     progress: ScorerProgress
     logits: Logits = field(init=False)
     status: NDArray[np.uint8] = field(init=False)
+    wanted: NDArray[np.bool_] = field(init=False)
     reasons: dict[int, str] = field(default_factory=dict)
     queue: deque[Positions] = field(default_factory=deque)
     slots: set[int] = field(default_factory=set)
@@ -94,7 +102,6 @@ class Job:
     load_seconds: float | None = None
     failure: BaseException | None = None
     exchanging: bool = False
-    n_wanted: int = 0
     n_to_score: int = 0
     cost_to_score: int = 0
     cost_begun: int = 0
@@ -105,6 +112,7 @@ class Job:
     def __post_init__(self) -> None:
         self.logits = np.full((len(self.items), self.scorer.task.n_classes), np.nan, dtype=np.float32)
         self.status = np.zeros(len(self.items), dtype=np.uint8)
+        self.wanted = np.zeros(len(self.items), dtype=bool)
 
     @property
     def name(self) -> str:
@@ -114,7 +122,7 @@ class Job:
     def enqueue(self, chunks: Sequence[Positions]) -> None:
         """Add what is missing of some chunks to the queue."""
         for chunk in chunks:
-            self.n_wanted += len(chunk)
+            self.wanted[chunk] = True
             rest = chunk[self.status[chunk] == MISSING]
             if len(rest):
                 cost = self.items.cost(rest)
@@ -123,7 +131,9 @@ class Job:
                 self.n_to_score += len(rest)
                 self.cost_to_score += cost
 
-    def restore(self, found: Positions, logits: Logits, reasons: Mapping[str, str]) -> None:
+    def restore(
+        self, found: Positions, logits: Logits, reasons: Mapping[str, str], is_retried: Callable[[str], bool]
+    ) -> None:
         """Take over what an earlier run has finished.
 
         Parameters
@@ -134,15 +144,19 @@ class Job:
             What was finished.
         reasons : mapping of str to str
             Hashes of those that failed, and why.
+        is_retried : callable
+            Tells by its reason whether a row that failed is scored again.
         """
         there = np.flatnonzero(found >= 0)
         if len(there):
             self.logits[there] = logits[found[there]]
             self.status[there] = DONE
         for item, why in zip(self.items.locate(list(reasons)).tolist(), reasons.values(), strict=True):
-            if item >= 0:
+            if item >= 0 and is_retried(why):
+                self.status[item] = MISSING
+            elif item >= 0:
                 self.status[item], self.reasons[item] = FAILED, why
-        self.tally.n_resumed = len(there)
+        self.tally.n_resumed = int((self.status != MISSING).sum())
 
     def store(self, chunk: Positions, logits: Logits, reasons: Mapping[int, str]) -> None:
         """Keep what came of a chunk; `reasons` by position in it."""
@@ -165,9 +179,19 @@ class Job:
         self.cost_waiting = 0
 
     @property
-    def n_failed(self) -> int:
-        """Items that failed."""
-        return len(self.reasons)
+    def n_wanted(self) -> int:
+        """Items that the run needs."""
+        return int(self.wanted.sum())
+
+    @property
+    def n_finished(self) -> int:
+        """Items that the run needs and has, those that failed among them."""
+        return int((self.wanted & (self.status != MISSING)).sum())
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """Why items that the run needs failed; an earlier run may have known others."""
+        return {item: why for item, why in self.reasons.items() if self.wanted[item]}
 
     @property
     def seconds_waiting(self) -> float:

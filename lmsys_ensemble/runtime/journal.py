@@ -1,29 +1,26 @@
 """The journal of a run: what is finished, kept so that no crash can lose or falsify it."""
 
+import json
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from lmsys_ensemble.errors import JournalError
+from lmsys_ensemble.errors import ContractError, JournalError
 from lmsys_ensemble.files import write_json
 from lmsys_ensemble.probabilities import Logits
-from lmsys_ensemble.runtime.database import open_database, read_facts, transaction
+from lmsys_ensemble.runtime.database import SCHEMA_VERSION, open_database, read_facts, transaction
 from lmsys_ensemble.runtime.fingerprints import canonical_json, differences, digest_of
-from lmsys_ensemble.runtime.finished import (
-    Finished,
-    checksum_of,
-    encode_record,
-    pack_rows,
-    read_finished,
-    unpack_rows,
-)
+from lmsys_ensemble.runtime.finished import Finished, pack_rows, read_finished, unpack_rows
+from lmsys_ensemble.runtime.plan_record import append_plan, read_plan
+from lmsys_ensemble.runtime.records import Record, digest_of_bytes
 from lmsys_ensemble.runtime.run_folder import (
     JOURNAL_FILE,
     SUMMARY_FILE,
@@ -82,9 +79,10 @@ class Journal:
             If another process holds the directory, a fingerprint differs, the directory is somebody else's, or its
             journal is damaged, of a newer version or cannot be written.
         ContractError
-            If a fingerprint holds what JSON cannot.
+            If a fingerprint holds what JSON cannot, or a name what is no Unicode.
         """
         folder = Path(folder)
+        _check_names(fingerprints)
         settings = {name: canonical_json(name, fingerprint) for name, fingerprint in fingerprints.items()}
         with explained(folder), ExitStack() as stack:
             check_run_folder(folder)
@@ -92,8 +90,9 @@ class Journal:
             stack.enter_context(RunLock(folder))
             connection = stack.enter_context(closing(open_database(folder / JOURNAL_FILE)))
             _take_fingerprints(connection, folder, settings, rescore)
-            facts = read_facts(connection)
-            write_manifest(folder, facts["created"], facts["lmsys_ensemble"], _current(connection))
+            facts = read_facts(connection, folder / JOURNAL_FILE)
+            current = _current(connection, folder)
+            write_manifest(folder, facts["created"], facts["lmsys_ensemble"], current)
             digests = {name: digest_of(text) for name, text in settings.items()}
             return cls(folder, connection, digests, stack.pop_all())
 
@@ -106,7 +105,7 @@ class Journal:
             If the journal was not opened for that scorer, or cannot be read.
         """
         with self._mutex, explained(self.folder):
-            return read_finished(self._connection, scorer, self._digest(scorer))
+            return read_finished(self._connection, scorer, self._digest(scorer), SCHEMA_VERSION)
 
     def chunks(self) -> list[list[str]]:
         """Return the plan: row hashes of every recorded chunk, in order.
@@ -115,18 +114,13 @@ class Journal:
         resumed must make the same chunks to get the same numbers.
         """
         with self._mutex, explained(self.folder):
-            records = self._connection.execute("SELECT row_hashes, digest FROM plan ORDER BY position").fetchall()
-        if any(checksum_of(rows) != digest for rows, digest in records):
-            raise JournalError(damaged(self.folder / JOURNAL_FILE, "the plan of chunks has changed"))
-        return [unpack_rows(rows) for rows, _ in records]
+            return [unpack_rows(rows) for rows in read_plan(self._connection, self.folder / JOURNAL_FILE)]
 
     def record_chunks(self, chunks: Sequence[Sequence[str]]) -> None:
         """Append chunks to the plan: all of them, or none if something goes wrong."""
         packed = [pack_rows(rows) for rows in chunks]
         with self._mutex, explained(self.folder), transaction(self._connection):
-            self._connection.executemany(
-                "INSERT INTO plan (row_hashes, digest) VALUES (?, ?)", [(rows, checksum_of(rows)) for rows in packed]
-            )
+            append_plan(self._connection, self.folder / JOURNAL_FILE, packed)
 
     def commit(
         self,
@@ -167,20 +161,25 @@ class Journal:
         """
         packed = pack_rows(rows)
         values, reasons = _check_results(logits, len(rows), errors)
-        record = {
-            "scorer": scorer,
-            "fingerprint": self._digest(scorer),
-            **encode_record(packed, values, reasons),
-            "device": device,
-            "n_tokens": int(n_tokens),
-            "seconds": float(seconds),
-            "committed_at": time.time(),
-        }
-        columns, marks = ", ".join(record), ", ".join(f":{name}" for name in record)
+        record = Record(
+            scorer=scorer,
+            fingerprint=self._digest(scorer),
+            chunk=digest_of_bytes(packed),
+            row_hashes=packed,
+            n_classes=values.shape[1],
+            logits=values.astype("<f4").tobytes(),
+            errors=json.dumps({str(position): why for position, why in sorted(reasons.items())}),
+            device=device,
+            n_tokens=int(n_tokens),
+            seconds=float(seconds),
+            committed_at=time.time(),
+        )
+        columns = {**asdict(record), "checksum": record.checksum}
+        names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
         # The same chunk again takes the place of its old record and, with a new position, counts as the last.
-        statement = f"INSERT OR REPLACE INTO results ({columns}) VALUES ({marks})"  # noqa: S608 - names of ours
+        statement = f"INSERT OR REPLACE INTO results ({names}) VALUES ({marks})"  # noqa: S608 - names of ours
         with self._mutex, explained(self.folder), transaction(self._connection):
-            self._connection.execute(statement, record)
+            self._connection.execute(statement, columns)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``: whole, or the old one stays.
@@ -190,8 +189,11 @@ class Journal:
         JournalError
             If it cannot be written.
         """
-        with explained(self.folder):
-            write_json(self.folder / SUMMARY_FILE, dict(summary))
+        try:
+            with explained(self.folder):
+                write_json(self.folder / SUMMARY_FILE, dict(summary))
+        except (TypeError, ValueError) as error:
+            raise JournalError(f"{self.folder / SUMMARY_FILE} cannot hold the summary: {error}") from error
 
     def close(self) -> None:
         """Move what is finished from the log into the database file, and let other processes in."""
@@ -234,16 +236,32 @@ def _check_results(logits: Logits, n_rows: int, errors: Mapping[int, str]) -> tu
     return values, reasons
 
 
-def _current(connection: sqlite3.Connection) -> dict[str, str]:
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ContractError(
+                f"scorer {name!r}: its name holds half of a character (a lone surrogate), and a journal keeps Unicode "
+                "only. Pass another name="
+            ) from error
+
+
+def _current(connection: sqlite3.Connection, folder: Path) -> dict[str, str]:
     """Return the fingerprint that holds now of every scorer of the run, as JSON text."""
-    query = "SELECT scorer, settings FROM fingerprints WHERE is_current ORDER BY scorer"
-    return dict(connection.execute(query).fetchall())
+    query = "SELECT scorer, digest, settings FROM fingerprints WHERE is_current ORDER BY scorer"
+    found = {}
+    for scorer, digest, settings in connection.execute(query):
+        if not (isinstance(scorer, str) and isinstance(settings, str) and digest_of(settings) == digest):
+            raise JournalError(damaged(folder / JOURNAL_FILE, f"the settings of scorer {scorer!r} have changed"))
+        found[scorer] = settings
+    return found
 
 
 def _take_fingerprints(
     connection: sqlite3.Connection, folder: Path, settings: Mapping[str, str], rescore: bool
 ) -> None:
-    known = _current(connection)
+    known = _current(connection, folder)
     changed = [name for name, text in settings.items() if known.get(name, text) != text]
     if changed and not rescore:
         faults = [fault for name in changed for fault in differences(name, known[name], settings[name])]

@@ -18,6 +18,7 @@ class RunKeywords(TypedDict, total=False):
 
     run_dir: str | Path | None
     rescore: bool
+    retry_failed: bool
     time_budget_s: float | None
     on_failure: OnFailure
     max_failed_rows: float
@@ -36,10 +37,14 @@ class RunOptions:
         Folder of the journal: finished chunks are kept there, and a rerun computes only what is missing.
     rescore : bool
         Score anew what another configuration of a scorer has scored in `run_dir`, instead of refusing.
+    retry_failed : bool
+        Score all rows again that failed in an earlier run in `run_dir`. Without it only those are that had run out of
+        memory; what gave NaN would do so again.
     time_budget_s : float, optional
         Seconds from the call until the result must be there. What is optional is dropped in this order: passes with
         exchanged responses, least close rows first; then rows of the scorers with the lower weights, rows on which
-        the others are surest first.
+        the others are surest first. Scorers stop between batches; a call that has not returned a tenth of the budget
+        later (half a second at least, five at most) is left behind, and its scorer and GPU are lost until it returns.
     on_failure : {"stop", "reweight"}
         Whether a failing scorer ends the run, or the others finish without it.
     max_failed_rows : float
@@ -54,6 +59,7 @@ class RunOptions:
 
     run_dir: str | Path | None = None
     rescore: bool = False
+    retry_failed: bool = False
     time_budget_s: float | None = None
     on_failure: OnFailure = "stop"
     max_failed_rows: float = 0.01
@@ -73,8 +79,9 @@ class RunOptions:
         budget_s = self.time_budget_s
         if budget_s is not None and (not _is_number(budget_s) or not 0 < budget_s < math.inf):
             raise ConfigError(f"time_budget_s must be a positive number of seconds, got {budget_s!r}")
-        if self.rescore and self.run_dir is None:
-            raise ConfigError("rescore=True concerns what a run_dir holds; pass run_dir=, too")
+        for name in ("rescore", "retry_failed"):
+            if getattr(self, name) and self.run_dir is None:
+                raise ConfigError(f"{name}=True concerns what a run_dir holds; pass run_dir=, too")
 
     @classmethod
     def of(cls, **keywords: Unpack[RunKeywords]) -> Self:

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.blender import Blender, MissingMemberWarning
 from lmsys_ensemble.probabilities import Logits, Probabilities
-from lmsys_ensemble.runtime.budget import margins
 from lmsys_ensemble.runtime.fallback import blend_rows
-from lmsys_ensemble.runtime.jobs import DONE, Job
+from lmsys_ensemble.runtime.jobs import DONE, MISSING, Job
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.summary import RunSummary
 from lmsys_ensemble.runtime.swapping import average_passes
@@ -54,54 +53,89 @@ def present_rows(jobs: Sequence[Job]) -> NDArray[np.bool_]:
     return np.stack([job.status[job.items.forward] == DONE for job in jobs], axis=1)
 
 
-def member_probabilities(jobs: Sequence[Job], task: Task, options: RunOptions) -> list[Probabilities]:
-    """Return every scorer's probabilities, of both passes where there are two."""
+def member_probabilities(
+    jobs: Sequence[Job], task: Task, options: RunOptions, twice: NDArray[np.bool_]
+) -> list[Probabilities]:
+    """Return every scorer's probabilities.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        One a scorer.
+    task : Task
+        Classes and their order.
+    options : RunOptions
+        Say where passes are averaged.
+    twice : ndarray of bool of shape (n_rows,)
+        Rows whose second pass counts. Those of other rows may be there, because an earlier run wanted them or because
+        they are another row's first; they count for nothing, so that the result does not depend on it.
+
+    Returns
+    -------
+    list of ndarray of shape (n_rows, n_classes)
+        NaN where there is no first pass; the first alone where there is no second.
+    """
     members = []
     for job in jobs:
         forward = forward_logits(job)
-        backward = job.logits[job.items.backward] if len(job.items.backward) else np.full_like(forward, np.nan)
+        backward = np.full_like(forward, np.nan)
+        if twice.any():
+            backward[twice] = job.logits[job.items.backward[twice]]
         members.append(average_passes(forward, backward, task, options.swap_space))
     return members
 
 
-def name_lacking(jobs: Sequence[Job], present: NDArray[np.bool_], options: RunOptions) -> NDArray[np.object_]:
-    """Return the names of what every row lacks: scorers, and second passes where all rows should have one."""
+def blend_first_passes(
+    jobs: Sequence[Job], task: Task, options: RunOptions, blender: Blender
+) -> tuple[Probabilities, NDArray[np.bool_]]:
+    """Return the blend of the rows as they are, and which rows any scorer has scored so."""
+    present = present_rows(jobs)
+    members = member_probabilities(jobs, task, options, np.zeros(len(present), dtype=bool))
+    return blend_rows(blender, members, present), np.asarray(present.any(axis=1))
+
+
+def name_lacking(jobs: Sequence[Job], present: NDArray[np.bool_], twice: NDArray[np.bool_]) -> NDArray[np.object_]:
+    """Return the names of what every row lacks: scorers, and second passes of rows that should have one (`twice`)."""
     lacking = np.full(len(present), "", dtype=object)
     for position, job in enumerate(jobs):
         _name(lacking, ~present[:, position], job.name)
-        if options.swap == "all":
-            _name(lacking, present[:, position] & (job.status[job.items.backward] != DONE), f"{job.name} (swapped)")
+        if twice.any():
+            _name(lacking, twice & present[:, position] & ~_swapped_rows(job), f"{job.name} (swapped)")
     return lacking
 
 
-def count_swapped(jobs: Sequence[Job]) -> int:
-    """Return the number of rows that every scorer has scored both ways."""
-    if not jobs or any(not len(job.items.backward) for job in jobs):
+def count_swapped(jobs: Sequence[Job], twice: NDArray[np.bool_]) -> int:
+    """Return the number of rows of which every scorer that has not failed gives two passes that count."""
+    if not twice.any():
         return 0
-    both = [
-        (job.status[job.items.forward] == DONE) & (job.status[job.items.backward] == DONE)
+    both = [(job.status[job.items.forward] == DONE) & _swapped_rows(job) for job in jobs if job.failure is None]
+    return int((twice & np.all(both, axis=0)).sum()) if both else 0
+
+
+def _swapped_rows(job: Job) -> NDArray[np.bool_]:
+    there: NDArray[np.bool_] = job.status[job.items.backward] == DONE
+    return there
+
+
+def is_unscored(jobs: Sequence[Job], twice: NDArray[np.bool_]) -> bool:
+    """Tell whether a scorer that has not failed has left out a pass that it was to score."""
+    return any(
+        (job.status[job.items.forward] == MISSING).any()
+        or (twice.any() and (job.status[job.items.backward[twice]] == MISSING).any())
         for job in jobs
         if job.failure is None
-    ]
-    return int(np.all(both, axis=0).sum()) if both else 0
+    )
 
 
-def row_sureness(jobs: Sequence[Job], task: Task, options: RunOptions, blender: Blender) -> NDArray[np.float64]:
-    """Return how sure the blend of what is there is of every row, NaN where nothing is there."""
-    present = present_rows(jobs)
-    blended = blend_rows(blender, member_probabilities(jobs, task, options), present)
-    return np.where(present.any(axis=1), margins(blended), np.nan)
-
-
-def warn_of_lacking(lacking: NDArray[np.object_]) -> None:
-    """Warn where rows lack something; says how many and what."""
+def warn_of_lacking(lacking: NDArray[np.object_], why: str) -> None:
+    """Warn where rows lack something; says how many and what, and `why`, where that is known."""
     rows = lacking != ""
     if rows.any():
         kinds, counts = np.unique(lacking[rows].astype(str), return_counts=True)
         listed = "; ".join(f"{count} without {kind}" for kind, count in zip(kinds, counts, strict=True))
         warnings.warn(
             f"{int(rows.sum())} of {len(rows)} rows lack something and are blended from what there is: {listed}. "
-            "The column 'fallback' names them",
+            f"The column 'fallback' names them{f'; {why}' if why else ''}",
             MissingMemberWarning,
             stacklevel=5,
         )

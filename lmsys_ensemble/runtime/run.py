@@ -1,5 +1,6 @@
 """A run: every scorer over every row, on all devices."""
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,29 +11,36 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.runtime.budget import Clock, Deadline
+from lmsys_ensemble.errors import ConfigError, JournalError
+from lmsys_ensemble.runtime.budget import Clock, Deadline, margins
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
-from lmsys_ensemble.runtime.failing import how_to_resume, raise_failure, too_many_failed
+from lmsys_ensemble.runtime.ending import Gate, LeftBehind, check_free
+from lmsys_ensemble.runtime.failing import (
+    how_to_resume,
+    raise_failure,
+)
 from lmsys_ensemble.runtime.fallback import blend_rows, check_ready, ready_or_average, weights_of
 from lmsys_ensemble.runtime.fingerprints import canonical_json, digest_of
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.interrupt import Terminated, terminable
-from lmsys_ensemble.runtime.items import Positions, chunk_limit, make_items, make_rows, pair_up, plan_chunks
+from lmsys_ensemble.runtime.items import chunk_limit, make_items, make_rows
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.journal import Journal
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.outcome import (
     Outcome,
+    blend_first_passes,
     count_swapped,
+    is_unscored,
     member_probabilities,
     name_lacking,
     present_rows,
-    row_sureness,
     warn_of_lacking,
 )
+from lmsys_ensemble.runtime.planning import Planner
 from lmsys_ensemble.runtime.pool import Slot, make_slots
 from lmsys_ensemble.runtime.progress import Display, ScorerProgress
+from lmsys_ensemble.runtime.restoring import earlier_failure, restore
 from lmsys_ensemble.runtime.scheduler import Scheduler
 from lmsys_ensemble.runtime.summary import (
     RunSummary,
@@ -42,9 +50,11 @@ from lmsys_ensemble.runtime.summary import (
     summarise_scorer,
 )
 from lmsys_ensemble.runtime.swapping import closest_to_call
-from lmsys_ensemble.runtime.workers import Team, Worker
+from lmsys_ensemble.runtime.workers import Team, Worker, run_all
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
+
+logger = logging.getLogger(__name__)
 
 
 class Run:
@@ -96,7 +106,9 @@ class Run:
         self.clock = clock
         self.started = clock() if started is None else started
         self._fingerprints: dict[str, str] = {}
-        self._recorded: list[list[str]] = []
+        self._twice: NDArray[np.bool_] | None = None
+        self._gate = Gate()
+        self._left: list[LeftBehind] = []
 
     def execute(self, *, blend: bool = True) -> Outcome:
         """Score, and blend unless told otherwise.
@@ -106,20 +118,22 @@ class Run:
         ConfigError
             If exchanged passes are asked of scorers that read no texts; before anything is loaded, as all of these:
         DeviceError
-            If a device is missing.
+            If a device is missing, or still taken by a call that an earlier run left behind.
         JournalError
             If the run directory cannot be used, or holds results of other settings.
         EnsembleError
             What the first failing scorer raised; the others are stopped. What is no `EnsembleError` becomes a
             `ScoringError` that names scorer, device and rows.
         KeyboardInterrupt, Terminated
-            After all threads have ended; finished chunks are in the journal.
+            After all threads have ended or, where a scorer does not return, have been left behind; finished chunks are
+            in the journal.
         """
         self._check()
         if blend and self.blender is not None:
             check_ready(self.blender, len(self.scorers), self.task.n_classes)
         homes = assign_devices(self.scorers, self.devices)
         slots = make_slots(self.scorers, homes, self.devices)
+        check_free(self.scorers, slots, self.options.time_budget_s)
         with ExitStack() as stack:
             stack.enter_context(terminable())
             journal = self._open_journal(stack)
@@ -146,13 +160,14 @@ class Run:
 
     def _plan(self, homes: Sequence[str], slots: Sequence[Slot], journal: Journal | None) -> None:
         """Make the jobs and the scheduler: all that is to be done at first."""
-        self._recorded = journal.chunks() if journal is not None else []
+        recorded = journal.chunks() if journal is not None else []
         self._deadline = Deadline(self.started + (self.options.time_budget_s or np.inf), self.clock)
         self._items = make_rows(self.battles)
         if any(scorer.reads_texts for scorer in self.scorers):
             self._items = make_items(self.battles, both_ways=self.options.swap != "off")
         self._limit = chunk_limit(int(self._items.costs.sum()), len(slots))
-        chunks = self._plan_forward(journal)
+        self._planner = Planner(self._items, self.options, self._limit, journal, recorded)
+        chunks = self._planner.first()
         weights = weights_of(self.blender or Blender(), len(self.scorers))
         self._instances = Instances(slots, self.clock)
         self._jobs = [
@@ -164,14 +179,11 @@ class Run:
                 job.enqueue([np.arange(len(job.items))])
                 continue
             if journal is not None:
-                finished = journal.finished(job.name)
-                job.restore(
-                    finished.positions(job.items.names(np.arange(len(job.items)))), finished.logits, finished.errors
-                )
+                restore(job, journal, self.options)
             job.enqueue(chunks)
-            if job.n_failed > self.options.max_failed_rows * job.n_wanted:
-                raise too_many_failed(job, job.reasons, "an earlier run", self.options.max_failed_rows)
         self._make_scheduler(slots)
+        for job in self._jobs:
+            self._check_restored(job)
 
     def _make_job(self, position: int, scorer: Scorer, home: str, slots: Sequence[Slot], weight: float) -> Job:
         job = Job(
@@ -195,52 +207,44 @@ class Run:
             sureness=self._item_sureness,
         )
 
-    def _plan_forward(self, journal: Journal | None) -> list[Positions]:
-        items = self._items
-        if self.options.swap == "all" and not self.options.swaps_later:
-            order, pairs = pair_up(items)
-            return self._record(journal, *plan_chunks(items, order, self._limit, self._recorded, pairs))
-        return self._record(journal, *plan_chunks(items, np.unique(items.forward), self._limit, self._recorded))
+    def _plan_exchanged(self) -> None:
+        """Choose the rows that get a second pass, and queue it."""
+        rows, twice = self._choose_rows()
+        with self._gate.passed():
+            self._twice = twice
+            chunks = self._planner.exchanged(rows)
+            for job in self._jobs:
+                if job.failure is None:
+                    job.exchanging = True
+                    job.enqueue(chunks)
+                    self._check_restored(job)
 
-    def _plan_exchanged(self, journal: Journal | None) -> None:
-        """Choose the rows that get a second pass, by the blend of the first ones, and queue it."""
+    def _choose_rows(self) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Return the rows whose second pass counts, closest first, and where they are, rows of the same texts too."""
+        forward = self._items.forward
+        if self.options.swap == "off":
+            return np.empty(0, dtype=np.intp), np.zeros(len(forward), dtype=bool)
         share = 1.0 if self.options.swap == "all" else self.options.swap_share
         blender = ready_or_average(self.blender, len(self.scorers), self.task.n_classes)
-        members = member_probabilities(self._jobs, self.task, self.options)
-        rows = closest_to_call(blend_rows(blender, members, present_rows(self._jobs)), share)
-        chosen = self._items.backward[rows]
-        distinct, first = np.unique(chosen, return_index=True)
-        order = distinct[np.argsort(first)]
-        kept, added = plan_chunks(self._items, order, self._limit, self._recorded)
-        chunks = self._record(journal, kept, [np.sort(chunk) for chunk in added])
-        for job in self._jobs:
-            if job.failure is None:
-                job.exchanging = True
-                job.enqueue(chunks)
+        blended, known = blend_first_passes(self._jobs, self.task, self.options, blender)
+        rows = closest_to_call(blended, share, known)
+        return rows, np.isin(forward, forward[rows])
 
-    def _record(self, journal: Journal | None, kept: list[Positions], added: list[Positions]) -> list[Positions]:
-        if journal is not None and added:
-            journal.record_chunks([self._items.names(chunk) for chunk in added])
-        return kept + added
+    def _check_restored(self, job: Job) -> None:
+        failure = earlier_failure(job, self.options)
+        if failure is not None:
+            self._scheduler.fail(failure)
 
     # --- meanwhile --------------------------------------------------------------------------------------------------
 
     def _score(self, slots: Sequence[Slot], journal: Journal | None) -> None:
         if self.options.swaps_later:
-            self._scheduler.more = lambda: self._plan_exchanged(journal)
-        team = Team(self._scheduler, self._instances, journal, self.options.max_failed_rows)
-        workers = [Worker(slot, team) for slot in slots]
+            self._scheduler.more = self._plan_exchanged
+        team = Team(self._scheduler, self._instances, journal, self.options.max_failed_rows, self._gate)
         try:
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.wait()
-        except BaseException as error:
-            self._scheduler.stop.set()
-            for worker in workers:
-                worker.wait()
-            if isinstance(error, KeyboardInterrupt | Terminated):
-                error.add_note(how_to_resume(self.options.run_dir, self._jobs))
+            self._left = run_all([Worker(slot, team) for slot in slots], team, self.options.time_budget_s)
+        except (KeyboardInterrupt, Terminated) as error:
+            error.add_note(how_to_resume(self.options.run_dir, self._jobs))
             raise
         finally:
             for job in self._jobs:
@@ -255,26 +259,33 @@ class Run:
 
     def _item_sureness(self, job: Job) -> NDArray[np.float64]:
         blender = ready_or_average(self.blender, len(self.scorers), self.task.n_classes)
-        rows = row_sureness(self._jobs, self.task, self.options, blender)
+        blended, known = blend_first_passes(self._jobs, self.task, self.options, blender)
         sureness = np.full(len(job.items), np.nan)
-        sureness[job.items.forward] = rows
+        sureness[job.items.forward] = np.where(known, margins(blended), np.nan)
         return sureness
 
     # --- after ------------------------------------------------------------------------------------------------------
 
     def _conclude(self, slots: Sequence[Slot], journal: Journal | None, blend: bool) -> Outcome:
         start = time.perf_counter()
-        members, present = member_probabilities(self._jobs, self.task, self.options), present_rows(self._jobs)
-        lacking = name_lacking(self._jobs, present, self.options)
+        # Where time was up before rows could be chosen, those that should have been lack their second pass.
+        twice = self._choose_rows()[1] if self._twice is None else self._twice
+        members, present = member_probabilities(self._jobs, self.task, self.options, twice), present_rows(self._jobs)
+        lacking = name_lacking(self._jobs, present, twice)
         blended = blend_rows(self.blender or Blender(), members, present) if blend else members[0][:0]
         seconds = {"blend": time.perf_counter() - start, "total": self.clock() - self.started}
-        summary = self._summarise(slots, int((lacking != "").sum()), seconds)
+        summary = self._summarise(slots, int((lacking != "").sum()), twice, seconds)
         if journal is not None:
-            journal.write_summary(summary.to_dict())
-        warn_of_lacking(lacking)
+            try:
+                journal.write_summary(summary.to_dict())
+            except JournalError as error:  # everything else is done, and the summary is in the outcome, too
+                logger.warning("the prediction is whole, but its summary could not be kept: %s", error)
+        warn_of_lacking(lacking, summary.explain_lack())
         return Outcome(members, present, lacking, blended, summary)
 
-    def _summarise(self, slots: Sequence[Slot], n_fallback: int, seconds: dict[str, float]) -> RunSummary:
+    def _summarise(
+        self, slots: Sequence[Slot], n_fallback: int, twice: NDArray[np.bool_], seconds: dict[str, float]
+    ) -> RunSummary:
         options = asdict(self.options)
         options["run_dir"] = None if self.options.run_dir is None else str(self.options.run_dir)
         rounded = {name: round(value, 6) for name, value in seconds.items()}
@@ -283,9 +294,13 @@ class Run:
             devices=[slot.device for slot in slots],
             rows=len(self.battles),
             unique_rows=len(np.unique(self._items.forward)),
-            swapped_rows=count_swapped(self._jobs),
+            swapped_rows=count_swapped(self._jobs, twice),
             fallback_rows=n_fallback,
-            scorers=[summarise_scorer(job, self._fingerprints.get(job.name, "")) for job in self._jobs],
+            time_was_up=self._deadline.is_set and is_unscored(self._jobs, twice),
+            left_behind=[
+                {"scorer": left.scorer.name, "device": left.device, "doing": left.doing} for left in self._left
+            ],
+            scorers=[summarise_scorer(job, self._fingerprints.get(job.name, ""), twice) for job in self._jobs],
             helping=[asdict(helping) for helping in self._scheduler.helpings],
             seconds={**phase_seconds(self._jobs), **rounded},
             peak_memory_bytes=peak_memory(slots),

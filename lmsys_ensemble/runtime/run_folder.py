@@ -101,7 +101,8 @@ def find_holder(folder: Path) -> int | None:
         with FileLock(folder / LOCK_FILE, thread_local=False).acquire(timeout=0):
             return None
     except Timeout:
-        return int(_read_holder(folder).get("pid", 0))
+        pid = _read_holder(folder).get("pid")
+        return pid if isinstance(pid, int) else 0
     except OSError:  # where nothing may be written, the lock cannot be tried
         return None
 
@@ -130,6 +131,8 @@ def explained(folder: Path) -> Iterator[None]:
         raise JournalError(f"the run directory {folder} cannot be used: {error}") from error
     except sqlite3.Error as error:
         raise JournalError(_explain(folder, error)) from error
+    except UnicodeDecodeError as error:  # SQLite's own message quotes what it found
+        raise JournalError(damaged(folder / JOURNAL_FILE, str(error))) from error
 
 
 def _explain(folder: Path, error: sqlite3.Error) -> str:
@@ -138,7 +141,7 @@ def _explain(folder: Path, error: sqlite3.Error) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         return _disk_full(folder, error)
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):  # such as tables that are gone
         return damaged(path, str(error))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return f"{path} is being written by another program ({error}); close that and start again"

@@ -1,15 +1,23 @@
 """What a run directory tells: how much is done, how fast, and what failed; also while the run goes on."""
 
-import json
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lmsys_ensemble.errors import JournalError
-from lmsys_ensemble.runtime.database import check_schema, is_new, open_to_read, read_facts, transaction
-from lmsys_ensemble.runtime.finished import HASH_BYTES, read_finished
+from lmsys_ensemble.runtime.database import (
+    check_schema,
+    check_structure,
+    is_new,
+    open_to_read,
+    read_facts,
+    transaction,
+    version_of,
+)
+from lmsys_ensemble.runtime.finished import put_together
+from lmsys_ensemble.runtime.records import HASH_BYTES, Record, read_records
 from lmsys_ensemble.runtime.run_folder import JOURNAL_FILE, explained, find_holder
 
 MAX_LISTED_ERRORS = 100
@@ -119,17 +127,20 @@ def read_run(folder: str | Path) -> RunReport:
         if is_new(connection):
             raise JournalError(f"the run in {folder} has not begun: its {JOURNAL_FILE} is empty")
         check_schema(connection, path)
+        check_structure(connection, path)
         with transaction(connection, "DEFERRED"):  # one view of all tables while others write
             return _read(connection, folder)
 
 
 def _read(connection: sqlite3.Connection, folder: Path) -> RunReport:
-    facts = read_facts(connection)
+    facts = read_facts(connection, folder / JOURNAL_FILE)
     n_chunks, n_bytes = connection.execute("SELECT count(*), total(length(row_hashes)) FROM plan").fetchone()
+    every = read_records(connection, version_of(connection))
+    records = [record for _, record, _ in every if record is not None and record.n_rows]
     scorers, errors = [], []
     current = connection.execute("SELECT scorer, digest FROM fingerprints WHERE is_current ORDER BY scorer").fetchall()
     for name, digest in current:
-        report, failed = _read_scorer(connection, name, digest)
+        report, failed = _report([record for record in records if record.scorer == name], str(name), digest)
         scorers.append(report)
         errors.extend(failed)
     return RunReport(
@@ -144,25 +155,20 @@ def _read(connection: sqlite3.Connection, folder: Path) -> RunReport:
     )
 
 
-def _read_scorer(connection: sqlite3.Connection, name: str, digest: str) -> tuple[ScorerReport, list[RowError]]:
-    totals: tuple[Any, ...] = connection.execute(
-        "SELECT count(*), total(n_tokens), total(seconds), min(committed_at), max(committed_at),"
-        " json_group_array(DISTINCT device) FROM results WHERE scorer = ? AND fingerprint = ?",
-        (name, digest),
-    ).fetchone()
-    n_chunks, n_tokens, seconds, first, last, devices = totals
-    (n_all,) = connection.execute("SELECT count(*) FROM results WHERE scorer = ?", (name,)).fetchone()
-    finished = read_finished(connection, name, digest)
+def _report(records: Sequence[Record], name: str, fingerprint: str) -> tuple[ScorerReport, list[RowError]]:
+    used = [record for record in records if record.fingerprint == fingerprint]
+    finished = put_together(used)
+    moments = [record.committed_at for record in used]
     report = ScorerReport(
         name=name,
         n_rows=len(finished),
         n_failed=len(finished.errors),
-        n_chunks=n_chunks,
-        n_tokens=int(n_tokens),
-        seconds=seconds,
-        devices=tuple(sorted(json.loads(devices))),
-        first_commit=first,
-        last_commit=last,
-        n_unused_chunks=n_all - n_chunks,
+        n_chunks=len(used),
+        n_tokens=sum(record.n_tokens for record in used),
+        seconds=sum(record.seconds for record in used),
+        devices=tuple(sorted({record.device for record in used})),
+        first_commit=min(moments, default=None),
+        last_commit=max(moments, default=None),
+        n_unused_chunks=len(records) - len(used),
     )
     return report, [RowError(name, row, reason) for row, reason in finished.errors.items()]

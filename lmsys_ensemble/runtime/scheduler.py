@@ -19,6 +19,7 @@ from lmsys_ensemble.runtime.handout import reorder, take_probe, take_what_fits
 from lmsys_ensemble.runtime.items import Positions
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.pool import Slot
+from lmsys_ensemble.runtime.progress import StopScoring
 
 logger = logging.getLogger(__name__)
 
@@ -289,6 +290,8 @@ class Scheduler:
         try:
             if plan is not None:
                 plan()
+        except StopScoring:  # the run has ended meanwhile
+            pass
         except BaseException as caught:  # it runs in a worker's thread, where nobody else would see it
             error = caught
         with self._changed:

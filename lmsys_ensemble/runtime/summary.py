@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.pool import Slot
@@ -72,9 +73,13 @@ class RunSummary:
     rows, unique_rows : int
         Rows of the table, and distinct battles among them.
     swapped_rows : int
-        Rows of which every scorer has the pass with exchanged responses, too.
+        Rows into whose prediction the pass with exchanged responses has gone, too, of every scorer.
     fallback_rows : int
         Rows whose prediction lacks something.
+    time_was_up : bool
+        Whether rows lack something because there was no time for it.
+    left_behind : list of dict
+        ``scorer``, ``device`` and what it was ``doing``: calls that had not returned when the run had to end.
     scorers : list of ScorerSummary
         In their order.
     helping : list of dict
@@ -93,22 +98,35 @@ class RunSummary:
     unique_rows: int
     swapped_rows: int
     fallback_rows: int
+    time_was_up: bool
+    left_behind: list[dict[str, str]]
     scorers: list[ScorerSummary]
     helping: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: dict[str, int] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
+    def explain_lack(self) -> str:
+        """Return why rows lack something, where time was up: a line without a full stop; else nothing."""
+        if not self.time_was_up:
+            return ""
+        said = f"the time budget of {self.options['time_budget_s']:g} s was too short for all"
+        left = [
+            f"; scorer {call['scorer']!r} on {call['device']} was still {call['doing']} and was left behind"
+            for call in self.left_behind
+        ]
+        return said + "".join(dict.fromkeys(left))
+
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON types."""
         return asdict(self)
 
 
-def summarise_scorer(job: Job, fingerprint: str) -> ScorerSummary:
-    """Return what one scorer did."""
+def summarise_scorer(job: Job, fingerprint: str, twice: NDArray[np.bool_]) -> ScorerSummary:
+    """Return what one scorer did; `twice` says which rows have a second pass that counts."""
     tally = job.tally
-    seconds = {name: round(value, 6) for name, value in tally.seconds.items()}
-    busy = tally.seconds["prepare"] + tally.seconds["score"]
+    seconds = tally.totals()
+    busy = seconds.get("prepare", 0.0) + seconds.get("score", 0.0)
     return ScorerSummary(
         name=job.name,
         fingerprint=fingerprint,
@@ -118,7 +136,7 @@ def summarise_scorer(job: Job, fingerprint: str) -> ScorerSummary:
         chunks=tally.n_chunks,
         resumed_rows=tally.n_resumed,
         unscored_rows=max(job.n_to_score - tally.n_rows, 0),
-        failed_rows=_failed_rows(job),
+        failed_rows=_failed_rows(job, twice),
         retries=job.progress.n_retries,
         seconds=seconds,
         rows_per_second=round(tally.n_rows / busy, 3) if busy else 0.0,
@@ -130,7 +148,8 @@ def summarise_scorer(job: Job, fingerprint: str) -> ScorerSummary:
 def phase_seconds(jobs: Sequence[Job]) -> dict[str, float]:
     """Return the seconds of every phase, added up over slots and scorers."""
     phases = ("load", "prepare", "score", "journal")
-    return {phase: round(sum(job.tally.seconds[phase] for job in jobs), 6) for phase in phases}
+    totals = [job.tally.totals() for job in jobs]
+    return {phase: round(sum(seconds.get(phase, 0.0) for seconds in totals), 6) for phase in phases}
 
 
 def library_versions() -> dict[str, str]:
@@ -161,14 +180,16 @@ def peak_memory(slots: Sequence[Slot]) -> dict[str, int]:
     return peaks
 
 
-def _failed_rows(job: Job) -> list[dict[str, Any]]:
-    if not job.reasons:
+def _failed_rows(job: Job, twice: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    reasons = job.failed
+    if not reasons:
         return []
-    failed = np.fromiter(job.reasons, dtype=np.intp, count=len(job.reasons))
+    failed = np.fromiter(reasons, dtype=np.intp, count=len(reasons))
     found: list[dict[str, Any]] = []
     for swapped, item_of in ((False, job.items.forward), (True, job.items.backward)):
-        for row in np.flatnonzero(np.isin(item_of, failed)).tolist():
+        rows = np.isin(item_of, failed)
+        for row in np.flatnonzero(rows & twice if swapped and len(rows) else rows).tolist():
             row_id: Any = job.items.battles.ids[row]
             row_id = row_id.item() if isinstance(row_id, np.generic) else row_id
-            found.append({"id": row_id, "swapped": swapped, "reason": job.reasons[int(item_of[row])]})
+            found.append({"id": row_id, "swapped": swapped, "reason": reasons[int(item_of[row])]})
     return found

@@ -10,7 +10,7 @@ from lmsys_ensemble.runtime.options import Space
 from lmsys_ensemble.schema import Task
 
 
-def closest_to_call(blended: Probabilities, share: float) -> NDArray[np.intp]:
+def closest_to_call(blended: Probabilities, share: float, known: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return the rows that get a second pass, closest first, ties in the table's order.
 
     Closest is where A and B are most nearly as likely: what a pass with the responses exchanged can turn around. On
@@ -19,12 +19,16 @@ def closest_to_call(blended: Probabilities, share: float) -> NDArray[np.intp]:
     Parameters
     ----------
     blended : ndarray of shape (n_rows, n_classes)
-        The blend of the forward passes.
+        The blend of the forward passes, and of nothing else: what an earlier run has left of second passes must not
+        change the choice.
     share : float
         Share of the rows, rounded up.
+    known : ndarray of bool of shape (n_rows,)
+        Rows that have a forward pass; the others cannot be chosen.
     """
-    n_chosen = math.ceil(share * len(blended))
-    return np.argsort(np.abs(blended[:, 0] - blended[:, 1]), kind="stable")[:n_chosen]
+    n_chosen = min(math.ceil(share * len(blended)), int(known.sum()))
+    apart = np.where(known, np.abs(blended[:, 0] - blended[:, 1]), np.inf)
+    return np.argsort(apart, kind="stable")[:n_chosen]
 
 
 def average_passes(forward: Logits, backward: Logits, task: Task, space: Space) -> Probabilities:

@@ -2,7 +2,8 @@
 
 import threading
 import traceback
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +13,29 @@ from numpy.typing import ArrayLike
 
 from lmsys_ensemble.errors import ScoringError
 from lmsys_ensemble.probabilities import Logits
+from lmsys_ensemble.runtime import ending
+from lmsys_ensemble.runtime.ending import (
+    CLOSING,
+    LOADING,
+    PREPARING,
+    SCORING,
+    Gate,
+    LeftBehind,
+    after_deadline_s,
+    leave,
+    wait_briefly,
+    wait_for,
+)
 from lmsys_ensemble.runtime.failing import NOT_FINITE, Failure, too_many_failed
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.items import Positions
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.journal import Journal
 from lmsys_ensemble.runtime.pool import Slot
+from lmsys_ensemble.runtime.preparing import Preparer
 from lmsys_ensemble.runtime.progress import Call, StopScoring
 from lmsys_ensemble.runtime.scheduler import Scheduler
 from lmsys_ensemble.scorers.base import Scorer
-
-_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,7 @@ class Team:
     instances: Instances
     journal: Journal | None
     max_failed_rows: float
+    gate: Gate
 
 
 class JournalFailure(Exception):
@@ -59,20 +73,33 @@ class Worker:
         self._held: Job | None = None
         self._chunk: Positions | None = None
         self._limited = False
+        self._at: tuple[Job, str] | None = None
+        self._helper: Preparer | None = None
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
 
-    def wait(self) -> None:
-        """Wait for the end of the thread.
+    @property
+    def is_finished(self) -> bool:
+        """Whether the thread has done all it had to, or was never started."""
+        return self._thread.ident is None or self._finished.is_set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end of the thread, or for some seconds.
 
         Not by join alone: Python takes a thread for finished when Ctrl-C interrupts its join.
         """
-        if self._thread.ident is not None:
-            while not self._finished.wait(_POLL_SECONDS):
-                pass
+        if self._thread.ident is not None and self._finished.wait(seconds):
             self._thread.join()
+
+    def leave(self) -> LeftBehind | None:
+        """Return what the thread is doing with a scorer, None where it has none."""
+        at, helper = self._at, self._helper
+        if at is None:
+            return None
+        threads = (self._thread,) if helper is None else (self._thread, helper.thread)
+        return LeftBehind(at[0].scorer, self.slot.device, at[1], threads)
 
     def _run(self) -> None:
         scheduler = self.team.scheduler
@@ -94,8 +121,8 @@ class Worker:
         try:
             scorer = self._load(job)
             with ExitStack() as stack:
-                helper = stack.enter_context(ThreadPoolExecutor(1, "prepares")) if self.slot.overlaps else None
-                self._drain(job, scorer, helper)
+                self._helper = stack.enter_context(Preparer()) if self.slot.overlaps else None
+                self._drain(job, scorer, self._helper)
             if self.team.scheduler.more is None:  # else the same scorer may be wanted once more
                 self._let_go()
         except StopScoring:
@@ -118,7 +145,7 @@ class Worker:
             self._limited = True
         if self.slot.device not in job.tally.devices:
             job.tally.devices.append(self.slot.device)
-        self._held, self._chunk = job, None
+        self._held, self._chunk, self._at = job, None, (job, LOADING)
         scorer, seconds = self.team.instances.acquire(job, self.slot)
         if seconds is not None:
             self.team.scheduler.loaded(job, seconds)
@@ -131,22 +158,26 @@ class Worker:
         job, self._held = self._held, None
         if job is None:
             return
+        self._at = job, CLOSING
         try:
             self.team.instances.release(job, self.slot)
         except BaseException as error:
             self._fail(job, error)
+        self._at = None
 
     def _let_go_of_failed(self, job: Job) -> None:
         self._let_go()
         job.progress.close()
 
     def _fail(self, job: Job | None, error: BaseException) -> None:
+        if self.team.gate.is_closed:  # the run has ended, and nobody asks any more
+            return
         ids = () if job is None or self._chunk is None else tuple(job.items.ids(self._chunk))
         self.team.scheduler.fail(Failure(job, error, self.slot.device, ids))
 
     # --- chunks -----------------------------------------------------------------------------------------------------
 
-    def _drain(self, job: Job, scorer: Scorer, helper: ThreadPoolExecutor | None) -> None:
+    def _drain(self, job: Job, scorer: Scorer, helper: Preparer | None) -> None:
         scheduler = self.team.scheduler
         ahead: tuple[Positions, Future[Any]] | None = None
         try:
@@ -163,7 +194,9 @@ class Worker:
                 self._chunk = chunk
                 try:
                     start = self._now()
+                    self._at = job, PREPARING
                     prepared = prepare()
+                    self._at = job, SCORING
                     job.tally.add("prepare", self._now() - start)
                     following = scheduler.next_chunk(job, self.slot, ahead=True) if helper is not None else None
                     if helper is not None and following is not None:
@@ -184,10 +217,11 @@ class Worker:
         reasons = _check(logits, call, job, chunk, self.slot.device)
         ended = self._now()
         job.tally.add("score", ended - scoring)
-        self._check_share(job, chunk, reasons)
-        self._commit(job, chunk, logits, reasons, call, ended - start)
-        with job.lock:
-            job.store(chunk, logits, reasons)
+        with self.team.gate.passed():
+            self._check_share(job, chunk, reasons)
+            self._commit(job, chunk, logits, reasons, call, ended - start)
+            with job.lock:
+                job.store(chunk, logits, reasons)
         job.tally.count(len(chunk), call.n_tokens)
         self._chunk = None
         self.team.scheduler.finished(job, chunk, ended - start)
@@ -196,7 +230,7 @@ class Worker:
         if not reasons:
             return
         with job.lock:
-            failed = {**job.reasons, **{int(chunk[position]): why for position, why in reasons.items()}}
+            failed = {**job.failed, **{int(chunk[position]): why for position, why in reasons.items()}}
         if len(failed) > self.team.max_failed_rows * job.n_wanted:
             raise too_many_failed(job, failed, self.slot.device, self.team.max_failed_rows)
 
@@ -214,6 +248,33 @@ class Worker:
         except Exception as error:
             raise JournalFailure from error
         job.tally.add("journal", self._now() - start)
+
+
+def run_all(workers: Sequence[Worker], team: Team, budget_s: float | None) -> list[LeftBehind]:
+    """Run workers to their end, or until they have been told to stop and have not; return what was left behind.
+
+    Afterwards no result comes in any more, and nothing is written to the journal.
+    """
+    scheduler = team.scheduler
+
+    def patience() -> float | None:
+        if budget_s is not None and scheduler.deadline.is_over:
+            return after_deadline_s(budget_s)
+        return ending.AFTER_FAILURE_S if scheduler.stop.is_set() else None
+
+    try:
+        for worker in workers:
+            worker.start()
+        running = wait_for(workers, patience)
+    except BaseException as error:
+        scheduler.stop.set()
+        running = wait_briefly(workers, ending.AFTER_SIGNAL_S)
+        team.gate.close()
+        for left in leave(running):
+            error.add_note(f"{left}, was left behind")
+        raise
+    team.gate.close()
+    return leave(running)
 
 
 def _preparing(job: Job, scorer: Scorer, chunk: Positions) -> Any:

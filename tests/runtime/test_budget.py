@@ -14,6 +14,7 @@ from lmsys_ensemble.runtime import items
 from lmsys_ensemble.runtime.budget import Deadline, Speed, margins, order_of_need, split_to_fit
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.run import Run
+from lmsys_ensemble.runtime.swapping import closest_to_call
 
 
 class HandClock:
@@ -50,6 +51,13 @@ class Timed(FakeScorer):
             self.n_scored += 1
             self.seen.append(battle.id)
         return logits
+
+
+class Kept(Timed):
+    """May be journalled."""
+
+    def fingerprint(self):
+        return {"seed": self.seed}
 
 
 def length(battle):
@@ -174,6 +182,34 @@ def test_a_scorer_that_cannot_be_loaded_in_time_is_not_begun(battles):
     assert seconds == pytest.approx(work + 5.0)
     assert outcome.present[:, 0].all()
     assert scorers[1].seen == []
+
+
+@pytest.mark.parametrize("swap", ["off", "all", "adaptive"])
+@pytest.mark.parametrize("share", [0.5, 0.9, 1.3])
+def test_what_a_budget_cut_off_is_made_up_for_by_a_run_without_one(battles, tmp_path, swap, share):
+    clock = HandClock()
+    scorers = [Kept(seed, clock=clock, name=str(seed)) for seed in range(2)]
+    work = len(scorers) * work_of(battles)
+    outcome, _ = run(scorers, battles, share * work, swap=swap, run_dir=tmp_path / "run")
+    assert outcome.summary.time_was_up == bool((outcome.lacking != "").any())
+    assert outcome.summary.time_was_up or (share, swap) == (1.3, "off")
+    resumed, _ = run(scorers, battles, 10 * work, swap=swap, run_dir=tmp_path / "run")
+    assert not resumed.summary.time_was_up
+    whole = Run(scorers, battles, RunOptions(swap=swap), display="off").execute()
+    assert np.array_equal(resumed.blended, whole.blended)
+    assert resumed.summary.swapped_rows == whole.summary.swapped_rows
+
+
+def test_rows_that_were_chosen_and_not_scored_again_are_named(battles):
+    clock = HandClock()
+    outcome, _ = run([Timed(clock=clock)], battles, 1.2 * work_of(battles), swap="adaptive")
+    assert outcome.present.all()
+    chosen = closest_to_call(softmax(FakeScorer(0).score(battles)), 0.5, np.ones(len(battles), dtype=bool))
+    lacking = np.flatnonzero(outcome.lacking == "timed (swapped)")
+    assert 0 < len(lacking) < len(chosen)
+    assert set(lacking) < set(chosen)
+    assert outcome.summary.swapped_rows == len(chosen) - len(lacking)
+    assert outcome.summary.time_was_up
 
 
 @given(st.floats(0.01, 3), st.sampled_from(["off", "all", "adaptive"]), st.integers(1, 3))

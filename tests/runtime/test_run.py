@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import sys
 import threading
 
 import numpy as np
@@ -10,11 +12,16 @@ import pytest
 
 from lmsys_ensemble import Blender, Ensemble, FakeScorer, SavedScorer
 from lmsys_ensemble.blending.blender import MissingMemberWarning
-from lmsys_ensemble.errors import ConfigError, EnsembleError, JournalError, ScoringError
+from lmsys_ensemble.errors import ConfigError, ContractError, EnsembleError, JournalError, ScoringError
+from lmsys_ensemble.modeling.rescue import score_rows
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.runtime import items
 from lmsys_ensemble.runtime.journal import Journal
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
+from lmsys_ensemble.runtime.run_report import read_run
+from lmsys_ensemble.schema import TWO_WAY
+from lmsys_ensemble.scorers.base import NoProgress
+from lmsys_ensemble.scorers.faults import FaultyScorer
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +120,21 @@ def test_a_run_that_failed_is_resumed_to_the_last_bit_and_scores_nothing_twice(t
     for before, after in zip(broken, scorers, strict=True):
         assert not set(before.rows_seen) & set(after.rows_seen)
     assert len(broken[0].seen) <= fail_after
+
+
+@pytest.mark.parametrize("n_more", [1, 3, 8])
+def test_a_run_that_failed_in_its_second_passes_is_resumed_to_the_last_bit(table, tmp_path, n_more):
+    scorers = pair()
+    Ensemble(scorers).predict(table)
+    broken = pair(fail_after=len(scorers[0].seen) + n_more)
+    with pytest.raises(ScoringError, match="'one' on cpu failed"):
+        Ensemble(broken).predict(table, run_dir=tmp_path / "run", swap="adaptive")
+    ensemble, uninterrupted = Ensemble(pair()), Ensemble(pair())
+    resumed = ensemble.predict(table, run_dir=tmp_path / "run", swap="adaptive")
+    pd.testing.assert_frame_equal(uninterrupted.predict(table, swap="adaptive"), resumed, check_exact=True)
+    assert ensemble.summary_.swapped_rows == uninterrupted.summary_.swapped_rows == 30
+    for before, after in zip(broken, ensemble.scorers, strict=True):
+        assert not set(before.rows_seen) & set(after.rows_seen)
 
 
 def test_reordered_and_extended_input_reuses_what_it_can(table, tmp_path):
@@ -247,7 +269,7 @@ def test_without_any_scorer_left_the_first_failure_is_raised(table):
         Ensemble(scorers).predict(table, on_failure="reweight")
 
 
-@pytest.mark.parametrize("why", [None, "out of memory with one row"])
+@pytest.mark.parametrize("why", [None, "the text is too long for it"])
 def test_rows_that_fail_are_quarantined_and_listed(table, tmp_path, why):
     bad = {1003, 1050}
     for resumed in (False, True):
@@ -273,8 +295,172 @@ def test_too_many_failed_rows_fail_the_run(table, tmp_path):
     assert set(caught.value.row_ids) <= {1003, 1050}
     with pytest.warns(MissingMemberWarning):
         Ensemble(scorers).predict(table, run_dir=tmp_path / "run", max_failed_rows=0.05)
-    with pytest.raises(ScoringError, match=r"'one' on an earlier run .* for 2 of 60 rows"):
+    with pytest.raises(ScoringError, match=r"'one' on cpu failed .* for [12] of 60 rows"):  # and does so again
         Ensemble(scorers).predict(table, run_dir=tmp_path / "run")
+
+
+def test_failed_second_passes_do_not_count_against_the_first_ones_of_a_resumed_run(table, tmp_path):
+    backward = set(_battles(table).swapped().content_hashes())
+
+    class BadBackwards(Neighbourly):
+        def score(self, battles):
+            logits = super().score(battles)
+            seconds = [row for row, name in enumerate(battles.content_hashes()) if name in backward]
+            for row in seconds[: 3 - len(bad)]:
+                bad.append(battles.ids[row])
+                logits[row] = np.nan
+            return logits
+
+    options = {"run_dir": tmp_path / "run", "swap": "adaptive", "max_failed_rows": 0.04}
+    for is_first in (
+        True,
+        False,
+    ):  # three of ninety passes are less than 4 %, and more than 4 % of the sixty first ones
+        bad, ensemble = (
+            [] if is_first else list("xyz"),
+            Ensemble([BadBackwards(name="one"), Neighbourly(1, name="two")]),
+        )
+        with pytest.warns(MissingMemberWarning, match="3 of 60 rows lack something .* 3 without one .swapped."):
+            predicted = ensemble.predict(table, **options)
+        assert (predicted["fallback"] == "one (swapped)").sum() == 3
+        assert [row["swapped"] for row in ensemble.summary_.scorers[0].failed_rows] == [True] * 3
+        assert (ensemble.scorers[0].n_loads > 0) == is_first
+
+
+@pytest.mark.parametrize("on_failure", ["stop", "reweight"])
+def test_too_many_rows_that_an_earlier_run_failed_on_are_the_failure_of_their_scorer(table, tmp_path, on_failure):
+    bad = {1003, 1050}
+    with pytest.warns(MissingMemberWarning):
+        Ensemble(pair(bad_rows=bad)).predict(table, run_dir=tmp_path / "run", max_failed_rows=0.05)
+    ensemble, few = Ensemble(pair()), table[:10]
+    if on_failure == "stop":
+        with pytest.raises(ScoringError, match=r"'one' on an earlier run .* for 1 of 10 rows"):
+            ensemble.predict(few, run_dir=tmp_path / "run")
+        return
+    with pytest.warns(MissingMemberWarning, match="1 of 10 rows lack something .* 1 without one"):
+        predicted = ensemble.predict(few, run_dir=tmp_path / "run", on_failure="reweight")
+    assert predicted.loc[predicted["fallback"] == "one", "id"].tolist() == [1003]
+    assert "1 of 10 rows" in ensemble.summary_.scorers[0].error
+    whole = Ensemble(pair()).predict(table)[:10]
+    assert np.array_equal(predicted.loc[predicted["id"] != 1003, whole.columns], whole[whole["id"] != 1003])
+
+
+def reason_of_a_row_that_does_not_fit():
+    """Return what scoring says of a row that needs more memory than there is, from where that is decided."""
+
+    class Forward:
+        device, n_classes, limit, can_upcast = "cpu", 3, None, False
+
+        def __call__(self, ids, fields, *, upcast=False):
+            raise MemoryError
+
+    one = np.zeros(7, np.int32)
+    _, failed = score_rows(Forward(), [one], [one.astype(np.int8)], NoProgress())
+    return failed[0]
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_rows_that_ran_out_of_memory_are_tried_again_and_no_others(table, tmp_path, still):
+    bad, why = {1003, 1050}, reason_of_a_row_that_does_not_fit()
+    options = {"run_dir": tmp_path / "run", "max_failed_rows": 0.05}
+    with pytest.warns(MissingMemberWarning, match="2 of 60 rows lack"):
+        Ensemble(pair(bad_rows=bad, why=why)).predict(table, **options)
+    ensemble = Ensemble(pair(bad_rows=bad if still else (), why=why))
+    if still:
+        with pytest.warns(MissingMemberWarning, match="2 of 60 rows lack"):
+            ensemble.predict(table, **options)
+        assert {row["id"] for row in ensemble.summary_.scorers[0].failed_rows} == bad
+    else:
+        predicted = ensemble.predict(table, **options)
+        assert "fallback" not in predicted
+        assert predicted.iloc[:, 1:].to_numpy() == pytest.approx(Ensemble(pair()).predict_proba(table), abs=1e-2)
+        again = Ensemble(pair())
+        pd.testing.assert_frame_equal(predicted, again.predict(table, **options), check_exact=True)
+        assert [scorer.n_loads for scorer in again.scorers] == [0, 0]
+    rows = np.array(_battles(table).content_hashes())[table["id"].isin(bad)]
+    assert sorted(ensemble.scorers[0].rows_seen) == sorted(rows)
+    assert ensemble.scorers[1].rows_seen == []
+    assert [scorer.resumed_rows for scorer in ensemble.summary_.scorers] == [58, 60]
+
+
+def test_all_failed_rows_are_tried_again_where_that_is_asked_for(table, tmp_path):
+    with pytest.warns(MissingMemberWarning):
+        Ensemble(pair(bad_rows={1003, 1050})).predict(table, run_dir=tmp_path / "run", max_failed_rows=0.05)
+    for options in ({}, {"rescore": True}):  # neither a resumed run nor other settings are a reason to try again
+        ensemble = Ensemble(pair())
+        with pytest.raises(
+            ScoringError, match=r"2 of 60 rows .*retry_failed=True \(--retry-failed\) scores them again"
+        ):
+            ensemble.predict(table, run_dir=tmp_path / "run", **options)
+        assert ensemble.scorers[0].n_loads == 0
+    ensemble = Ensemble(pair())
+    predicted = ensemble.predict(table, run_dir=tmp_path / "run", retry_failed=True)
+    assert "fallback" not in predicted
+    assert len(ensemble.scorers[0].rows_seen) == 2
+
+
+def test_a_summary_that_cannot_be_written_costs_no_prediction(table, tmp_path, caplog):
+    (tmp_path / "run" / "summary.json").mkdir(parents=True)
+    ensemble = Ensemble(pair())
+    predicted = ensemble.predict(table, run_dir=tmp_path / "run")
+    pd.testing.assert_frame_equal(predicted, Ensemble(pair()).predict(table), check_exact=True)
+    assert ensemble.summary_.rows == 60
+    assert "the prediction is whole, but its summary could not be kept: the run directory" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="paths are Unicode there")
+def test_a_run_directory_and_ids_that_are_no_unicode_are_kept_as_they_are(table, tmp_path):
+    folder = tmp_path / os.fsdecode(b"n\xe4chtlich")
+    odd = table.assign(id=pd.Series([f"row \udce4 {row}" for row in table["id"]], dtype=object))
+    bad = {odd["id"][3]}
+    ensemble = Ensemble(pair(bad_rows=bad, why="n\udce4h"))
+    with pytest.warns(MissingMemberWarning):
+        predicted = ensemble.predict(odd, run_dir=folder, max_failed_rows=0.05)
+    assert predicted["id"].tolist() == odd["id"].tolist()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary == ensemble.summary_.to_dict()
+    assert summary["options"]["run_dir"] == str(folder)
+    assert summary["scorers"][0]["failed_rows"] == [{"id": odd["id"][3], "swapped": False, "reason": "n\udce4h"}]
+    assert read_run(folder).errors[0].reason == "n\udce4h"
+    again = Ensemble(pair())
+    with pytest.warns(MissingMemberWarning):
+        again.predict(odd, run_dir=folder, max_failed_rows=0.05)
+    assert again.scorers[0].n_loads == 0
+
+
+def test_a_scorers_name_that_is_no_unicode_is_refused_before_anything_is_loaded(table, tmp_path):
+    scorers = [Neighbourly(name="n\udce4h")]
+    with pytest.raises(ContractError, match=r"scorer 'n\\udce4h': its name holds half of a character"):
+        Ensemble(scorers).predict(table, run_dir=tmp_path / "run")
+    assert scorers[0].n_loads == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_logits_of_another_number_of_classes_are_refused_in_words(table, tmp_path):
+    class Narrow(Neighbourly):
+        task = TWO_WAY
+
+        def score(self, battles):
+            return FakeScorer(self.seed, n_classes=2).score(battles)
+
+    Ensemble([Narrow()], task=TWO_WAY).predict(table, run_dir=tmp_path / "run")
+    with pytest.raises(JournalError, match="holds logits of 2 classes of scorer 'one', expected 3"):
+        Ensemble([Neighbourly()]).predict(table, run_dir=tmp_path / "run")
+
+
+@pytest.mark.parametrize("raise_at", [10, 70])
+def test_a_run_that_went_on_without_a_scorer_is_made_whole_by_a_resume(table, tmp_path, raise_at):
+    def scorers(raise_at=None):
+        return [FaultyScorer(0, raise_at=raise_at, name="one"), FakeScorer(1, name="two")]
+
+    options = {"run_dir": tmp_path / "run", "swap": "adaptive"}
+    with pytest.warns(MissingMemberWarning):
+        Ensemble(scorers(raise_at), devices=["cpu"] * 2).predict(table, on_failure="reweight", **options)
+    ensemble, whole = Ensemble(scorers()), Ensemble(scorers())
+    pd.testing.assert_frame_equal(
+        ensemble.predict(table, **options), whole.predict(table, swap="adaptive"), check_exact=True
+    )
+    assert ensemble.summary_.swapped_rows == whole.summary_.swapped_rows == 30
 
 
 def test_a_row_that_every_scorer_failed_on_gets_the_mean_of_the_others(table):
@@ -307,7 +493,8 @@ def test_a_blender_that_has_to_learn_first_is_refused_before_anything_is_loaded(
         ({"swap_share": float("nan")}, "swap_share is a share"),
         ({"time_budget_s": 0}, "time_budget_s must be a positive"),
         ({"time_budget_s": "1h"}, "time_budget_s must be a positive"),
-        ({"rescore": True}, "pass run_dir="),
+        ({"rescore": True}, "rescore=True concerns what a run_dir holds; pass run_dir="),
+        ({"retry_failed": True}, "retry_failed=True concerns what a run_dir holds; pass run_dir="),
     ],
 )
 def test_wrong_options_are_refused_with_the_right_ones(table, options, words):

@@ -3,11 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmsys_ensemble import Blender, Ensemble, FakeScorer, SavedScorer, parse_battles
-from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble import Blender, Ensemble, FakeScorer, GemmaScorer, LlamaScorer, SavedScorer, parse_battles
+from lmsys_ensemble.errors import ConfigError, JournalError
 from lmsys_ensemble.probabilities import softmax, swap_classes
+from lmsys_ensemble.runtime import items
+from lmsys_ensemble.runtime.journal import Journal
+from lmsys_ensemble.runtime.run_report import read_run
 from lmsys_ensemble.runtime.swapping import average_passes, closest_to_call
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
+from tests.tiny import make_battles as make_real_battles
 
 
 class Counting(FakeScorer):
@@ -53,23 +57,89 @@ def test_exchanging_all_responses_exchanges_the_prediction(battles):
     assert np.array_equal(there, swap_classes(back, THREE_WAY))
 
 
-def test_adaptive_takes_the_rows_that_the_blend_finds_closest(battles):
-    scorers = [Counting(seed, name=str(seed)) for seed in range(2)]
-    ensemble = Ensemble(scorers, Blender(weights=[3, 1]))
-    predicted = ensemble.predict_proba(battles, swap="adaptive", swap_share=0.25, swap_space="probability")
+def expected_adaptive(battles, share):
+    """Return what two scorers weighted 3 to 1 say, and the rows that are scored twice, worked out by hand."""
     passes = [both_passes(battles, seed) for seed in range(2)]
     forward = 0.75 * passes[0][0] + 0.25 * passes[1][0]
     both = 0.75 * (passes[0][0] + passes[0][1]) / 2 + 0.25 * (passes[1][0] + passes[1][1]) / 2
-    # A second pass may also be there because it is another row's first; it counts when rows are chosen.
-    twice = np.isin(battles.swapped().content_hashes(), battles.content_hashes())
-    known = np.where(twice[:, None], both, forward)
-    chosen = np.argsort(np.abs(known[:, 0] - known[:, 1]), kind="stable")[: -(-len(battles) // 4)]
-    twice |= np.isin(battles.swapped().content_hashes(), battles.swapped().take(chosen).content_hashes())
-    assert predicted == pytest.approx(np.where(twice[:, None], both, forward), abs=1e-6)
+    chosen = np.argsort(np.abs(forward[:, 0] - forward[:, 1]), kind="stable")[: int(np.ceil(share * len(battles)))]
+    hashes = np.array(battles.content_hashes())
+    twice = np.isin(hashes, hashes[chosen])  # a row with the texts of one that is chosen is no other row
+    return np.where(twice[:, None], both, forward), twice
+
+
+def test_adaptive_takes_the_rows_that_the_blend_of_first_passes_finds_closest(battles):
+    scorers = [Counting(seed, name=str(seed)) for seed in range(2)]
+    ensemble = Ensemble(scorers, Blender(weights=[3, 1]))
+    predicted = ensemble.predict_proba(battles, swap="adaptive", swap_share=0.25, swap_space="probability")
+    expected, twice = expected_adaptive(battles, 0.25)
+    assert predicted == pytest.approx(expected, abs=1e-6)
     assert ensemble.summary_.swapped_rows == twice.sum()
-    wanted = {*battles.content_hashes(), *battles.swapped().take(chosen).content_hashes()}
+    wanted = {*battles.content_hashes(), *np.array(battles.swapped().content_hashes())[twice]}
     for scorer in scorers:
         assert sorted(scorer.seen) == sorted(wanted)
+
+
+@pytest.mark.parametrize("before", ["off", "all", "adaptive"])
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.9])
+def test_what_earlier_runs_left_of_second_passes_changes_neither_the_choice_nor_the_result(
+    battles, tmp_path, before, share
+):
+    scorers = [Counting(seed, name=str(seed)) for seed in range(2)]
+    ensemble = Ensemble(scorers, Blender(weights=[3, 1]))
+    ensemble.predict_proba(battles, run_dir=tmp_path / "run", swap=before)
+    options = {"swap": "adaptive", "swap_share": share, "swap_space": "probability"}
+    predicted = ensemble.predict_proba(battles, run_dir=tmp_path / "run", **options)
+    assert np.array_equal(predicted, ensemble.predict_proba(battles, **options))
+    expected, twice = expected_adaptive(battles, share)
+    assert predicted == pytest.approx(expected, abs=1e-6)
+    assert ensemble.summary_.swapped_rows == twice.sum()
+
+
+@pytest.mark.parametrize("n_more", [1, 4])
+def test_real_models_give_the_same_bits_whether_their_second_passes_were_interrupted(
+    checkpoints, tmp_path, monkeypatch, n_more
+):
+    def make_ensemble():
+        kinds = {"llama": LlamaScorer, "gemma2": GemmaScorer}
+        return Ensemble(
+            [
+                kind(
+                    str(checkpoints.base(name)),
+                    adapter=str(checkpoints.adapter(name)),
+                    name=name,
+                    device="cpu",
+                    dtype="bfloat16",
+                    max_tokens=120,
+                    tokens_per_batch=300,
+                    template="turns",
+                )
+                for name, kind in kinds.items()
+            ],
+            devices=["cpu", "cpu"],
+        )
+
+    monkeypatch.setattr(items, "MIN_CHUNK", 500)
+    battles, commit, commits = make_real_battles(24), Journal.commit, []
+    whole = make_ensemble().predict_proba(battles, swap="adaptive", run_dir=tmp_path / "whole")
+    n_first = sum(report.n_chunks for report in read_run(tmp_path / "whole").scorers) * 2 // 3
+
+    def interrupted(self, *arguments, **options):
+        commits.append(arguments)
+        if len(commits) > n_first + n_more:
+            raise JournalError("the disk is full")
+        commit(self, *arguments, **options)
+
+    monkeypatch.setattr(Journal, "commit", interrupted)
+    with pytest.raises(JournalError, match="the disk is full"):
+        make_ensemble().predict_proba(battles, swap="adaptive", run_dir=tmp_path / "run")
+    monkeypatch.setattr(Journal, "commit", commit)
+    n_planned = [read_run(tmp_path / name).n_planned_chunks for name in ("whole", "run")]
+    assert n_planned[0] == n_planned[1]  # rows had been chosen when it was interrupted
+    resumed = make_ensemble()
+    assert np.array_equal(whole, resumed.predict_proba(battles, swap="adaptive", run_dir=tmp_path / "run"))
+    assert resumed.summary_.swapped_rows == 12
+    assert np.array_equal(whole, make_ensemble().predict_proba(battles, swap="adaptive"))
 
 
 @pytest.mark.parametrize("share", [0, 1])
@@ -78,17 +148,19 @@ def test_adaptive_of_none_or_all_is_off_or_all(battles, share):
     adaptive = ensemble.member_probabilities(battles, swap="adaptive", swap_share=share)
     plain = ensemble.member_probabilities(battles, swap="all" if share else "off")
     for name, values in plain.items():
-        rows = slice(None) if share else ~np.isin(battles.swapped().content_hashes(), battles.content_hashes())
-        assert np.array_equal(adaptive[name][rows], values[rows])
+        assert np.array_equal(adaptive[name], values)
 
 
-@given(st.integers(1, 40), st.floats(0, 1))
-def test_the_closest_rows_come_first(n_rows, share):
-    probabilities = np.random.default_rng(n_rows).dirichlet(np.ones(3), n_rows)
-    chosen = closest_to_call(probabilities, share)
+@given(st.integers(1, 40), st.floats(0, 1), st.floats(0, 1))
+def test_the_closest_rows_come_first_and_those_without_a_first_pass_never(n_rows, share, share_known):
+    generator = np.random.default_rng(n_rows)
+    probabilities = generator.dirichlet(np.ones(3), n_rows)
+    known = generator.random(n_rows) < share_known
+    chosen = closest_to_call(probabilities, share, known)
     apart = np.abs(probabilities[:, 0] - probabilities[:, 1])
-    assert len(chosen) == int(np.ceil(share * n_rows))
-    assert apart[chosen].tolist() == sorted(apart)[: len(chosen)]
+    assert len(chosen) == min(int(np.ceil(share * n_rows)), known.sum())
+    assert known[chosen].all()
+    assert apart[chosen].tolist() == sorted(apart[known])[: len(chosen)]
 
 
 @pytest.mark.parametrize("task", [THREE_WAY, TWO_WAY])
