@@ -163,7 +163,8 @@ class Verdicts:
     def add(self, kernel: Kernel, size: int, error: Exception) -> None:
         """Keep, and say once, that a kernel could not be compiled; beyond PyTorch's limit only this size is lost."""
         limited = any(type(cause).__name__ in _LIMIT_HIT for cause in causes(error))
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        root = list(causes(error))[-1]
+        why = f"{type(root).__name__}: {next(iter(str(root).strip().splitlines()), '')}"
         if self.failed.setdefault((kernel, size if limited else 0), why) is why:
             logger.warning(
                 "FlexAttention cannot be compiled for %s%s; attention goes one sequence at a time there, which is "
