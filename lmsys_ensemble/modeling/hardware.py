@@ -82,9 +82,26 @@ def free_memory(device: str) -> None:
             torch.cuda.empty_cache()
 
 
+_OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "DefaultCPUAllocator", "std::bad_alloc")
+"""What a plain RuntimeError says where memory has run out: the driver, cuBLAS and cuDNN, the host."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that a device or the host has no memory left, so that less of it may go through.
+
+    PyTorch's own allocator raises `torch.OutOfMemoryError`. What allocates past it says so in a RuntimeError
+    (``torch.AcceleratorError`` is one): cuBLAS for its handles and workspaces, the driver for kernels and contexts,
+    the host's allocator.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
 def free_bytes(device: str) -> int:
-    """Return the memory of a GPU that nobody uses."""
-    return int(torch.cuda.mem_get_info(device)[0])
+    """Return the memory of a GPU that new tensors can have: what nobody uses, and what PyTorch keeps for reuse."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + kept)
 
 
 def tokens_that_fit(config: Any, dtype: torch.dtype, device: str) -> int:

@@ -2,14 +2,14 @@
 
 import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmsys_ensemble.modeling.hardware import free_memory
+from lmsys_ensemble.modeling.hardware import free_memory, is_out_of_memory
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.progress import Progress
 
@@ -19,18 +19,6 @@ Ids = Sequence[NDArray[np.int32]]
 Fields = Sequence[NDArray[np.int8]]
 
 NOT_FINITE = "NaN or infinite logits"
-
-_SAID_OF_MEMORY = (
-    "DefaultCPUAllocator",
-    "CUDA error: out of memory",
-    "CUDA driver error: out of memory",
-    "CUDA out of memory",
-    "Triton Error [CUDA]: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUSOLVER_STATUS_ALLOC_FAILED",
-)
-"""What a RuntimeError says where memory ran out outside PyTorch's allocator: in the host, the driver or a library."""
 
 
 class Batch(Protocol):
@@ -97,32 +85,11 @@ def _halves(forward: Batch, ids: Ids, fields: Fields, progress: Progress) -> tup
     return np.concatenate([first, second]), failed | {middle + row: why for row, why in more.items()}
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error, or one that it was raised from, means that memory ran out."""
-    return any(_names_memory(cause) for cause in causes(error))
-
-
-def _names_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID_OF_MEMORY)
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those that it was raised from; PyTorch's compiler keeps them as ``inner_exception``."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = getattr(cause, "inner_exception", None) or cause.__cause__
-
-
 def _try(forward: Batch, ids: Ids, fields: Fields, *, upcast: bool = False) -> Logits | None:
     """Return logits, or None where memory runs out; nothing of the failed attempt is kept."""
     try:
         return forward(ids, fields, upcast=upcast)
-    except (MemoryError, RuntimeError) as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     gc.collect()

@@ -3,7 +3,6 @@ import logging
 import numpy as np
 import pytest
 import torch
-from torch._inductor.exc import InductorError
 from transformers import AutoModelForSequenceClassification
 
 from lmsys_ensemble.encoding.batches import pack_batches
@@ -39,46 +38,36 @@ def encoded():
     return result
 
 
-def run_out_of_memory(model, above, error=torch.OutOfMemoryError):
+def run_out_of_memory(model, above, error=torch.OutOfMemoryError, says="out of memory"):
     """Let the model's memory end above a number of tokens; return the sizes of the batches that were tried."""
     tried = []
 
     def check(_, arguments):
         tried.append(arguments[0].numel())
         if tried[-1] > above:
-            raise error("out of memory") if isinstance(error, type) else error
+            raise error(says)
 
     model.get_input_embeddings().register_forward_pre_hook(check)
     return tried
 
 
-SAID_BY_RUNTIME_ERRORS = (
-    "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
-    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
-    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
-    "Triton Error [CUDA]: out of memory",
-)
-
-
 @pytest.mark.parametrize(
-    "error",
+    ("error", "says"),
     [
-        torch.OutOfMemoryError,
-        MemoryError,
-        *map(RuntimeError, SAID_BY_RUNTIME_ERRORS),
-        torch.AcceleratorError("CUDA error: out of memory"),
-        InductorError(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), None),
+        (torch.OutOfMemoryError, "out of memory"),
+        (MemoryError, ""),
+        (RuntimeError, "DefaultCPUAllocator: can't allocate memory"),
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        (torch.AcceleratorError, "CUDA error: out of memory"),
     ],
-    ids=lambda error: f"{error!r}"[:60],
 )
-def test_a_batch_that_does_not_fit_is_halved_and_so_are_those_after_it(model, error):
+def test_a_batch_that_does_not_fit_is_halved_and_so_are_those_after_it(model, error, says):
     encoded = encode(make_battles(40), 1000)
     expected = plain_logits(model, encoded.ids)
     above = int(encoded.lengths.max())
     budget = 3 * above
     n_batches = len(pack_batches(encoded.lengths, budget))
-    tried = run_out_of_memory(model, above, error)
+    tried = run_out_of_memory(model, above, error, says)
     listener = Listener()
     np.testing.assert_allclose(ForwardPass(model, "last_token", PAD).score(encoded, budget), expected, atol=1e-5)
     assert not listener.failed
@@ -106,14 +95,9 @@ def test_a_row_that_does_not_fit_on_its_own_is_left_out_and_the_others_finish(mo
     np.testing.assert_allclose(logits[others], expected[others], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [ValueError("out of memory"), RuntimeError("CUDA error: an illegal memory access was encountered")],
-    ids=["ValueError", "RuntimeError"],
-)
-def test_another_error_of_the_device_is_not_retried(model, encoded, error):
-    tried = run_out_of_memory(model, 0, error)
-    with pytest.raises(type(error), match="memory"):
+def test_another_error_of_the_device_is_not_retried(model, encoded):
+    tried = run_out_of_memory(model, 0, ValueError)
+    with pytest.raises(ValueError, match="out of memory"):
         ForwardPass(model, "last_token", PAD).score(encoded, 300)
     assert len(tried) == 1
 

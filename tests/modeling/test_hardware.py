@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from lmsys_ensemble.modeling.hardware import free_bytes, is_out_of_memory
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.50 GiB. GPU 1 has a total capacity of 14.74 GiB"),
+        MemoryError(),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA driver error: out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("std::bad_alloc"),
+    ],
+    ids=lambda error: f"{type(error).__name__}: {str(error)[:40]}",
+)
+def test_out_of_memory_is_known_in_all_its_clothes(error):
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"),
+        RuntimeError("mat1 and mat2 must have the same dtype, but got BFloat16 and Float"),
+        ValueError("out of memory"),
+        KeyboardInterrupt("out of memory"),
+    ],
+    ids=lambda error: f"{type(error).__name__}: {str(error)[:40]}",
+)
+def test_another_fault_of_a_device_is_not_taken_for_it(error):
+    assert not is_out_of_memory(error)
+
+
+def test_what_the_allocator_keeps_for_reuse_is_free(monkeypatch):
+    """Where 10 GiB of 16 are reserved and 6 of these taken, the driver says 5 (1 is somebody else's)."""
+    gibi = 2**30
+    for name, value in (("mem_get_info", (5 * gibi, 16 * gibi)), ("memory_reserved", 10 * gibi)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 6 * gibi)
+    assert free_bytes("cuda:1") == 9 * gibi
