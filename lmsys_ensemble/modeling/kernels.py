@@ -20,7 +20,7 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch.nn.attention.flex_attention import flex_attention
 
-from lmsys_ensemble.modeling.rescue import causes, is_out_of_memory
+from lmsys_ensemble.modeling.hardware import causes, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
