@@ -7,13 +7,9 @@ from lmsys_ensemble.modeling.hardware import free_bytes, is_out_of_memory
 @pytest.mark.parametrize(
     "error",
     [
-        torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 3.50 GiB. GPU 1 has a total capacity of 14.74 GiB"
-        ),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.50 GiB. GPU 1 has 14.74 GiB"),
         MemoryError(),
-        RuntimeError(
-            "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API"
-        ),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
         torch.AcceleratorError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
