@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.progress import NoProgress, Progress
 
 logger = logging.getLogger(__name__)
+
+AttentionKind: TypeAlias = Callable[[Packed, NDArray[np.intp]], Attention]
+"""Makes the attention of a packed batch, given the tokens that are pooled."""
 
 
 def prepare_head(model: Any, pooling: Pooling, n_classes: int) -> None:
@@ -85,7 +88,7 @@ class ForwardPass:
         pooling: Pooling = "last_token",
         pad_token_id: int | None = None,
         *,
-        attention: Callable[[Packed, NDArray[np.intp]], Attention] | None = None,
+        attention: AttentionKind | None = None,
         packed: bool = True,
     ):
         self.model = model
@@ -178,7 +181,12 @@ class ForwardPass:
 
     @torch.inference_mode()
     def __call__(
-        self, ids: Sequence[NDArray[np.int32]], fields: Sequence[NDArray[np.int8]], *, upcast: bool = False
+        self,
+        ids: Sequence[NDArray[np.int32]],
+        fields: Sequence[NDArray[np.int8]],
+        *,
+        upcast: bool = False,
+        attention: AttentionKind | None = None,
     ) -> Logits:
         """Return logits of shape (n_rows, n_classes) for one batch.
 
@@ -188,10 +196,12 @@ class ForwardPass:
             Token ids and field codes of every row, as `lmsys_ensemble.encoding.tokens.Encoded` holds them.
         upcast : bool
             Whether to compute in float32 although the weights are in half precision; packed layout only.
+        attention : callable, optional
+            Makes the attention of this batch, where it shall be another one; packed layout only.
         """
         with current_device(self.device):
             if self.decoder is not None:
-                logits = self._packed(self.decoder, ids, fields, upcast)
+                logits = self._packed(self.decoder, ids, fields, upcast, attention or self.attention)
             else:
                 logits = self._padded(ids, fields)
             result: Logits = logits.float().cpu().numpy()
@@ -212,11 +222,12 @@ class ForwardPass:
         ids: Sequence[NDArray[np.int32]],
         fields: Sequence[NDArray[np.int8]],
         upcast: bool,
+        attention: AttentionKind,
     ) -> torch.Tensor:
         packed = pack(ids, find_families(ids, fields, sys.maxsize), self.device)
         plan = plan_pooling(packed, ids, fields, self.pooling, self.pad_token_id)
-        attention = self.attention(packed, plan.wanted)
-        hidden = decoder(packed, attention, to_device(plan.wanted, self.device), upcast=upcast)
+        wanted = to_device(plan.wanted, self.device)
+        hidden = decoder(packed, attention(packed, plan.wanted), wanted, upcast=upcast)
         logits: torch.Tensor = self.model.score(pool_packed(hidden, plan))
         return logits
 

@@ -92,7 +92,9 @@ def test_trimming_spares_the_last_layer_all_but_what_is_pooled(make_forward):
 
 @pytest.mark.parametrize("attention", [SequenceAttention] if CAPABILITY < (8, 0) else [flex, SequenceAttention])
 @pytest.mark.parametrize("n_tokens", [16_384, 16_500])  # a size of kernels, and one that is padded by half
-@pytest.mark.parametrize(("name", "pooling"), [("gemma", "response_spans"), ("gemma", "last_token"), ("llama", "last_token")])
+@pytest.mark.parametrize(
+    ("name", "pooling"), [("gemma", "response_spans"), ("gemma", "last_token"), ("llama", "last_token")]
+)
 def test_the_estimate_of_memory_is_a_tenth_above_what_is_taken(watch, make_forward, name, pooling, n_tokens, attention):
     forward = make_forward(name, pooling, attention)
     before = watch.live[DEVICE]
