@@ -35,7 +35,7 @@ from lmsys_ensemble.training.dataset import (
     rows_by_source,
     split,
 )
-from lmsys_ensemble.training.lora import TOKENS_PER_BATCH, Examples, fit_lora
+from lmsys_ensemble.training.lora import TOKENS_PER_BATCH, Examples, arithmetic, fit_lora
 from lmsys_ensemble.training.settings import TrainSettings, data_files, read_train_settings
 from lmsys_ensemble.training.validation import validate
 
@@ -142,8 +142,7 @@ def _learn(
     device: str,
     folder: Path,
 ) -> list[float]:
-    exact = device == "cpu" or settings.autocast == "float32"
-    dtype = torch.float32 if exact else hardware.resolve_dtype("auto", device)
+    dtype = torch.float32 if device == "cpu" else arithmetic(settings.autocast, device)
     load = LoadSettings(len(recipe.classes), device, dtype, n_layers=recipe.head.layers)
     model = load_classifier(base, load, head_follows=True)
     if not has_plain_head(model) or not hasattr(model.base_model, "layers"):
