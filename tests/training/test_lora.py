@@ -37,8 +37,9 @@ def make_model(checkpoints):
     """Return a function that makes a PEFT model as training does."""
 
     def make(architecture, pooling, first_layer, dtype=torch.float32):
+        base = checkpoints.base(architecture)  # made on first use, with random numbers
         torch.manual_seed(0)
-        model = load_classifier(checkpoints.base(architecture), LoadSettings(3, "cpu", dtype), head_follows=True)
+        model = load_classifier(base, LoadSettings(3, "cpu", dtype), head_follows=True)
         prepare_head(model, pooling, 3)
         torch.nn.init.normal_(model.score.weight, std=0.01)
         config = LoraConfig(
@@ -171,8 +172,8 @@ def test_what_layers_add_up_may_leave_the_range_of_float16(make_model, first_lay
     wrapped = make_model("llama", "response_spans", first_layer, torch.float16)
     backbone = wrapped.get_base_model().base_model
     with torch.no_grad():
-        backbone.embed_tokens.weight.mul_(60_000 / backbone.embed_tokens.weight.abs().max())
-        backbone.layers[0].mlp.down_proj.weight.mul_(8_000)
+        backbone.embed_tokens.weight.copy_(60_000 * backbone.embed_tokens.weight.sign())
+        backbone.layers[0].mlp.down_proj.weight.mul_(3_000)
     recipe = make_recipe(head={"pooling": "response_spans"}, special_tokens={"pad_token_id": PAD})
     optimizer = {"head_l2": None, "epochs": 1, "learning_rate": 1e-3}
     losses = fit_lora(
