@@ -125,7 +125,7 @@ def _attend(
     if hasattr(part, "q_norm"):
         query, key = part.q_norm(query), part.k_norm(key)
     query = rotate(query, cos, sin) if wanted is None else rotate(query, cos[wanted], sin[wanted])
-    mixed = attention(query, rotate(key, cos, sin), value, _rule(part), wanted is not None)
+    mixed = attention(query, rotate(key, cos, sin), value, attention_rule(part), wanted is not None)
     output: Tensor = part.o_proj(mixed.flatten(1))
     return output
 
@@ -134,7 +134,8 @@ def _heads(projected: Tensor, part: Any) -> Tensor:
     return projected.view(len(projected), -1, part.head_dim)
 
 
-def _rule(part: Any) -> AttentionRule:
+def attention_rule(part: Any) -> AttentionRule:
+    """Return what a layer's attention does with its scores."""
     window = getattr(part, "sliding_window", None)
     if part.config.model_type == "mistral":
         window = part.config.sliding_window

@@ -191,6 +191,7 @@ class ClassifierScorer(Scorer):
         from lmsys_ensemble.modeling import hardware
         from lmsys_ensemble.modeling.assembly import assemble
         from lmsys_ensemble.modeling.tokenization import make_encoder
+        from lmsys_ensemble.modeling.warming import warm_up
 
         asked = device or self.device
         self._device = hardware.check_device(hardware.list_devices()[0] if asked == "auto" else asked)
@@ -210,6 +211,7 @@ class ClassifierScorer(Scorer):
                 unpack=self.unpack,
                 golden_folder=self._recipe_folder,
             )
+            warm_up(forward, self.tokens_per_batch)
         self._encoder, self._forward = encoder, forward
 
     def _base_folder(self, recipe: Recipe) -> Path:

@@ -92,7 +92,8 @@ def train(
         settings = settings.model_copy(update={"base_model": base.resolve().name})
     recipe = _recipe(settings, base, task.classes)
     encoder = make_encoder(base, recipe)
-    losses = _learn(settings, recipe, base, encoder, learn, device, folder)
+    with hardware.current_device(device):
+        losses = _learn(settings, recipe, base, encoder, learn, device, folder)
     recipe = recipe.model_copy(
         update={
             "training": {
@@ -104,7 +105,8 @@ def train(
         }
     )
     write_recipe(folder, recipe, FILES)
-    figures = _finish(settings, recipe, base, encoder, learn, held, device, folder, say)
+    with hardware.current_device(device):
+        figures = _finish(settings, recipe, base, encoder, learn, held, device, folder, say)
     scorer = {"type": settings.scorer, "name": settings.name, "model": scorer_model, "adapter": "."}
     if settings.revision:
         scorer["revision"] = settings.revision
