@@ -31,9 +31,10 @@ _COPIES = ("to", "_to_copy", "copy_")
 
 
 class Current(threading.local):
-    """The current device of every thread: 0 until it is set, as CUDA has it."""
+    """The current device of every thread, 0 until it is set, as CUDA has it; and who watches the thread."""
 
     device = 0
+    watch = None
 
     def exchange(self, device):
         """Set it and return what it was."""
@@ -56,6 +57,8 @@ class Watch(TorchDispatchMode):
         Operations for which the host waits until the GPU is idle.
     devices : set of str
         GPUs that were touched.
+    pinned_for : set of int
+        Current devices when memory was pinned.
     elsewhere : Counter
         Operations that ran while another device than their tensors' was the thread's current one.
     """
@@ -63,13 +66,24 @@ class Watch(TorchDispatchMode):
     def __init__(self, current):
         super().__init__()
         self.current, self.room = current, None
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.live, self.peak, self._sizes = Counter(), Counter(), {}
-        self.waits, self.devices, self.elsewhere = [], set(), Counter()
+        self.waits, self.devices, self.pinned_for, self.elsewhere = [], set(), set(), Counter()
 
     def start(self):
         """Forget what has been, but for the memory that is taken."""
         self.peak = Counter(self.live)
-        self.waits, self.devices, self.elsewhere = [], set(), Counter()
+        self.waits, self.devices, self.pinned_for, self.elsewhere = [], set(), set(), Counter()
+
+    @contextlib.contextmanager
+    def in_this_thread(self):
+        """Pretend in the calling thread, which PyTorch's modes are bound to; tensors are this watch's own."""
+        before, self.current.watch = self.current.watch, self
+        try:
+            with self.fake, self:
+                yield self
+        finally:
+            self.current.watch = before
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -175,11 +189,10 @@ def pretend_gpus(guard, capability, free_bytes, n_devices=2):
         return current.device if device is None else torch.device(device).index or 0
 
     def taken(device=None):
-        return watch.live[f"cuda:{index(device)}"]
+        return current.watch.live[f"cuda:{index(device)}"] if current.watch else 0
 
     def pin(tensor, *_):
-        if current.device != 1:
-            watch.elsewhere[f"pin_memory while cuda:{current.device} was current"] += 1
+        current.watch.pinned_for.add(current.device)
         copied = tensor.clone()
         copied.is_pretended_pinned = True
         return copied
@@ -217,6 +230,4 @@ def pretend_gpus(guard, capability, free_bytes, n_devices=2):
         stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))
         # A tensor of one number would keep it, and be copied to the GPU in earnest.
         stack.enter_context(mock.patch.object(fake_tensor, "CONSTANT_NUMEL_LIMIT", 0))
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(watch)
-        yield watch
+        yield stack.enter_context(watch.in_this_thread())

@@ -55,6 +55,7 @@ def test_a_batch_stays_on_its_device_and_the_host_waits_once(watch, make_forward
     logits = forward(ids, fields)
     assert (logits.shape, logits.dtype) == ((len(ids), 3), np.float32)
     assert watch.devices == {DEVICE}
+    assert watch.pinned_for == {1}
     assert not watch.elsewhere, "another device was the thread's current one"
     assert watch.waits == ["copy to the host"]
     assert watch.live[DEVICE] == before, "a batch leaves nothing behind"
