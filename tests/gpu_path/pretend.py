@@ -12,6 +12,7 @@ import threading
 import types
 import weakref
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from unittest import mock
 
 import numpy as np
@@ -19,8 +20,9 @@ import torch
 from torch import nn
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
+from transformers import core_model_loading
 
 _WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "_unique2", "unique_dim", "equal")
 """Operations whose result's size or value the host must know."""
@@ -140,12 +142,13 @@ def _asked_for(func, args, kwargs, name):
     return args[names.index(name)] if names.index(name) < len(args) else None
 
 
+@torch.no_grad()
 def _apply(module, change, recurse=True):
     """Do what `torch.nn.Module._apply` does; FakeTensors cannot be exchanged in place."""
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:
-                part._parameters[name] = nn.Parameter(change(parameter.detach()), requires_grad=parameter.requires_grad)
+                part._parameters[name] = nn.Parameter(change(parameter), requires_grad=parameter.requires_grad)
         for name, buffer in part._buffers.items():
             if buffer is not None:
                 part._buffers[name] = change(buffer)
@@ -155,6 +158,13 @@ def _apply(module, change, recurse=True):
 def _deepcopy(tensor, memo):
     copied = tensor.detach().clone()
     return nn.Parameter(copied, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
+
+
+def _materialised(weight, device=None, dtype=None):
+    """Read a weight from its file, which takes a tensor of this world, and copy it to a pretended device."""
+    with _disable_current_modes():
+        weight = weight[...]
+    return weight.to(device=device, dtype=dtype)
 
 
 _numpy, _original_deepcopy = torch.Tensor.numpy, torch.Tensor.__deepcopy__
@@ -222,7 +232,22 @@ def pretend_gpus(guard, capability, free_bytes, n_devices=2):
             _deepcopy(tensor, memo) if isinstance(tensor, FakeTensor) else _original_deepcopy(tensor, memo)
         ),
     }
+    submit = ThreadPoolExecutor.submit
+
+    def at_once(pool, function, *arguments, **options):
+        """Do in the thread that pretends what others would do without pretence."""
+        if current.watch is None:
+            return submit(pool, function, *arguments, **options)
+        future = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
     with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(ThreadPoolExecutor, "submit", at_once))
+        stack.enter_context(mock.patch.object(core_model_loading, "_materialize_copy", _materialised))
         for name, value in cuda.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, value))
         for name, value in tensors.items():

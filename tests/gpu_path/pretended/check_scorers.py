@@ -6,10 +6,10 @@ import torch
 
 from lmsys_ensemble.modeling import forward as forward_module
 from lmsys_ensemble.modeling import hardware, kernels
+from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.scorers.llama import LlamaScorer
 from tests.gpu_path.pretend import Watch
-from tests.gpu_path.pretended.conftest import CAPABILITY, FREE_BYTES, attend
-from tests.predicted import score_all
+from tests.gpu_path.pretended.conftest import CAPABILITY, attend
 from tests.tiny import make_battles, save_classifier
 
 HALF = torch.float16 if CAPABILITY < (8, 0) else torch.bfloat16
@@ -24,8 +24,8 @@ def base(tmp_path):
 class Pretending(LlamaScorer):
     """A scorer whose every call is watched in the thread that makes it."""
 
-    def __init__(self, *arguments, current, **options):
-        super().__init__(*arguments, **options)
+    def __init__(self, model, *, current, name=None, device="auto"):
+        super().__init__(model, name=name, device=device)
         self.current = current
         self.seen = Watch(current)
 
@@ -53,8 +53,8 @@ def gpus(base, watch, monkeypatch):
 def test_each_scorer_touches_its_own_gpu_only(gpus):
     base, current = gpus
     scorers = [Pretending(str(base), current=current, name=f"on {index}", device=f"cuda:{index}") for index in (1, 0)]
-    results = score_all(scorers, make_battles(30))
-    assert all(result.shape == (30, 3) and np.isfinite(result).all() for result in results)
+    outcome = Run(scorers, make_battles(30), display="off").execute()
+    assert all(np.isfinite(probabilities).all() for probabilities in outcome.members)
     for index, scorer in zip((1, 0), scorers, strict=True):
         assert scorer.seen.devices == {f"cuda:{index}"}
         assert scorer.seen.pinned_for == {index}
@@ -73,5 +73,6 @@ def test_a_scorer_on_the_second_gpu_leaves_the_callers_device_as_it_was(gpus):
         assert scorer._forward.tokens_per_batch > 20_000
         assert scorer.score(make_battles(5)).shape == (5, 3)
         assert current.device == 0
+        del model
     assert not scorer.seen.elsewhere
-    assert FREE_BYTES == torch.cuda.mem_get_info("cuda:1")[0]
+    assert not +scorer.seen.live
