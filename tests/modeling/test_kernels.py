@@ -153,7 +153,9 @@ def test_a_kernel_whose_compiler_fails_leaves_the_others_alone(small_sizes, capl
     called = []
     assert attend_both(200, head_size=32, run=lambda *tensors, **options: called.append(tensors)) < 1e-5
     assert not called, "a verdict holds for all sizes"
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert attend_both(200, head_size=16) < 1e-5
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs + 1
     assert list(kernels.VERDICTS.failed) == [(failed, 0)]
 
 
