@@ -5,11 +5,9 @@ that blocks of keys which no query of a block sees are skipped; soft-capping is 
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,6 +16,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from lmsys_ensemble.modeling import kernels
 from lmsys_ensemble.modeling.attention import AttentionRule, SequenceAttention
 from lmsys_ensemble.modeling.block_mask import find_key_runs, make_block_mask
+from lmsys_ensemble.modeling.hardware import current_device
 from lmsys_ensemble.modeling.kernels import Kernel
 from lmsys_ensemble.modeling.packing import Packed
 
@@ -68,7 +67,7 @@ class FlexAttention:
             for part in (query, key, value)
         )
         run = self.run or kernels.compiled_attention(kernel)
-        with _current(self.device):
+        with current_device(self.device):  # the compiler chooses a kernel's tiles by the current GPU
             output = run(
                 asked,
                 keys,
@@ -81,8 +80,3 @@ class FlexAttention:
             )
         result: Tensor = output[0].transpose(0, 1)[: self.n_tokens]
         return result
-
-
-def _current(device: torch.device) -> AbstractContextManager[Any]:
-    """Make a GPU the current one: the compiler chooses a kernel's tiles by the current GPU, not by the tensors'."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

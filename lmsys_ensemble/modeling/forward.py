@@ -19,7 +19,7 @@ from lmsys_ensemble.modeling.adapters import head_name
 from lmsys_ensemble.modeling.attention import Attention, SequenceAttention
 from lmsys_ensemble.modeling.decoder import PackedDecoder, can_pack
 from lmsys_ensemble.modeling.flex import FlexAttention
-from lmsys_ensemble.modeling.hardware import tokens_that_fit
+from lmsys_ensemble.modeling.hardware import current_device, tokens_that_fit
 from lmsys_ensemble.modeling.packing import Packed, pack, to_device
 from lmsys_ensemble.modeling.pooling import pad_batch, plan_pooling, pool, pool_packed, pooled_size
 from lmsys_ensemble.modeling.recipe import Pooling
@@ -97,11 +97,17 @@ class ForwardPass:
         self.device: torch.device = model.device
         self.n_classes: int = model.config.num_labels
         self.limit: int | None = None
-        self.tokens_per_batch = tokens_that_fit(model.config.get_text_config(), model.dtype, str(self.device))
         self.attention = attention or attention_kind(self.device)
         self.plain = has_plain_head(model)
         packed = packed and self.plain and can_pack(model.base_model)
         self.decoder = PackedDecoder(model.base_model) if packed else None
+        self.tokens_per_batch = tokens_that_fit(
+            model.config.get_text_config(),
+            model.dtype,
+            str(self.device),
+            packed=packed,
+            int8=bool(getattr(model, "is_loaded_in_8bit", False)),
+        )
         if self.plain:
             model.score.float()
         logger.info("%s runs %s", type(model).__name__, self.layout)
@@ -193,11 +199,12 @@ class ForwardPass:
         attention : callable, optional
             Makes the attention of this batch, where it shall be another one; packed layout only.
         """
-        if self.decoder is not None:
-            logits = self._packed(self.decoder, ids, fields, upcast, attention or self.attention)
-        else:
-            logits = self._padded(ids, fields)
-        result: Logits = logits.float().cpu().numpy()
+        with current_device(self.device):
+            if self.decoder is not None:
+                logits = self._packed(self.decoder, ids, fields, upcast, attention or self.attention)
+            else:
+                logits = self._padded(ids, fields)
+            result: Logits = logits.float().cpu().numpy()
         return result
 
     def _padded(self, ids: Sequence[NDArray[np.int32]], fields: Sequence[NDArray[np.int8]]) -> torch.Tensor:

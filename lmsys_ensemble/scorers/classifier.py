@@ -197,18 +197,19 @@ class ClassifierScorer(Scorer):
         recipe = self.recipe()
         folder = self._base_folder(recipe)
         encoder = make_encoder(folder, recipe)
-        forward = assemble(
-            folder,
-            recipe,
-            adapter=Path(self.adapter) if self.adapter else None,
-            device=self._device,
-            dtype=self.dtype,
-            quantization=self.quantization,
-            attn_implementation=self.attn_implementation,
-            merge=self.merge,
-            unpack=self.unpack,
-            golden_folder=self._recipe_folder,
-        )
+        with hardware.current_device(self._device):
+            forward = assemble(
+                folder,
+                recipe,
+                adapter=Path(self.adapter) if self.adapter else None,
+                device=self._device,
+                dtype=self.dtype,
+                quantization=self.quantization,
+                attn_implementation=self.attn_implementation,
+                merge=self.merge,
+                unpack=self.unpack,
+                golden_folder=self._recipe_folder,
+            )
         self._encoder, self._forward = encoder, forward
 
     def _base_folder(self, recipe: Recipe) -> Path:

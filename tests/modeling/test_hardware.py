@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from lmsys_ensemble.modeling.hardware import free_bytes, is_out_of_memory
 
@@ -21,6 +22,18 @@ from lmsys_ensemble.modeling.hardware import free_bytes, is_out_of_memory
 )
 def test_out_of_memory_is_known_in_all_its_clothes(error):
     assert is_out_of_memory(error)
+
+
+def test_out_of_memory_is_known_inside_what_was_raised_from_it():
+    wrapped = ValueError("no kernel")
+    wrapped.__cause__ = torch.OutOfMemoryError("CUDA out of memory")
+    assert is_out_of_memory(wrapped)
+    compiler = TorchDynamoException("backend failed")
+    compiler.inner_exception = RuntimeError("Triton Error [CUDA]: out of memory")
+    assert is_out_of_memory(compiler)
+    circle = RuntimeError("one")
+    circle.__cause__ = circle
+    assert not is_out_of_memory(circle)
 
 
 @pytest.mark.parametrize(
