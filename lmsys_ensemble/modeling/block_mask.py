@@ -86,7 +86,7 @@ def make_block_mask(runs: KeyRuns, device: str | torch.device) -> BlockMask:
     n_seen = count_seen(runs)
     full = n_seen == BLOCK * BLOCK
     n_partial, partial, n_full, fully = (
-        to_device(part, device)[None, None] for blocks in ((n_seen > 0) & ~full, full) for part in _listed(blocks)
+        to_device(part[None, None], device) for blocks in ((n_seen > 0) & ~full, full) for part in _listed(blocks)
     )
     mask: BlockMask = BlockMask.from_kv_blocks(
         n_partial,

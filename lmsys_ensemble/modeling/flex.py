@@ -63,7 +63,7 @@ class FlexAttention:
         if rule.window not in self._masks:  # layers of one kind share it
             self._masks[rule.window] = make_block_mask(find_key_runs(self.spans, self.size, rule.window), self.device)
         asked, keys, values = (
-            F.pad(part, (0, 0, 0, 0, 0, self.size - self.n_tokens)).transpose(0, 1)[None]
+            F.pad(part, (0, 0, 0, 0, 0, self.size - self.n_tokens)).transpose(0, 1).unsqueeze(0)
             for part in (query, key, value)
         )
         run = self.run or kernels.compiled_attention(kernel)

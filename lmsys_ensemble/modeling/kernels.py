@@ -33,6 +33,9 @@ MOST_COMPILATIONS = 64
 LARGE_SHARED_MEMORY = 160_000
 """Bytes of shared memory that a block must be able to have for three stages of loading: 8.0 and 9.0 do, 8.6 not."""
 
+SMALL_HEAD = 64
+"""Values of a head up to which the compiler takes tiles that are too large for the registers of four warps."""
+
 _FROM_COMPILERS = ("torch._dynamo", "torch._inductor", "triton")
 _SAID_BY_COMPILERS = ("No valid triton configs", "Triton Error [CUDA]", "out of resource", "Failed to find C compiler")
 _LIMIT_HIT = ("FailOnRecompileLimitHit", "FailOnCacheLimitHit")
@@ -85,10 +88,20 @@ def sizes_up_to(n_tokens: int) -> list[int]:
 
 
 def kernel_options(kernel: Kernel) -> dict[str, Any] | None:
-    """Return options that make the kernel fit the device: fewer stages of loading where shared memory is small."""
-    if kernel.device.type != "cuda" or shared_memory(kernel.device) >= LARGE_SHARED_MEMORY:
+    """Return options that make a kernel fit its GPU where PyTorch's own choice does not; None where it does.
+
+    Heads of up to 64 values get twice the threads, or registers spill (on an H100 hundreds of bytes a thread). Where
+    shared memory is small (8.6, 8.9), two stages are loaded ahead instead of three, or heads of 256 values ask for half
+    as much again as there is.
+    """
+    if kernel.device.type != "cuda":
         return None
-    return {"num_stages": 2}
+    options: dict[str, Any] = {}
+    if kernel.head_size <= SMALL_HEAD:
+        options["num_warps"] = 8
+    if shared_memory(kernel.device) < LARGE_SHARED_MEMORY:
+        options["num_stages"] = 2
+    return options or None
 
 
 @cache
