@@ -1,7 +1,7 @@
 # make submission   score examples/data/battles.csv with the bundled ensemble and write submission.csv
 # make test         run the whole test-suite
 # make check        lint, formatting and types
-# make check-gpu-path   compile the attention kernels for GPUs that need not be there
+# make check-gpu-path   run the GPU path on pretended GPUs, and compile the attention kernels for real ones
 # make bench        ours beside its peers on the CPU; BENCH= adds options (see benchmarks/cpu.py)
 PYTHON ?= python3
 VENV := .venv
@@ -23,6 +23,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 check-gpu-path: $(VENV)/.dev build/triton/.installed
+	$(BIN)/python -m pytest tests/gpu_path
 	PYTHONPATH=build/triton $(BIN)/python -m tests.gpu_path.kernels
 
 bench: $(VENV)/.user

@@ -11,6 +11,7 @@ from lmsys_ensemble.modeling.attention import SequenceAttention
 from lmsys_ensemble.modeling.capacity import shape_of
 from lmsys_ensemble.modeling.forward import attention_kind
 from lmsys_ensemble.modeling.hardware import MOST_TOKENS
+from lmsys_ensemble.modeling.warming import common_sizes, warm_up
 from lmsys_ensemble.progress import NoProgress
 from tests.gpu_path.pretended.conftest import CAPABILITY, DEVICE, FREE_BYTES, draw_rows, flex
 
@@ -60,6 +61,18 @@ def test_a_batch_stays_on_its_device_and_the_host_waits_once(watch, make_forward
     assert watch.waits == ["copy to the host"]
     assert watch.live[DEVICE] == before, "a batch leaves nothing behind"
     assert torch.cuda.current_device() == 0, "the caller's device is as it was"
+
+
+@pytest.mark.skipif(CAPABILITY < (8, 0), reason="attention is not compiled below compute capability 8.0")
+def test_warming_up_runs_every_common_size_and_leaves_nothing(watch, make_forward):
+    forward = make_forward("gemma")
+    before = watch.live[DEVICE]
+    assert warm_up(forward) == common_sizes(forward.tokens_per_batch) == [2048, 32_768, 65_536]
+    assert watch.devices == {DEVICE}
+    assert not watch.elsewhere
+    assert watch.live[DEVICE] == before
+    forward.attention = SequenceAttention
+    assert warm_up(forward) == []
 
 
 @pytest.mark.parametrize("name", MODELS)
