@@ -1,13 +1,14 @@
 # make submission   score examples/data/battles.csv with the bundled ensemble and write submission.csv
 # make test         run the whole test-suite
 # make check        lint, formatting and types
+# make check-gpu-path   run the GPU path on pretended GPUs, and compile the attention kernels for real ones
 # make bench        ours beside its peers on the CPU; BENCH= adds options (see benchmarks/cpu.py)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: submission test check bench models clean
+.PHONY: submission test check check-gpu-path bench models clean
 
 submission: $(VENV)/.user
 	$(BIN)/lmsys-ensemble submit --config models/default.yaml --test examples/data/battles.csv \
@@ -20,6 +21,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check-gpu-path: $(VENV)/.dev build/triton/.installed
+	$(BIN)/python -m pytest tests/gpu_path
+	PYTHONPATH=build/triton $(BIN)/python -m tests.gpu_path.kernels
 
 bench: $(VENV)/.user
 	$(BIN)/python benchmarks/cpu.py $(BENCH)
@@ -39,6 +44,12 @@ $(VENV)/.user: setup.cfg constraints.txt
 $(VENV)/.dev: $(VENV)/.user
 	@echo "installing what tests need (once)"
 	@$(PIP) --editable ".[dev]"
+	@touch $@
+
+# Triton lies apart: PyTorch's build for CPUs comes without it, and behaves otherwise where it finds it.
+build/triton/.installed: constraints.txt | $(VENV)/.user
+	@echo "installing Triton into build/triton (once)"
+	@$(PIP) --no-deps --upgrade --target build/triton "$$(grep '^triton==' constraints.txt)"
 	@touch $@
 
 clean:

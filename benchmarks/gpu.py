@@ -11,7 +11,8 @@ spread (log-normal, mean near 1,000, cut at 2,048). Every contender gets the sam
 
 Printed are real tokens a second (padding does not count), the share of the matrix-multiplication rate measured in the
 same run that this amounts to, peak memory, and the largest difference of a probability to the notebook's.
-`--device cpu --shape tiny` runs it as a check of itself.
+`--device cpu --shape tiny --dtype bfloat16` runs it as a check of itself: it ends with exit code 1 where a contender's
+probabilities are not the notebook's.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from lmsys_ensemble.encoding.batches import plan_batches, restore_order
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.modeling.capacity import read_shape
 from lmsys_ensemble.modeling.forward import ForwardPass
+from lmsys_ensemble.modeling.hardware import DTYPES, current_device, free_memory, resolve_dtype
 from lmsys_ensemble.probabilities import softmax
 
 SHAPES = {
@@ -47,11 +49,20 @@ SHAPES = {
 }  # fmt: skip
 NOTEBOOK_ROWS = 8
 TUNED_TOKENS = 16_384
+FARTHEST = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.02}
+"""Largest difference of a probability that the rounding of a format makes; 8-bit products round inputs as well."""
 
 
 def shrink(config):
     """Make a shape so small that a CPU runs it in seconds."""
-    changes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 1000, "head_dim": 32}
+    changes = {
+        "initializer_range": 0.1,
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "vocab_size": 1000,
+        "head_dim": 32,
+    }
     for name, value in {**changes, "num_attention_heads": 4, "num_key_value_heads": 2}.items():
         setattr(config, name, value)
     if getattr(config, "layer_types", None):
@@ -59,23 +70,18 @@ def shrink(config):
     return config
 
 
-def build(config, number_format, device):
+def build(config, number_format, device, dtype):
     """Return a classifier with random weights on the device, linear layers quantised where asked."""
-    dtype = torch.bfloat16 if device.startswith("cuda") and torch.cuda.get_device_capability() >= (8, 0) else (
-        torch.float16 if device.startswith("cuda") else torch.float32
-    )  # fmt: skip
     torch.manual_seed(0)
     with torch.device(device):
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)
-        try:
-            model = AutoModelForSequenceClassification.from_config(config).eval().requires_grad_(False)
-        finally:
-            torch.set_default_dtype(default)
+        model = AutoModelForSequenceClassification.from_config(config, dtype=dtype).eval().requires_grad_(False)
     if number_format in ("nf4", "int8"):
         for layer in model.base_model.layers:
             quantise(layer, number_format, dtype, device)
-    return model, dtype
+    # Ours keeps the head in float32, and all contenders share the model: what transformers' own forward pass gives to
+    # the head is turned to float32, too.
+    model.score.register_forward_pre_hook(lambda head, given: (given[0].to(head.weight.dtype),))
+    return model
 
 
 def quantise(module, number_format, dtype, device):
@@ -159,12 +165,13 @@ def contenders(model):
 
 
 def measure(name, number_format, options):
-    """Print a table for one model in one number format."""
+    """Print a table for one model in one number format; return whether all contenders agree."""
     device = options.device
     config = SHAPES[name]
     if options.shape == "tiny":
         config = shrink(config)
-    model, dtype = build(config, number_format, device)
+    dtype = resolve_dtype(options.dtype, device)
+    model = build(config, number_format, device, dtype)
     encoded = draw_rows(options.rows, config.vocab_size, 2048 if options.shape == "real" else 256)
     ceiling = matmul_rate(device, dtype)
     n_padded = sum(len(rows) * encoded.lengths[rows[0]] for rows in plan_batches(encoded.lengths, TUNED_TOKENS))
@@ -192,6 +199,10 @@ def measure(name, number_format, options):
             f"{flops / median / ceiling:.1%} | {peaks[key] / 2**30:.1f} | "
             f"{np.abs(softmax(results[key]) - reference).max():.1e} |"
         )
+    if options.shape == "real":  # many layers of random weights amplify rounding; the table shows by how much
+        return True
+    farthest = max(np.abs(softmax(logits) - reference).max() for logits in results.values())
+    return farthest <= max(FARTHEST[dtype], FARTHEST[torch.bfloat16] if number_format != "bf16" else 0)
 
 
 def flops_of(config, encoded):
@@ -222,6 +233,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--dtype", choices=["auto", *DTYPES], default="auto", help="of what is not quantised")
     parser.add_argument("--shape", choices=["real", "tiny"], default="real")
     options = parser.parse_args()
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -232,12 +244,15 @@ def main() -> int:
         f"{device or platform.machine()}, torch {torch.__version__}, transformers {transformers.__version__}, "
         f"bitsandbytes {bitsandbytes.__version__}"
     )
-    for name in options.models:
-        for number_format in options.formats:
-            measure(name, number_format, options)
-            if options.device.startswith("cuda"):
-                torch.cuda.empty_cache()
-    return 0
+    agree = True
+    with current_device(options.device):
+        for name in options.models:
+            for number_format in options.formats:
+                agree &= bool(measure(name, number_format, options))
+                free_memory(options.device)
+    if not agree:
+        print("the contenders' probabilities differ by more than rounding", file=sys.stderr)
+    return 0 if agree else 1
 
 
 if __name__ == "__main__":

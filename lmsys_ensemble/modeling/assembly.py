@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.adapters import attach_adapter, read_adapter
+from lmsys_ensemble.modeling.attention import SequenceAttention
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.golden import check_golden, golden_inputs, read_golden
 from lmsys_ensemble.modeling.hardware import dtype_name, is_slow, resolve_dtype
@@ -79,6 +80,7 @@ def assemble(
     golden = read_golden(golden_folder) if golden_folder and golden_folder.is_dir() else None
     if golden is not None:
         number_format = quantization if quantization != "none" else dtype_name(settings.dtype)
-        difference = check_golden(golden, forward(*golden_inputs(golden)), number_format, golden_folder or base)
+        logits = forward(*golden_inputs(golden), attention=SequenceAttention)  # no kernel is compiled for a few rows
+        difference = check_golden(golden, logits, number_format, golden_folder or base)
         logger.info("golden rows of %s reproduced within %.1e", golden_folder, difference)
     return forward

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmsys_ensemble.modeling.packing import Packed, Span
+from lmsys_ensemble.modeling.packing import Packed, Span, to_device
 
 QUERIES_PER_BLOCK = 256
 
@@ -156,7 +156,7 @@ def _seen(places: NDArray[np.intp], first: int, stop: int, window: int, device: 
     if len(places) == 1:
         return None
     back = places[:, None] - np.arange(first, stop)
-    return torch.from_numpy((back >= 0) & (back < window)).to(device)
+    return to_device((back >= 0) & (back < window), device)
 
 
 def _fused(

@@ -101,33 +101,41 @@ def _run_layer(
     wanted: Tensor | None,
     number_format: torch.dtype,
 ) -> Tensor:
-    part = layer.self_attn
+    """Return what leaves a layer. The feed-forward part takes most memory: nothing of the attention lives then."""
     normed = layer.input_layernorm(hidden).to(number_format)
+    output = _attend(layer.self_attn, normed, rotary, attention, wanted)
+    if wanted is not None:
+        hidden = hidden[wanted]
+    sandwiched = hasattr(layer, "pre_feedforward_layernorm")  # Gemma 2 and 3 norm what comes out, too
+    hidden = hidden + (layer.post_attention_layernorm(output) if sandwiched else output)
+    del normed, output
+    before = layer.pre_feedforward_layernorm if sandwiched else layer.post_attention_layernorm
+    fed = _feed_forward(layer.mlp, before(hidden).to(number_format))
+    result: Tensor = hidden + (layer.post_feedforward_layernorm(fed) if sandwiched else fed)
+    return result
+
+
+def _attend(
+    part: Any, normed: Tensor, rotary: tuple[Tensor, Tensor], attention: Attention, wanted: Tensor | None
+) -> Tensor:
+    """Return the attention part's output, for all tokens or the wanted ones."""
     key, value = _heads(part.k_proj(normed), part), _heads(part.v_proj(normed), part)
     cos, sin = rotary
-    asking = normed
-    if wanted is not None:
-        asking, hidden = normed[wanted], hidden[wanted]
-    query = _heads(part.q_proj(asking), part)
+    query = _heads(part.q_proj(normed if wanted is None else normed[wanted]), part)
     if hasattr(part, "q_norm"):
         query, key = part.q_norm(query), part.k_norm(key)
     query = rotate(query, cos, sin) if wanted is None else rotate(query, cos[wanted], sin[wanted])
-    mixed = attention(query, rotate(key, cos, sin), value, _rule(part), wanted is not None)
-    output = part.o_proj(mixed.flatten(1))
-    if not hasattr(layer, "pre_feedforward_layernorm"):
-        hidden = hidden + output
-        return hidden + _feed_forward(layer.mlp, layer.post_attention_layernorm(hidden).to(number_format))
-    hidden = hidden + layer.post_attention_layernorm(output)
-    fed = _feed_forward(layer.mlp, layer.pre_feedforward_layernorm(hidden).to(number_format))
-    result: Tensor = hidden + layer.post_feedforward_layernorm(fed)
-    return result
+    mixed = attention(query, rotate(key, cos, sin), value, attention_rule(part), wanted is not None)
+    output: Tensor = part.o_proj(mixed.flatten(1))
+    return output
 
 
 def _heads(projected: Tensor, part: Any) -> Tensor:
     return projected.view(len(projected), -1, part.head_dim)
 
 
-def _rule(part: Any) -> AttentionRule:
+def attention_rule(part: Any) -> AttentionRule:
+    """Return what a layer's attention does with its scores."""
     window = getattr(part, "sliding_window", None)
     if part.config.model_type == "mistral":
         window = part.config.sliding_window

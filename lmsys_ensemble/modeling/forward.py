@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from lmsys_ensemble.modeling.adapters import head_name
 from lmsys_ensemble.modeling.attention import Attention, SequenceAttention
 from lmsys_ensemble.modeling.decoder import PackedDecoder, can_pack
 from lmsys_ensemble.modeling.flex import FlexAttention
-from lmsys_ensemble.modeling.hardware import tokens_that_fit
+from lmsys_ensemble.modeling.hardware import current_device, tokens_that_fit
 from lmsys_ensemble.modeling.packing import Packed, pack, to_device
 from lmsys_ensemble.modeling.pooling import pad_batch, plan_pooling, pool, pool_packed, pooled_size
 from lmsys_ensemble.modeling.recipe import Pooling
@@ -28,6 +28,9 @@ from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.progress import NoProgress, Progress
 
 logger = logging.getLogger(__name__)
+
+AttentionKind: TypeAlias = Callable[[Packed, NDArray[np.intp]], Attention]
+"""Makes the attention of a packed batch, given the tokens that are pooled."""
 
 
 def prepare_head(model: Any, pooling: Pooling, n_classes: int) -> None:
@@ -85,7 +88,7 @@ class ForwardPass:
         pooling: Pooling = "last_token",
         pad_token_id: int | None = None,
         *,
-        attention: Callable[[Packed, NDArray[np.intp]], Attention] | None = None,
+        attention: AttentionKind | None = None,
         packed: bool = True,
     ):
         self.model = model
@@ -94,11 +97,17 @@ class ForwardPass:
         self.device: torch.device = model.device
         self.n_classes: int = model.config.num_labels
         self.limit: int | None = None
-        self.tokens_per_batch = tokens_that_fit(model.config.get_text_config(), model.dtype, str(self.device))
         self.attention = attention or attention_kind(self.device)
         self.plain = has_plain_head(model)
         packed = packed and self.plain and can_pack(model.base_model)
         self.decoder = PackedDecoder(model.base_model) if packed else None
+        self.tokens_per_batch = tokens_that_fit(
+            model.config.get_text_config(),
+            model.dtype,
+            str(self.device),
+            packed=packed,
+            int8=bool(getattr(model, "is_loaded_in_8bit", False)),
+        )
         if self.plain:
             model.score.float()
         logger.info("%s runs %s", type(model).__name__, self.layout)
@@ -172,7 +181,12 @@ class ForwardPass:
 
     @torch.inference_mode()
     def __call__(
-        self, ids: Sequence[NDArray[np.int32]], fields: Sequence[NDArray[np.int8]], *, upcast: bool = False
+        self,
+        ids: Sequence[NDArray[np.int32]],
+        fields: Sequence[NDArray[np.int8]],
+        *,
+        upcast: bool = False,
+        attention: AttentionKind | None = None,
     ) -> Logits:
         """Return logits of shape (n_rows, n_classes) for one batch.
 
@@ -182,12 +196,15 @@ class ForwardPass:
             Token ids and field codes of every row, as `lmsys_ensemble.encoding.tokens.Encoded` holds them.
         upcast : bool
             Whether to compute in float32 although the weights are in half precision; packed layout only.
+        attention : callable, optional
+            Makes the attention of this batch, where it shall be another one; packed layout only.
         """
-        if self.decoder is not None:
-            logits = self._packed(self.decoder, ids, fields, upcast)
-        else:
-            logits = self._padded(ids, fields)
-        result: Logits = logits.float().cpu().numpy()
+        with current_device(self.device):
+            if self.decoder is not None:
+                logits = self._packed(self.decoder, ids, fields, upcast, attention or self.attention)
+            else:
+                logits = self._padded(ids, fields)
+            result: Logits = logits.float().cpu().numpy()
         return result
 
     def _padded(self, ids: Sequence[NDArray[np.int32]], fields: Sequence[NDArray[np.int8]]) -> torch.Tensor:
@@ -205,11 +222,12 @@ class ForwardPass:
         ids: Sequence[NDArray[np.int32]],
         fields: Sequence[NDArray[np.int8]],
         upcast: bool,
+        attention: AttentionKind,
     ) -> torch.Tensor:
         packed = pack(ids, find_families(ids, fields, sys.maxsize), self.device)
         plan = plan_pooling(packed, ids, fields, self.pooling, self.pad_token_id)
-        attention = self.attention(packed, plan.wanted)
-        hidden = decoder(packed, attention, to_device(plan.wanted, self.device), upcast=upcast)
+        wanted = to_device(plan.wanted, self.device)
+        hidden = decoder(packed, attention(packed, plan.wanted), wanted, upcast=upcast)
         logits: torch.Tensor = self.model.score(pool_packed(hidden, plan))
         return logits
 

@@ -1,14 +1,21 @@
 """What the machine has: devices, number formats, cores."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 from lmsys_ensemble.errors import ConfigError, DeviceError
 from lmsys_ensemble.files import suggest
+from lmsys_ensemble.modeling.capacity import shape_of
 
 CPU_TOKENS, LEAST_TOKENS, MOST_TOKENS = 1024, 2048, 65536
 """Tokens of a batch: on the CPU, and the bounds on GPUs, where matrix products of 65,536 rows gain nothing more."""
+
+USABLE, WORKSPACE = 0.9, 512 * 2**20
+"""Share of a GPU's free memory that activations may take (the allocator cannot use every gap), and bytes beside them:
+scores of a block of queries, an unpacked 4-bit layer, the workspaces of libraries."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -75,25 +82,64 @@ def limit_threads(n_threads: int) -> None:
     torch.set_num_threads(n_threads)
 
 
+def current_device(device: str | torch.device) -> AbstractContextManager[Any]:
+    """Make a GPU the calling thread's current one, which it is not by itself: every thread begins with the first GPU.
+
+    Kernels, pinned memory and workspaces that name no device go to the current one, and memory of a context with them.
+    """
+    return torch.cuda.device(device) if torch.device(device).type == "cuda" else nullcontext()
+
+
 def free_memory(device: str) -> None:
     """Give memory that nothing refers to back to the device."""
     if device.startswith("cuda"):
-        with torch.cuda.device(device):
+        with current_device(device):
             torch.cuda.empty_cache()
 
 
+_SAID_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "DefaultCPUAllocator", "std::bad_alloc")
+"""What a plain RuntimeError says where memory has run out: the driver, cuBLAS and cuDNN, the host."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error, or one that it was raised from, means that a device or the host has no memory left.
+
+    PyTorch's own allocator raises `torch.OutOfMemoryError`. What allocates past it says so in a RuntimeError
+    (``torch.AcceleratorError`` is one): cuBLAS for its handles and workspaces, the driver for kernels and contexts,
+    the host's allocator. PyTorch's compiler wraps what happens while it compiles.
+    """
+    return any(_names_memory(cause) for cause in causes(error))
+
+
+def _names_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID_OF_MEMORY)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from; PyTorch's compiler keeps them as ``inner_exception``."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = getattr(cause, "inner_exception", None) or cause.__cause__
+
+
 def free_bytes(device: str) -> int:
-    """Return the memory of a GPU that nobody uses."""
-    return int(torch.cuda.mem_get_info(device)[0])
+    """Return the memory of a GPU that new tensors can have: what nobody uses, and what PyTorch keeps for reuse."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + kept)
 
 
-def tokens_that_fit(config: Any, dtype: torch.dtype, device: str) -> int:
-    """Return a token budget for packed batches from the free memory of a device.
+def tokens_that_fit(config: Any, dtype: torch.dtype, device: str, *, packed: bool = True, int8: bool = False) -> int:
+    """Return a token budget for batches from the free memory of a device.
 
-    On a GPU, what the widest part of a layer needs for a token (its residual, norms in float32, heads and the three
-    products of the feed-forward part) is held against three fifths of the free memory; a multiple of 1,024 between
-    `LEAST_TOKENS` and `MOST_TOKENS`, so that a little more or less free memory gives the same batches. On the CPU,
-    where longer batches are no faster, `CPU_TOKENS`.
+    On a GPU, what a token takes at most (`lmsys_ensemble.modeling.capacity.Shape.activation_bytes`) and a tenth more
+    is held against `USABLE` of the free memory less `WORKSPACE`; a multiple of 1,024 between `LEAST_TOKENS` and
+    `MOST_TOKENS`, so that a little more or less free memory gives the same batches. On the CPU, where longer batches
+    are no faster, `CPU_TOKENS`.
 
     Parameters
     ----------
@@ -103,14 +149,18 @@ def tokens_that_fit(config: Any, dtype: torch.dtype, device: str) -> int:
         Of the arithmetic.
     device : str
         With the model loaded.
+    packed : bool
+        Whether rows are packed; transformers' own layers keep about twice as much.
+    int8 : bool
+        Whether the weights are 8-bit integers.
     """
     if not device.startswith("cuda"):
         return CPU_TOKENS
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    heads = size * (2 * config.num_attention_heads + 2 * getattr(config, "num_key_value_heads", 1))
-    values = 6 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
-    bytes_per_token = values * dtype.itemsize + 2 * 4 * config.hidden_size
-    fitting = int(0.6 * free_bytes(device) / bytes_per_token) // 1024 * 1024
+    shape = shape_of(config.to_dict())
+    if shape is None:
+        return LEAST_TOKENS
+    per_token = 1.1 * shape.activation_bytes(dtype.itemsize, int8=int8) * (1 if packed else 2)
+    fitting = int((USABLE * free_bytes(device) - WORKSPACE) / per_token) // 1024 * 1024
     return min(max(fitting, LEAST_TOKENS), MOST_TOKENS)
 
 

@@ -1,7 +1,8 @@
 """Loading of base models and tokenizers: safetensors only, no remote code, one load at a time.
 
 ``from_pretrained`` sets torch's default dtype for the whole process while it runs, so two threads that load at once
-get each other's dtypes, silently. Every load in this library takes `LOAD_LOCK`.
+get each other's dtypes, silently; and it exchanges functions of ``torch.nn.init``. Every load in this library takes
+`LOAD_LOCK`. What changes nothing but the model goes on without it: copying weights to a GPU.
 """
 
 import logging
@@ -23,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from lmsys_ensemble.errors import ConfigError, ModelError
 from lmsys_ensemble.modeling.quantization import QUANTIZATIONS, quantization_config
 from lmsys_ensemble.modeling.sources import check_base_folder
+from lmsys_ensemble.modeling.transfer import can_follow, transfer
 
 logger = logging.getLogger(__name__)
 
@@ -146,12 +148,13 @@ def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool)
         options["quantization_config"] = quantization_config(settings.quantization, settings.dtype, list(HEAD_NAMES))
     with LOAD_LOCK, quiet_transformers():
         config = load_config(folder, settings)
+        later = can_follow(config.get_text_config(), settings.dtype, settings.device, settings.quantization)
         try:
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 config=config,
                 dtype=settings.dtype,
-                device_map={"": settings.device},
+                device_map={"": "cpu" if later else settings.device},
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -168,6 +171,8 @@ def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool)
             ) from error
     n_layers = config.get_text_config().num_hidden_layers
     _account_for_keys(folder, report, n_layers, head_follows)
+    if later:
+        transfer(model, settings.device)
     model.eval()
     model.requires_grad_(False)
     logger.info(

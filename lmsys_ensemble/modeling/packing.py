@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,8 +95,8 @@ def pack(ids: Sequence[NDArray[np.int32]], families: Sequence[Family], device: s
     )
 
 
-def to_device(values: NDArray[np.int64], device: str | torch.device) -> Tensor:
-    """Copy integers to a device; to a GPU from pinned memory, so that the host does not wait for the copy."""
+def to_device(values: NDArray[Any], device: str | torch.device) -> Tensor:
+    """Copy an array to a device; to a GPU from pinned memory, so that the host does not wait for the copy."""
     tensor = torch.from_numpy(values)
     if torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL
-from lmsys_ensemble.modeling.packing import Packed
+from lmsys_ensemble.modeling.packing import Packed, to_device
 from lmsys_ensemble.modeling.recipe import Pooling
 from lmsys_ensemble.schema import RESPONSE_A, RESPONSE_B
 
@@ -130,14 +130,15 @@ def pool_packed(hidden: Tensor, plan: PoolingPlan) -> Tensor:
         Which token belongs where.
     """
     hidden = hidden.float()
-    last = hidden[torch.from_numpy(plan.last).to(hidden.device)]
+    last = hidden[to_device(plan.last, hidden.device)]
     if not plan.responses:
         return last
     sums, counts = [], []
     for places, n_tokens in plan.responses:
-        lengths = torch.from_numpy(n_tokens).to(hidden.device)
-        owned = hidden[torch.from_numpy(places).to(hidden.device)]
-        sums.append(torch.segment_reduce(owned, "sum", lengths=lengths, axis=0, initial=0.0))
+        lengths = to_device(n_tokens, hidden.device)
+        owned = hidden[to_device(places, hidden.device)]
+        # unsafe: not checked, for which the host would wait for the GPU; they add up by the way they are made
+        sums.append(torch.segment_reduce(owned, "sum", lengths=lengths, axis=0, initial=0.0, unsafe=True))
         counts.append(lengths[:, None].float())
     return _compare(sums, counts, last)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmsys_ensemble.modeling.hardware import free_memory
+from lmsys_ensemble.modeling.hardware import free_memory, is_out_of_memory
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.progress import Progress
 
@@ -89,10 +89,8 @@ def _try(forward: Batch, ids: Ids, fields: Fields, *, upcast: bool = False) -> L
     """Return logits, or None where memory runs out; nothing of the failed attempt is kept."""
     try:
         return forward(ids, fields, upcast=upcast)
-    except (torch.OutOfMemoryError, MemoryError):
-        pass
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):  # what PyTorch raises where the host's memory runs out
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
     gc.collect()
     free_memory(str(forward.device))

@@ -191,24 +191,27 @@ class ClassifierScorer(Scorer):
         from lmsys_ensemble.modeling import hardware
         from lmsys_ensemble.modeling.assembly import assemble
         from lmsys_ensemble.modeling.tokenization import make_encoder
+        from lmsys_ensemble.modeling.warming import warm_up
 
         asked = device or self.device
         self._device = hardware.check_device(hardware.list_devices()[0] if asked == "auto" else asked)
         recipe = self.recipe()
         folder = self._base_folder(recipe)
         encoder = make_encoder(folder, recipe)
-        forward = assemble(
-            folder,
-            recipe,
-            adapter=Path(self.adapter) if self.adapter else None,
-            device=self._device,
-            dtype=self.dtype,
-            quantization=self.quantization,
-            attn_implementation=self.attn_implementation,
-            merge=self.merge,
-            unpack=self.unpack,
-            golden_folder=self._recipe_folder,
-        )
+        with hardware.current_device(self._device):
+            forward = assemble(
+                folder,
+                recipe,
+                adapter=Path(self.adapter) if self.adapter else None,
+                device=self._device,
+                dtype=self.dtype,
+                quantization=self.quantization,
+                attn_implementation=self.attn_implementation,
+                merge=self.merge,
+                unpack=self.unpack,
+                golden_folder=self._recipe_folder,
+            )
+            warm_up(forward, self.tokens_per_batch)
         self._encoder, self._forward = encoder, forward
 
     def _base_folder(self, recipe: Recipe) -> Path:

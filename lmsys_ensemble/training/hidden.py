@@ -59,7 +59,8 @@ def compute_hidden_states(
     with only_layers(backbone, 0, first_layer) as lower:
         for rows in plan_batches(lengths, tokens_per_batch):
             tokens, mask = pad_batch([encoded.ids[row] for row in rows], 0, backbone.device)
-            hidden = lower(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+            entering = backbone.get_input_embeddings()(tokens).float()  # what is added up would overflow in float16
+            hidden = lower(inputs_embeds=entering, attention_mask=mask, use_cache=False).last_hidden_state
             for position, row in enumerate(rows):
                 states[int(row)] = hidden[position, : lengths[row]].to("cpu", torch.bfloat16)
             on_batch(int(lengths[rows].sum()))

@@ -68,7 +68,9 @@ def fit_lora(wrapped: Any, recipe: Recipe, settings: TrainSettings, examples: Ex
     torch.manual_seed(settings.seed)
     losses = []
     with ExitStack() as stack:
-        stack.enter_context(_autocast(settings, model.device))
+        number_format = arithmetic(settings.autocast, str(model.device))
+        half = number_format != torch.float32
+        stack.enter_context(torch.autocast(model.device.type, dtype=number_format if half else None, enabled=half))
         states = None
         if settings.lora.first_layer:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lmsys-ensemble-hidden-"))
@@ -82,23 +84,29 @@ def fit_lora(wrapped: Any, recipe: Recipe, settings: TrainSettings, examples: Ex
             for _ in range(settings.optimizer.epochs)
         ]
         optimizer, schedule = _optimizer(wrapped, settings.optimizer, sum(len(epoch) for epoch in steps))
+        # The gradients of float16 are too small for it unless the loss is scaled; float32 and bfloat16 have the range.
+        scaler = torch.amp.GradScaler(model.device.type, enabled=number_format == torch.float16)
         wrapped.train()
         for number, epoch in enumerate(steps, 1):
-            losses.append(_run_epoch(wrapped, recipe, examples, states, epoch, optimizer, schedule, settings, number))
+            losses.append(
+                _run_epoch(wrapped, recipe, examples, states, epoch, optimizer, schedule, scaler, settings, number)
+            )
             logger.info("epoch %d of %d: training loss %.4f", number, len(steps), losses[-1])
     wrapped.eval()
     return losses
 
 
-def _autocast(settings: TrainSettings, device: torch.device) -> Any:
-    wanted = settings.autocast
-    if wanted == "auto":
-        if device.type == "cuda":  # float32 on a T4: it only emulates bfloat16, and float16 needs scaled gradients
-            fast = hardware.resolve_dtype("auto", str(device)) == torch.bfloat16
-        else:
-            fast = torch.cpu._is_amx_tile_supported()
-        wanted = "bfloat16" if fast else "float32"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted == "bfloat16")
+def arithmetic(autocast: str, device: str) -> torch.dtype:
+    """Return the number format of the arithmetic in training.
+
+    ``auto`` is bfloat16 where the device computes in it; float16 on GPUs below compute capability 8.0, which only
+    emulate bfloat16; float32 on other CPUs.
+    """
+    if autocast != "auto":
+        return hardware.DTYPES[autocast]
+    if device.startswith("cuda"):
+        return hardware.resolve_dtype("auto", device)
+    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
 
 
 def _choose_what_learns(wrapped: Any, first_layer: int) -> None:
@@ -168,6 +176,7 @@ def _run_epoch(
     epoch: list[NDArray[np.intp]],
     optimizer: Any,
     schedule: Any,
+    scaler: torch.amp.GradScaler,
     settings: TrainSettings,
     number: int,
 ) -> float:
@@ -179,12 +188,16 @@ def _run_epoch(
             step_weight = float(examples.weights[rows].sum())
             for part in _micro_batches(rows, lengths):
                 loss = _loss(wrapped, recipe, examples, states, part)
-                torch.autograd.backward(loss / step_weight)
+                torch.autograd.backward(scaler.scale(loss / step_weight))
                 total += float(loss.detach())
             weight += step_weight
+            scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(trained, settings.optimizer.max_gradient_norm)
-            optimizer.step()
-            schedule.step()
+            scaler.step(optimizer)  # left out, and scaled down from then on, where the scaled gradients overflowed
+            before = scaler.get_scale()
+            scaler.update()
+            if scaler.get_scale() >= before:
+                schedule.step()
             optimizer.zero_grad(set_to_none=True)
             bar.update(int(lengths[rows].sum()))
             bar.set_postfix_str(f"loss {total / weight:.4f}", refresh=False)
@@ -213,12 +226,11 @@ def _pooled(
     ids = [encoded.ids[row] for row in rows]
     fields = [encoded.fields[row] for row in rows]
     tokens, mask = pad_batch(ids, 0, model.device)
-    entering = (
-        {"input_ids": tokens}
-        if states is None
-        else {"inputs_embeds": states.batch([int(row) for row in rows], model.device)}
-    )
-    hidden = model.base_model(**entering, attention_mask=mask, use_cache=False).last_hidden_state
+    if states is None:  # what is added up from layer to layer is float32: in float16 it would overflow
+        entering = model.get_input_embeddings()(tokens).float()
+    else:
+        entering = states.batch([int(row) for row in rows], model.device)
+    hidden = model.base_model(inputs_embeds=entering, attention_mask=mask, use_cache=False).last_hidden_state
     with torch.autocast(model.device.type, enabled=False):
         return pool(hidden, ids, fields, recipe.head.pooling, recipe.special_tokens.pad_token_id)
 

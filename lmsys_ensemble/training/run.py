@@ -35,7 +35,7 @@ from lmsys_ensemble.training.dataset import (
     rows_by_source,
     split,
 )
-from lmsys_ensemble.training.lora import TOKENS_PER_BATCH, Examples, fit_lora
+from lmsys_ensemble.training.lora import TOKENS_PER_BATCH, Examples, arithmetic, fit_lora
 from lmsys_ensemble.training.settings import TrainSettings, data_files, read_train_settings
 from lmsys_ensemble.training.validation import validate
 
@@ -92,7 +92,8 @@ def train(
         settings = settings.model_copy(update={"base_model": base.resolve().name})
     recipe = _recipe(settings, base, task.classes)
     encoder = make_encoder(base, recipe)
-    losses = _learn(settings, recipe, base, encoder, learn, device, folder)
+    with hardware.current_device(device):
+        losses = _learn(settings, recipe, base, encoder, learn, device, folder)
     recipe = recipe.model_copy(
         update={
             "training": {
@@ -104,7 +105,8 @@ def train(
         }
     )
     write_recipe(folder, recipe, FILES)
-    figures = _finish(settings, recipe, base, encoder, learn, held, device, folder, say)
+    with hardware.current_device(device):
+        figures = _finish(settings, recipe, base, encoder, learn, held, device, folder, say)
     scorer = {"type": settings.scorer, "name": settings.name, "model": scorer_model, "adapter": "."}
     if settings.revision:
         scorer["revision"] = settings.revision
@@ -142,8 +144,7 @@ def _learn(
     device: str,
     folder: Path,
 ) -> list[float]:
-    exact = device == "cpu" or settings.autocast == "float32"
-    dtype = torch.float32 if exact else hardware.resolve_dtype("auto", device)
+    dtype = torch.float32 if device == "cpu" else arithmetic(settings.autocast, device)
     load = LoadSettings(len(recipe.classes), device, dtype, n_layers=recipe.head.layers)
     model = load_classifier(base, load, head_follows=True)
     if not has_plain_head(model) or not hasattr(model.base_model, "layers"):

@@ -57,8 +57,9 @@ class OptimizerSettings(Settings):
 class TrainSettings(Settings):
     """A training run.
 
-    ``autocast`` is the number format of the arithmetic in training (weights that learn stay float32); what is
-    measured and saved at the end is computed in float32 on a CPU, as inference does.
+    ``autocast`` is the number format of the arithmetic in training (weights that learn stay float32; with float16 the
+    loss is scaled, so that small gradients do not vanish). What is measured and saved at the end is computed in float32
+    on a CPU, as inference does.
     """
 
     version: Literal[1] = 1
@@ -76,7 +77,7 @@ class TrainSettings(Settings):
     lora: LoraSettings = LoraSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     swap_augmentation: bool = True
-    autocast: Literal["auto", "float32", "bfloat16"] = "auto"
+    autocast: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = 0
 
 

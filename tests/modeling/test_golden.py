@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lmsys_ensemble.errors import ConfigError, GoldenError
+from lmsys_ensemble.modeling import forward as forward_module
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.golden import TOLERANCES, check_golden, golden_battles, read_golden, write_golden
 from lmsys_ensemble.probabilities import softmax
@@ -46,6 +47,15 @@ def exchange(folder, part):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_the_model_that_was_saved_reproduces_its_golden_rows(build, dtype):
     build(dtype=dtype)
+
+
+def test_no_kernel_is_compiled_for_golden_rows(build, monkeypatch):
+    def refuse(packed, wanted):
+        raise AssertionError("attention that compiles a kernel for every size")
+
+    monkeypatch.setattr(forward_module, "attention_kind", lambda device: refuse)
+    forward = build()
+    assert forward.attention is refuse, "all other rows go through what suits the device"
 
 
 @pytest.mark.parametrize("part", ["score", "lora_A", "lora_B"])

@@ -9,17 +9,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch._dynamo.exc import TorchDynamoException
 from torch.nn.attention.flex_attention import flex_attention
 from transformers import AutoModelForSequenceClassification, MistralConfig, Qwen2Config, Qwen3Config
 
 from lmsys_ensemble.encoding.retention import FIELD_CODES
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.modeling import attention as attention_module
-from lmsys_ensemble.modeling import flex as flex_module
+from lmsys_ensemble.modeling import kernels
 from lmsys_ensemble.modeling.attention import SequenceAttention
 from lmsys_ensemble.modeling.decoder import can_pack
-from lmsys_ensemble.modeling.flex import MOST_KERNELS, FlexAttention, rounded_up
+from lmsys_ensemble.modeling.flex import FlexAttention
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.pooling import pad_batch, pool
 from tests.tiny import BOS, DECODERS, EOS, PAD, SLIDING_WINDOW, encode, make_battles, make_config, plain_logits
@@ -33,7 +32,7 @@ LONGEST = 90
 @pytest.fixture(autouse=True)
 def small_kernels(monkeypatch):
     """Uncompiled, FlexAttention makes the whole matrix of scores."""
-    monkeypatch.setattr(flex_module, "LEAST_STEP", 128)
+    monkeypatch.setattr(kernels, "LEAST_SIZE", 256)
 
 
 def flex(packed, wanted):
@@ -209,34 +208,3 @@ def test_in_bfloat16_on_a_cpu_sums_stay_in_float32(architecture):
     logits = ForwardPass(half, "last_token", PAD).score(encode(make_battles(12)), 500)
     assert (added, multiplied) == ({torch.float32}, {torch.bfloat16})
     np.testing.assert_allclose(logits, exact, rtol=0, atol=0.03)
-
-
-def test_where_flex_attention_cannot_be_compiled_sequences_are_taken_one_by_one(models, monkeypatch, caplog):
-    monkeypatch.setattr(FlexAttention, "compiles", True)
-    attempts = []
-
-    def fails(*arguments, **options):
-        attempts.append(arguments)
-        raise TorchDynamoException("no compiler here")
-
-    model = models["gemma2"]
-    forward = ForwardPass(
-        model, "last_token", PAD, attention=lambda packed, wanted: FlexAttention(packed, wanted, run=fails)
-    )
-    encoded = encode(make_battles(6))
-    np.testing.assert_allclose(forward.score(encoded, 300), plain_logits(model, encoded.ids), **TOLERANCE)
-    assert len(attempts) == 1
-    assert "no compiler here" in caplog.text
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(1, 200_000))
-def test_few_sizes_of_kernels_serve_all_batches(n_tokens):
-    size = rounded_up(n_tokens)
-    assert n_tokens <= size < n_tokens + max(2048, n_tokens / 4)
-    assert size % 128 == 0
-
-
-def test_up_to_65536_tokens_there_are_fewer_sizes_than_kernels_may_be_made(monkeypatch):
-    monkeypatch.undo()
-    assert 2 * len({rounded_up(n_tokens) for n_tokens in range(1, 65_537)}) <= MOST_KERNELS

@@ -38,27 +38,36 @@ def encoded():
     return result
 
 
-def run_out_of_memory(model, above, error=torch.OutOfMemoryError):
+def run_out_of_memory(model, above, error=torch.OutOfMemoryError, says="out of memory"):
     """Let the model's memory end above a number of tokens; return the sizes of the batches that were tried."""
     tried = []
 
     def check(_, arguments):
         tried.append(arguments[0].numel())
         if tried[-1] > above:
-            raise error("DefaultCPUAllocator: can't allocate memory" if error is RuntimeError else "out of memory")
+            raise error(says)
 
     model.get_input_embeddings().register_forward_pre_hook(check)
     return tried
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
-def test_a_batch_that_does_not_fit_is_halved_and_so_are_those_after_it(model, error):
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (torch.OutOfMemoryError, "out of memory"),
+        (MemoryError, ""),
+        (RuntimeError, "DefaultCPUAllocator: can't allocate memory"),
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        (torch.AcceleratorError, "CUDA error: out of memory"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_and_so_are_those_after_it(model, error, says):
     encoded = encode(make_battles(40), 1000)
     expected = plain_logits(model, encoded.ids)
     above = int(encoded.lengths.max())
     budget = 3 * above
     n_batches = len(pack_batches(encoded.lengths, budget))
-    tried = run_out_of_memory(model, above, error)
+    tried = run_out_of_memory(model, above, error, says)
     listener = Listener()
     np.testing.assert_allclose(ForwardPass(model, "last_token", PAD).score(encoded, budget), expected, atol=1e-5)
     assert not listener.failed

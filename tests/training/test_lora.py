@@ -11,7 +11,7 @@ from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.training.hidden import compute_hidden_states
-from lmsys_ensemble.training.lora import Examples, fit_lora, trained_head
+from lmsys_ensemble.training.lora import Examples, arithmetic, fit_lora, trained_head
 from lmsys_ensemble.training.settings import TrainSettings
 from tests.tiny import PAD, encode, make_battles, make_recipe
 from tests.training.synthetic import make_preferences
@@ -37,8 +37,9 @@ def make_model(checkpoints):
     """Return a function that makes a PEFT model as training does."""
 
     def make(architecture, pooling, first_layer, dtype=torch.float32):
+        base = checkpoints.base(architecture)  # made on first use, with random numbers
         torch.manual_seed(0)
-        model = load_classifier(checkpoints.base(architecture), LoadSettings(3, "cpu", dtype), head_follows=True)
+        model = load_classifier(base, LoadSettings(3, "cpu", dtype), head_follows=True)
         prepare_head(model, pooling, 3)
         torch.nn.init.normal_(model.score.weight, std=0.01)
         config = LoraConfig(
@@ -144,6 +145,52 @@ def test_what_learns_is_float32_although_the_base_is_not(make_model):
     assert kinds == {torch.float32}
     assert {parameter.dtype for parameter in wrapped.parameters()} == {torch.float32, torch.bfloat16}
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("first_layer", [0, 2])
+def test_float16_learns_what_float32_learns_although_its_gradients_would_vanish(make_model, first_layer):
+    """As on a T4: base and arithmetic in float16. The head is so small that gradients below it are below 6e-8."""
+    recipe = make_recipe(head={"pooling": "response_spans"}, special_tokens={"pad_token_id": PAD})
+    updates = {}
+    for autocast, dtype in (("float32", torch.float32), ("float16", torch.float16)):
+        wrapped = make_model("llama", "response_spans", first_layer, dtype)
+        with torch.no_grad():
+            trained_head(wrapped.get_base_model()).weight.mul_(1e-4)
+        optimizer = {"head_l2": None, "epochs": 1, "learning_rate": 1e-3, "head_learning_rate": 1e-12}
+        settings = make_settings(first_layer, optimizer=optimizer, autocast=autocast)
+        fit_lora(wrapped, recipe, settings, make_examples(60))
+        learned = [tensor for name, tensor in wrapped.named_parameters() if "lora_B" in name and tensor.requires_grad]
+        assert all(torch.isfinite(tensor).all() for tensor in learned)
+        updates[autocast] = torch.cat([tensor.flatten() for tensor in learned])
+    assert updates["float32"].abs().max() > 1e-4
+    assert torch.cosine_similarity(updates["float16"], updates["float32"], dim=0) > 0.9
+
+
+@pytest.mark.parametrize("first_layer", [0, 2])
+def test_what_layers_add_up_may_leave_the_range_of_float16(make_model, first_layer):
+    """It ends at 65,504: embeddings close to it, and what a layer adds to them, are within it; their sum is not."""
+    wrapped = make_model("llama", "response_spans", first_layer, torch.float16)
+    backbone = wrapped.get_base_model().base_model
+    with torch.no_grad():
+        backbone.embed_tokens.weight.copy_(60_000 * backbone.embed_tokens.weight.sign())
+        backbone.layers[0].mlp.down_proj.weight.mul_(3_000)
+    recipe = make_recipe(head={"pooling": "response_spans"}, special_tokens={"pad_token_id": PAD})
+    optimizer = {"head_l2": None, "epochs": 1, "learning_rate": 1e-3}
+    losses = fit_lora(
+        wrapped, recipe, make_settings(first_layer, optimizer=optimizer, autocast="float16"), make_examples(40)
+    )
+    assert np.isfinite(losses).all()
+
+
+def test_the_arithmetic_is_what_the_device_computes_in(monkeypatch):
+    capabilities = {"cuda:0": (7, 5), "cuda:1": (8, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.get)
+    assert arithmetic("auto", "cuda:0") == torch.float16
+    assert arithmetic("auto", "cuda:1") == torch.bfloat16
+    for amx, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        assert arithmetic("auto", "cpu") == expected
+    assert arithmetic("float32", "cuda:0") == torch.float32
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gemma3"])
