@@ -33,6 +33,7 @@ from lmsys_ensemble.runtime.outcome import (
 )
 from lmsys_ensemble.runtime.pool import Slot, make_slots
 from lmsys_ensemble.runtime.progress import Display, ScorerProgress
+from lmsys_ensemble.runtime.residence import exclusively
 from lmsys_ensemble.runtime.scheduler import Scheduler
 from lmsys_ensemble.runtime.summary import (
     RunSummary,
@@ -122,6 +123,7 @@ class Run:
         slots = make_slots(self.scorers, homes, self.devices)
         with ExitStack() as stack:
             stack.enter_context(terminable())
+            stack.enter_context(exclusively(self.scorers))
             journal = self._open_journal(stack)
             self._plan(homes, slots, journal)
             self._score(slots, journal)
@@ -159,6 +161,7 @@ class Run:
             self._make_job(position, scorer, homes[position], slots, weights[position])
             for position, scorer in enumerate(self.scorers)
         ]
+        self._instances.admit(self._jobs)
         for job in self._jobs:
             if not job.scorer.reads_texts:
                 job.enqueue([np.arange(len(job.items))])
