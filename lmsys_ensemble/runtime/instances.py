@@ -114,7 +114,7 @@ class Instances:
             del self._there[_place(job, slot)]
             make_idle(instance.scorer)
             residence = residence_of(job.scorer)
-            if job.failure is None and instance.is_loaded and is_kept(job.scorer):
+            if job.failure is None and instance.is_loaded and residence.is_held:
                 residence.residents.append(
                     Resident(
                         instance.scorer, slot.device, instance.fingerprint, instance.load_seconds, instance.n_bytes
@@ -141,7 +141,7 @@ class Instances:
 
     def _load(self, instance: _Instance, job: Job, device: str) -> None:
         """Load a scorer; where memory runs out, once more after what is only kept there has been freed."""
-        if is_kept(job.scorer):
+        if residence_of(job.scorer).is_held:
             instance.fingerprint = job.scorer.fingerprint()
         try:
             instance.scorer.load(device)
@@ -169,11 +169,6 @@ class Instances:
     def _is_alone(self, device: str) -> bool:
         """Whether one thread uses the device, so that what its memory gains and loses is one scorer's."""
         return self._slots[device] == 1
-
-
-def is_kept(scorer: Scorer) -> bool:
-    """Tell whether a scorer is to stay loaded; what looks up in a file is read anew, as the file may change."""
-    return scorer.reads_texts and residence_of(scorer).is_held
 
 
 def _place(job: Job, slot: Slot) -> tuple[int, object]:

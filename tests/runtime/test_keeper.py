@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections import defaultdict
 
 import numpy as np
@@ -18,7 +19,12 @@ from lmsys_ensemble import Blender, ClassifierScorer, Ensemble, FakeScorer, Faul
 from lmsys_ensemble.battles import parse_battles
 from lmsys_ensemble.errors import ConfigError, DeviceError, ModelError, ScoringError
 from lmsys_ensemble.modeling import hardware
-from lmsys_ensemble.runtime.residence import exclusively, residence_of
+from lmsys_ensemble.runtime.instances import Instances
+from lmsys_ensemble.runtime.items import make_items
+from lmsys_ensemble.runtime.jobs import Job
+from lmsys_ensemble.runtime.pool import Slot
+from lmsys_ensemble.runtime.progress import ScorerProgress
+from lmsys_ensemble.runtime.residence import Resident, exclusively, residence_of
 from lmsys_ensemble.scorers.base import NoProgress
 from tests.tiny import make_battles as make_real_battles
 from tests.tiny import make_tokenizer, save_adapter
@@ -160,17 +166,19 @@ def test_several_slots_share_what_may_be_shared_and_keep_replicas_of_the_rest(lo
         assert count(log, "close") == n_loaded
 
 
-def test_a_replica_that_is_not_wanted_any_more_is_freed(log, make_battles):
-    battles = make_battles(*[(f"question {i}" * 300, "yes", "no") for i in range(30)])
-    scorer = Watched(log=log, seconds_per_row=0.02)
+def test_a_replica_that_is_not_wanted_any_more_is_freed(log, battles_table):
+    scorer = Watched(log=log)
     with Ensemble([scorer], devices=["cpu"] * 2) as ensemble:
-        ensemble.predict(battles)
-        n_loaded = count(log, "load")
+        replica = scorer.replica()
+        residence_of(scorer).residents.insert(0, Resident(replica, "cpu", replica.fingerprint()))
+        ensemble.predict(battles_table)
+        assert len(residence_of(scorer).residents) == 2
+        assert count(log, "close") == 0
         ensemble.devices = ["cpu"]
-        ensemble.predict(battles)
+        ensemble.predict(battles_table)
         assert len(residence_of(scorer).residents) == 1
         assert residence_of(scorer).has(scorer)
-        assert count(log, "close") == n_loaded - 1
+        assert count(log, "close") == 1
 
 
 def test_a_file_of_probabilities_is_read_anew(battles_table, tmp_path):
@@ -261,20 +269,21 @@ def test_a_scorer_that_fails_is_freed_and_loaded_again_and_the_others_stay(log, 
     assert count(log, "close", "bad") == 2
 
 
-def test_a_replica_that_fails_frees_all_of_its_scorer(log, make_battles):
-    class FailsLater(Watched):
-        def score(self, battles):
-            logits = super().score(battles)
-            if count(self.log, "score") > 8:
-                raise RuntimeError("worn out")
-            return logits
-
-    battles = make_battles(*[(f"question {i}" * 300, "yes", "no") for i in range(60)])
-    with Ensemble([FailsLater(log=log, seconds_per_row=0.01)], devices=["cpu"] * 2) as ensemble:
-        with pytest.raises(ScoringError, match="worn out"):
-            ensemble.predict(battles)
-        assert count(log, "close") == count(log, "load")
-        assert residence_of(ensemble.scorers[0]).residents == []
+def test_a_scorer_that_fails_in_one_slot_is_freed_where_another_slot_has_left_it(log, battles_table):
+    scorer, holder = Watched(log=log), Ensemble([])
+    residence_of(scorer).holders.add(holder)
+    slots = [Slot(0, "cpu"), Slot(1, "cpu")]
+    progress = ScorerProgress("watched", "cpu", 0, "off", lambda: False)
+    job = Job(scorer, make_items(parse_battles(battles_table)), "cpu", frozenset({"cpu"}), 1.0, progress)
+    instances = Instances(slots, time.monotonic)
+    for slot in slots:
+        instances.acquire(job, slot)
+    instances.release(job, slots[1])
+    assert len(residence_of(scorer).residents) == 1
+    job.failure = RuntimeError("worn out")
+    instances.release(job, slots[0])
+    assert residence_of(scorer).residents == []
+    assert (count(log, "load"), count(log, "close")) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -510,6 +519,25 @@ def test_a_failure_in_one_thread_takes_nothing_from_the_other(make_battles):
         whole = failed.index(False)
         expected = Ensemble([FakeScorer(0), FakeScorer(1, name="two")]).predict_proba(tables[whole])
         assert np.array_equal(results[whole], expected)
+
+
+def test_a_prediction_waits_for_a_fit_in_another_thread(labelled_table):
+    class SlowBlender(Blender):
+        is_fitting = False
+
+        def fit(self, *arguments, **options):
+            self.is_fitting = True
+            time.sleep(0.3)
+            super().fit(*arguments, **options)
+            self.is_fitting = False
+
+        def predict_proba(self, probabilities):
+            assert not self.is_fitting
+            return super().predict_proba(probabilities)
+
+    ensemble = Ensemble([FakeScorer(0, name="one"), FakeScorer(1, name="two")], SlowBlender())
+    calls = [lambda: ensemble.fit(labelled_table), *[lambda: ensemble.predict(labelled_table)] * 5]
+    assert not [result for result in in_threads(*calls) if isinstance(result, BaseException)]
 
 
 def test_two_ensembles_that_share_scorers_in_another_order_do_not_wait_for_each_other_for_ever(make_battles):
