@@ -31,7 +31,8 @@ def load_and_hold(
     Parameters
     ----------
     scorers : sequence of Scorer
-        Those that look probabilities up in files are left out, as the files may change. Those that are loaded already stay as they are, unless settings, files or devices have changed.
+        Those that look probabilities up in files are left out, as the files may change. Those that are loaded already
+        stay as they are, unless settings, files or devices have changed.
     holder : object
         For whom; it may hold them already.
     devices : sequence of str, optional

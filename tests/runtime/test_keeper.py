@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from collections import defaultdict
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -49,6 +50,12 @@ class Watched(FakeScorer):
 
     def close(self):
         self.log.append((self.name, "close"))
+
+
+class Single(Watched):
+    """One slot each."""
+
+    shareable = False
 
 
 class Failing(Watched):
@@ -147,27 +154,21 @@ def test_without_rows_nothing_changes(pair, log, battles_table):
     assert events(log, "one") == ["load", "score", "close"]
 
 
-def test_several_slots_share_what_may_be_shared_and_keep_replicas_of_the_rest(log, make_battles):
+@pytest.mark.parametrize("kind", [Watched, Single])
+def test_several_slots_share_what_may_be_shared_and_keep_replicas_of_the_rest(log, make_battles, kind):
     battles = make_battles(*[(f"question {i}" * 300, "yes", "no") for i in range(30)])
-    for shareable in (True, False):
-        log.clear()
-
-        class Kind(Watched):
-            pass
-
-        Kind.shareable = shareable
-        scorer = Kind(log=log, seconds_per_row=0.01)
-        with Ensemble([scorer], devices=["cpu", "cpu"]) as ensemble:
-            for _ in range(3):
-                ensemble.predict(battles)
-            n_loaded = count(log, "load")
-            assert n_loaded == 1 if shareable else n_loaded in (1, 2)
-            assert len(residence_of(scorer).residents) == n_loaded
-        assert count(log, "close") == n_loaded
+    scorer = kind(log=log, seconds_per_row=0.01)
+    with Ensemble([scorer], devices=["cpu", "cpu"]) as ensemble:
+        for _ in range(3):
+            ensemble.predict(battles)
+        n_loaded = count(log, "load")
+        assert n_loaded == (1 if kind.shareable else 2)
+        assert len(residence_of(scorer).residents) == n_loaded
+    assert count(log, "close") == n_loaded
 
 
 def test_a_replica_that_is_not_wanted_any_more_is_freed(log, battles_table):
-    scorer = Watched(log=log)
+    scorer = Single(log=log)
     with Ensemble([scorer], devices=["cpu"] * 2) as ensemble:
         replica = scorer.replica()
         residence_of(scorer).residents.insert(0, Resident(replica, "cpu", replica.fingerprint()))
@@ -270,7 +271,7 @@ def test_a_scorer_that_fails_is_freed_and_loaded_again_and_the_others_stay(log, 
 
 
 def test_a_scorer_that_fails_in_one_slot_is_freed_where_another_slot_has_left_it(log, battles_table):
-    scorer, holder = Watched(log=log), Ensemble([])
+    scorer, holder = Single(log=log), Ensemble([])
     residence_of(scorer).holders.add(holder)
     slots = [Slot(0, "cpu"), Slot(1, "cpu")]
     progress = ScorerProgress("watched", "cpu", 0, "off", lambda: False)
@@ -365,8 +366,7 @@ def test_ctrl_c_ends_a_call_and_keeps_the_models_for_the_next():
 class Heavy(Watched):
     """Takes memory of a GPU that is not there, and raises where there is not enough."""
 
-    gpu = defaultdict(int)
-    size = 2**30
+    gpu: ClassVar = defaultdict(int)
 
     def __init__(self, seed=0, *, log, n_bytes=6 * 2**30, leak=0, name="heavy", device="cuda:0"):
         super().__init__(seed, log=log, name=name, device=device)
@@ -536,8 +536,17 @@ def test_a_prediction_waits_for_a_fit_in_another_thread(labelled_table):
             return super().predict_proba(probabilities)
 
     ensemble = Ensemble([FakeScorer(0, name="one"), FakeScorer(1, name="two")], SlowBlender())
-    calls = [lambda: ensemble.fit(labelled_table), *[lambda: ensemble.predict(labelled_table)] * 5]
-    assert not [result for result in in_threads(*calls) if isinstance(result, BaseException)]
+    done = threading.Event()
+
+    def fit():
+        ensemble.fit(labelled_table)
+        done.set()
+
+    def predict():
+        while not done.is_set():
+            ensemble.predict(labelled_table)
+
+    assert in_threads(fit, predict, predict) == [None] * 3
 
 
 def test_two_ensembles_that_share_scorers_in_another_order_do_not_wait_for_each_other_for_ever(make_battles):
