@@ -100,29 +100,28 @@ def write_config(folder: Path, scorers: Sequence[Scorer], blender: Blender, task
     write_atomically(folder / CONFIG_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
-def check_parts(scorers: object, blender: object, task: object, devices: object) -> None:
-    """Check the kinds of what an ensemble is composed of.
+def check_parts(scorers: object, blender: object, task: object, devices: object) -> list[Scorer]:
+    """Check the kinds of what an ensemble is composed of, and return its scorers.
 
     Raises
     ------
     ConfigError
         If one is of another kind than it must be; says what was got and what to write instead.
     """
-    _check_scorers(scorers)
+    checked = _check_scorers(scorers)
     if blender is not None and not isinstance(blender, Blender):
         cure = f"; write Blender(method={blender!r})" if isinstance(blender, str) else ""
         raise ConfigError(f"blender must be a Blender, got {_described(blender)}{cure}")
     if not isinstance(task, Task):
         raise ConfigError(f"task must be a Task (lmsys_ensemble.schema.TASKS holds them), got {_described(task)}")
-    if devices is None:
-        return
     if isinstance(devices, str):
         raise ConfigError(f"devices must be a list of names; write devices=[{devices!r}]")
-    if not isinstance(devices, Sequence) or not all(isinstance(name, str) for name in devices):
+    if devices is not None and not (isinstance(devices, Sequence) and all(isinstance(name, str) for name in devices)):
         raise ConfigError(f"devices must be a list of names such as 'cuda:0' and 'cpu', got {devices!r}")
+    return checked
 
 
-def _check_scorers(scorers: object) -> None:
+def _check_scorers(scorers: object) -> list[Scorer]:
     if isinstance(scorers, str | Path):
         raise ConfigError(
             f"an ensemble is made of a list of scorers, got {str(scorers)!r}; for a configuration by name or path "
@@ -132,9 +131,12 @@ def _check_scorers(scorers: object) -> None:
         raise ConfigError(f"an ensemble is made of a list of scorers, got one scorer; write [{scorers.name}]")
     if isinstance(scorers, Mapping) or not isinstance(scorers, Iterable):
         raise ConfigError(f"an ensemble is made of a list of scorers, got {_described(scorers)}")
+    checked: list[Scorer] = []
     for position, scorer in enumerate(scorers):
         if not isinstance(scorer, Scorer):
             raise ConfigError(f"scorers[{position}] must be a Scorer, got {_described(scorer)}{_cure(scorer)}")
+        checked.append(scorer)
+    return checked
 
 
 def _cure(entry: object) -> str:

@@ -86,13 +86,13 @@ class Ensemble(Keeper):
         if scorers is None:
             scorers, bundled_blender, task = read_config(DEFAULT_CONFIG)
             blender = blender or bundled_blender
-        check_parts(scorers, blender, task, devices)
+        checked = check_parts(scorers, blender, task, devices)
         if progress not in get_args(Display):
             known = get_args(Display)
             raise ConfigError(
                 f"progress must be one of {', '.join(known)}, got {progress!r}{suggest(str(progress), known)}"
             )
-        self.scorers: list[Scorer] = list(scorers)
+        self.scorers = checked
         self.blender = blender or Blender()
         self.task = task
         self.progress: Display = progress
