@@ -96,16 +96,17 @@ def pull_bundled(ensemble: Ensemble) -> None:
 
 def _summary(table: pd.DataFrame, ensemble: Ensemble, path: str | Path) -> Result:
     columns = list(ensemble.task.columns)
-    means = table[columns].mean()
+    means = {str(name): float(table[name].mean()) if len(table) else None for name in columns}
     head = table.head(5).to_string(index=False, float_format="{:.4f}".format)
     more = f"\n… {len(table) - 5} more rows" if len(table) > 5 else ""
-    mean = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
-    text = f"{head}{more}\nmean: {mean}\nwrote {len(table)} rows to {Path(path).resolve()}"
+    mean = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if value is not None)
+    shown = f"{head}{more}\nmean: {mean}" if mean else "there are no rows: nothing was scored"
+    text = f"{shown}\nwrote {len(table)} rows to {Path(path).resolve()}"
     values = {
         "output": str(Path(path).resolve()),
         "rows": len(table),
         "scorers": [scorer.name for scorer in ensemble.scorers],
-        "mean": {str(name): float(value) for name, value in means.items()},
+        "mean": means,
         "ids": str(table[ID_COLUMN].dtype),
     }
     return values, text
