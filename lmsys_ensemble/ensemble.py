@@ -17,10 +17,10 @@ from lmsys_ensemble.files import suggest
 from lmsys_ensemble.frames import TableLike, as_frame
 from lmsys_ensemble.metrics import class_prior
 from lmsys_ensemble.probabilities import Probabilities
+from lmsys_ensemble.runtime.bars import Display
 from lmsys_ensemble.runtime.keeper import Keeper
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.outcome import Outcome
-from lmsys_ensemble.runtime.progress import Display
 from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.runtime.summary import RunSummary
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task

@@ -11,8 +11,8 @@ from lmsys_ensemble.battles import parse_battles, parse_labels
 from lmsys_ensemble.commands.output import Result, check_suffix, check_writable, say, write_table
 from lmsys_ensemble.config import DEFAULT_CONFIG
 from lmsys_ensemble.ensemble import Ensemble
+from lmsys_ensemble.runtime.bars import Display
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
-from lmsys_ensemble.runtime.progress import Display
 from lmsys_ensemble.schema import ID_COLUMN
 from lmsys_ensemble.submission import build_submission, write_submission
 from lmsys_ensemble.tables import read_table

@@ -91,6 +91,7 @@ class Instances:
                 return instance.scorer, None
             instance.bytes_before = allocated(slot.device)
             instance.scorer.progress = job.progress
+            job.progress.phase("loading")
             start = self._now()
             self._load(instance, job, slot.device)
             if self._is_alone(slot.device):

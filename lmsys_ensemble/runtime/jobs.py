@@ -105,6 +105,7 @@ class Job:
     def __post_init__(self) -> None:
         self.logits = np.full((len(self.items), self.scorer.task.n_classes), np.nan, dtype=np.float32)
         self.status = np.zeros(len(self.items), dtype=np.uint8)
+        self._is_wanted = np.zeros(len(self.items), dtype=bool)
 
     @property
     def name(self) -> str:
@@ -115,6 +116,7 @@ class Job:
         """Add what is missing of some chunks to the queue."""
         for chunk in chunks:
             self.n_wanted += len(chunk)
+            self._is_wanted[chunk] = True
             rest = chunk[self.status[chunk] == MISSING]
             if len(rest):
                 cost = self.items.cost(rest)
@@ -163,6 +165,16 @@ class Job:
         """Forget what nobody has begun."""
         self.queue.clear()
         self.cost_waiting = 0
+
+    def count_rows(self) -> tuple[int, int, float]:
+        """Return how many of the user's rows are finished, how many are wanted, and how many an open item stands for.
+
+        Where rows are scored both ways, passes are counted.
+        """
+        rows = self.items.multiplicity * self._is_wanted
+        n_done, n_wanted = int(rows[self.status != MISSING].sum()), int(rows.sum())
+        n_open = max(int((self._is_wanted & (self.status == MISSING)).sum()), 1)
+        return n_done, n_wanted, (n_wanted - n_done) / n_open
 
     @property
     def n_failed(self) -> int:

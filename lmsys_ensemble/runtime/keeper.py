@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.runtime.bars import Display
 from lmsys_ensemble.runtime.preloading import load_and_hold
-from lmsys_ensemble.runtime.progress import Display
 from lmsys_ensemble.runtime.residence import let_go
 from lmsys_ensemble.scorers.base import Scorer
 

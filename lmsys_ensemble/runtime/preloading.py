@@ -4,13 +4,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NoReturn
 
 from lmsys_ensemble.errors import DeviceError, EnsembleError, ScoringError
+from lmsys_ensemble.runtime.bars import Display, Screen
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
 from lmsys_ensemble.runtime.pool import Slot, make_slots
-from lmsys_ensemble.runtime.progress import Display, ScorerProgress
+from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.residence import (
+    Residence,
     Resident,
     allocated,
     exclusively,
@@ -47,41 +50,56 @@ def load_and_hold(
     EnsembleError
         What a scorer raised; what is no `EnsembleError` becomes a `ScoringError`.
     """
-    with exclusively(scorers):
+    with Screen([scorer.name for scorer in scorers], display) as screen, exclusively(scorers):
         homes = assign_devices(scorers, devices)
         slots = make_slots(scorers, homes, devices)
-        wanted = [(scorer, home) for scorer, home in zip(scorers, homes, strict=True) if scorer.reads_texts]
-        for scorer, home in wanted:
-            _make_room(scorer, home, slots)
-        missing = [(scorer, home) for scorer, home in wanted if not residence_of(scorer).is_on(home)]
+        loads = [
+            _Load(scorer, home, ScorerProgress(scorer.name, home, position, screen, lambda: False))
+            for position, (scorer, home) in enumerate(zip(scorers, homes, strict=True))
+            if scorer.reads_texts
+        ]
+        for load in loads:
+            _make_room(load, slots)
+        missing = [load for load in loads if not load.residence.is_on(load.device)]
         try:
-            _load_all(missing, slots, display)
+            _load_all(missing, slots)
         except BaseException:
-            for scorer, home in missing:
-                residence_of(scorer).free(home)
+            for load in missing:
+                load.residence.free(load.device)
             raise
-        for scorer, _ in wanted:
-            residence_of(scorer).holders.add(holder)
+        for load in loads:
+            load.residence.holders.add(holder)
 
 
-def _make_room(scorer: Scorer, home: str, slots: Sequence[Slot]) -> None:
+@dataclass(frozen=True)
+class _Load:
+    """A scorer that is to be on a device."""
+
+    scorer: Scorer
+    device: str
+    progress: ScorerProgress
+
+    @property
+    def residence(self) -> Residence:
+        return residence_of(self.scorer)
+
+
+def _make_room(load: _Load, slots: Sequence[Slot]) -> None:
     n_slots = Counter(slot.device for slot in slots)
-    allowed = reachable(scorer, home, list(n_slots))
-    room = {device: 1 if scorer.shareable else n_slots[device] for device in allowed}
-    residence_of(scorer).free_unfit(scorer, room)
+    allowed = reachable(load.scorer, load.device, list(n_slots))
+    load.residence.free_unfit(
+        load.scorer, {device: 1 if load.scorer.shareable else n_slots[device] for device in allowed}
+    )
 
 
-def _load_all(missing: Sequence[tuple[Scorer, str]], slots: Sequence[Slot], display: Display) -> None:
+def _load_all(missing: Sequence[_Load], slots: Sequence[Slot]) -> None:
+    """Load scorers, those of one device in as many threads as it has slots."""
     threads, futures = [], []
     try:
-        for device in dict.fromkeys(home for _, home in missing):
+        for device in dict.fromkeys(load.device for load in missing):
             own = [slot for slot in slots if slot.device == device]
-            executor = ThreadPoolExecutor(len(own), f"loads on {device}")
-            threads.append(executor)
-            for position, (scorer, home) in enumerate(missing):
-                if home == device:
-                    progress = ScorerProgress(scorer.name, home, position, display, lambda: False)
-                    futures.append(executor.submit(_load, scorer, own[0], len(own), progress))
+            threads.append(ThreadPoolExecutor(len(own), f"loads on {device}"))
+            futures += [threads[-1].submit(_load, load, own) for load in missing if load.device == device]
         for future in futures:
             future.result()
     finally:
@@ -89,22 +107,28 @@ def _load_all(missing: Sequence[tuple[Scorer, str]], slots: Sequence[Slot], disp
             executor.shutdown(cancel_futures=True)
 
 
-def _load(scorer: Scorer, slot: Slot, n_threads: int, progress: ScorerProgress) -> None:
-    residence, device = residence_of(scorer), slot.device
-    copy = scorer.replica() if residence.has(scorer) else scorer
-    if scorer.needs_device and slot.cores:
+def _load(load: _Load, slots: Sequence[Slot]) -> None:
+    scorer, device = load.scorer, load.device
+    copy = scorer.replica() if load.residence.has(scorer) else scorer
+    if scorer.needs_device and slots[0].cores:
         from lmsys_ensemble.modeling.hardware import limit_threads
 
-        limit_threads(len(slot.cores))
+        limit_threads(len(slots[0].cores))
     fingerprint, before, start = scorer.fingerprint(), allocated(device), time.perf_counter()
-    copy.progress = progress
+    copy.progress = load.progress
+    load.progress.phase("loading")
     try:
         copy.load(device)
     except BaseException as error:
         make_idle(copy).close()
+        load.progress.close()
         _raise_named(error, scorer, device)
-    n_bytes = allocated(device) - before if n_threads == 1 else None
-    residence.residents.append(Resident(make_idle(copy), device, fingerprint, time.perf_counter() - start, n_bytes))
+    n_bytes = allocated(device) - before if len(slots) == 1 else None  # else others load at the same time
+    load.residence.residents.append(
+        Resident(make_idle(copy), device, fingerprint, time.perf_counter() - start, n_bytes)
+    )
+    load.progress.phase("loaded")
+    load.progress.close()
 
 
 def _raise_named(error: BaseException, scorer: Scorer, device: str) -> NoReturn:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.runtime.bars import Display, Screen
 from lmsys_ensemble.runtime.budget import Clock, Deadline
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
 from lmsys_ensemble.runtime.failing import how_to_resume, raise_failure, too_many_failed
@@ -32,7 +33,7 @@ from lmsys_ensemble.runtime.outcome import (
     warn_of_lacking,
 )
 from lmsys_ensemble.runtime.pool import Slot, make_slots
-from lmsys_ensemble.runtime.progress import Display, ScorerProgress
+from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.residence import exclusively
 from lmsys_ensemble.runtime.scheduler import Scheduler
 from lmsys_ensemble.runtime.summary import (
@@ -92,12 +93,12 @@ class Run:
         self.options = options or RunOptions()
         self.task = task
         self.blender = blender
-        self.display = display
         self.devices = devices
         self.clock = clock
         self.started = clock() if started is None else started
         self._fingerprints: dict[str, str] = {}
         self._recorded: list[list[str]] = []
+        self._screen = Screen([scorer.name for scorer in self.scorers], display)
 
     def execute(self, *, blend: bool = True) -> Outcome:
         """Score, and blend unless told otherwise.
@@ -119,11 +120,12 @@ class Run:
         self._check()
         if blend and self.blender is not None:
             check_ready(self.blender, len(self.scorers), self.task.n_classes)
-        homes = assign_devices(self.scorers, self.devices)
-        slots = make_slots(self.scorers, homes, self.devices)
         with ExitStack() as stack:
             stack.enter_context(terminable())
+            stack.enter_context(self._screen)
             stack.enter_context(exclusively(self.scorers))
+            homes = assign_devices(self.scorers, self.devices)
+            slots = make_slots(self.scorers, homes, self.devices)
             journal = self._open_journal(stack)
             self._plan(homes, slots, journal)
             self._score(slots, journal)
@@ -183,8 +185,11 @@ class Run:
             home,
             reachable(scorer, home, [slot.device for slot in slots]),
             weight,
-            ScorerProgress(scorer.name, home, position, self.display, lambda: self._scheduler.is_over_for(job)),
-        )
+            ScorerProgress(
+                scorer.name, home, position, self._screen, lambda: self._scheduler.is_over_for(job),
+                lambda: job.count_rows(), "rows" if self.options.swap == "off" else "passes",
+            ),
+        )  # fmt: skip
         return job
 
     def _make_scheduler(self, slots: Sequence[Slot]) -> None:

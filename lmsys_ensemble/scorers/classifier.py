@@ -195,7 +195,9 @@ class ClassifierScorer(Scorer):
         asked = device or self.device
         self._device = hardware.check_device(hardware.list_devices()[0] if asked == "auto" else asked)
         recipe = self.recipe()
+        self.progress.phase("fetching")
         folder = self._base_folder(recipe)
+        self.progress.phase("loading")
         encoder = make_encoder(folder, recipe)
         forward = assemble(
             folder,

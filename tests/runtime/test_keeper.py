@@ -20,6 +20,7 @@ from lmsys_ensemble import Blender, ClassifierScorer, Ensemble, FakeScorer, Faul
 from lmsys_ensemble.battles import parse_battles
 from lmsys_ensemble.errors import ConfigError, DeviceError, ModelError, ScoringError
 from lmsys_ensemble.modeling import hardware
+from lmsys_ensemble.runtime.bars import Screen
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.items import make_items
 from lmsys_ensemble.runtime.jobs import Job
@@ -274,7 +275,7 @@ def test_a_scorer_that_fails_in_one_slot_is_freed_where_another_slot_has_left_it
     scorer, holder = Single(log=log), Ensemble([])
     residence_of(scorer).holders.add(holder)
     slots = [Slot(0, "cpu"), Slot(1, "cpu")]
-    progress = ScorerProgress("watched", "cpu", 0, "off", lambda: False)
+    progress = ScorerProgress("watched", "cpu", 0, Screen(["watched"], "off"), lambda: False)
     job = Job(scorer, make_items(parse_battles(battles_table)), "cpu", frozenset({"cpu"}), 1.0, progress)
     instances = Instances(slots, time.monotonic)
     for slot in slots:
