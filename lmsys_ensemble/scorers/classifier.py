@@ -111,6 +111,7 @@ class ClassifierScorer(Scorer):
         self.tokens_per_batch = tokens_per_batch
         self._forward: ForwardPass | None = None
         self._encoder: Encoder | None = None
+        self._encoder_made_of: tuple[Path, object, Recipe] | None = None
         self._device = device
         self._encoding = threading.Lock()  # no two threads may share a tokenizer
 
@@ -190,7 +191,6 @@ class ClassifierScorer(Scorer):
         """
         from lmsys_ensemble.modeling import hardware
         from lmsys_ensemble.modeling.assembly import assemble
-        from lmsys_ensemble.modeling.tokenization import make_encoder
 
         asked = device or self.device
         self._device = hardware.check_device(hardware.list_devices()[0] if asked == "auto" else asked)
@@ -198,8 +198,8 @@ class ClassifierScorer(Scorer):
         self.progress.phase("fetching")
         folder = self._base_folder(recipe)
         self.progress.phase("loading")
-        encoder = make_encoder(folder, recipe)
-        forward = assemble(
+        self._get_encoder(folder, recipe)
+        self._forward = assemble(
             folder,
             recipe,
             adapter=Path(self.adapter) if self.adapter else None,
@@ -211,7 +211,16 @@ class ClassifierScorer(Scorer):
             unpack=self.unpack,
             golden_folder=self._recipe_folder,
         )
-        self._encoder, self._forward = encoder, forward
+
+    def _get_encoder(self, folder: Path, recipe: Recipe) -> Encoder:
+        """Return the encoder; the one that is there, unless recipe or tokenizer have changed since it was made."""
+        from lmsys_ensemble.modeling.tokenization import make_encoder
+
+        files = {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.glob("*token*")}
+        made_of = (folder, files, recipe)
+        if self._encoder is None or self._encoder_made_of != made_of:
+            self._encoder, self._encoder_made_of = make_encoder(folder, recipe), made_of
+        return self._encoder
 
     def _base_folder(self, recipe: Recipe) -> Path:
         from lmsys_ensemble.modeling.sources import resolve_base
@@ -237,12 +246,11 @@ class ClassifierScorer(Scorer):
     def encode(self, battles: Battles) -> Encoded:
         """Return token ids and the account of what was cut, without loading the model's weights."""
         with self._encoding:
-            if self._encoder is None:
-                from lmsys_ensemble.modeling.tokenization import make_encoder
-
+            encoder = self._encoder
+            if encoder is None:
                 recipe = self.recipe()
-                self._encoder = make_encoder(self._base_folder(recipe), recipe)
-            return self._encoder.encode(battles)
+                encoder = self._get_encoder(self._base_folder(recipe), recipe)
+            return encoder.encode(battles)
 
     def prepare(self, battles: Battles) -> Encoded:
         """Return token ids, as `encode` does."""
