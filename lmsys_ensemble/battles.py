@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.frames import TableLike, as_frame
 from lmsys_ensemble.probabilities import Probabilities, check_probabilities
 from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS, THREE_WAY, WINNER_COLUMN, Task
 from lmsys_ensemble.tables import MAX_LISTED_FAULTS, parse_ids, require_columns
@@ -110,13 +111,14 @@ class Battles(Sequence[Battle]):
         ]
 
 
-def parse_battles(table: pd.DataFrame, text_format: TextFormat = "auto") -> Battles:
+def parse_battles(table: TableLike, text_format: TextFormat = "auto") -> Battles:
     """Validate a table and split its texts into turns.
 
     Parameters
     ----------
     table : DataFrame
-        With the columns ``id``, ``prompt``, ``response_a`` and ``response_b``; others are ignored.
+        With the columns ``id``, ``prompt``, ``response_a`` and ``response_b``; others are ignored. Polars and Arrow
+        tables, paths of files and lists of dicts are taken, too; see `lmsys_ensemble.frames.as_frame`.
     text_format : {"auto", "json", "list", "plain"}
         What the text columns hold. ``auto`` decides for each column: real lists, strings that are JSON lists of
         strings and nulls (where at least half of the cells are), or plain strings of one turn.
@@ -131,6 +133,7 @@ def parse_battles(table: pd.DataFrame, text_format: TextFormat = "auto") -> Batt
     InputError
         If columns are missing, ids are missing or duplicated, or cells are no text; up to ten are named.
     """
+    table = as_frame(table)
     require_columns(table, (ID_COLUMN, *TEXT_COLUMNS))
     ids = parse_ids(table[ID_COLUMN])
     faults: list[str] = []
@@ -157,13 +160,14 @@ def parse_battles(table: pd.DataFrame, text_format: TextFormat = "auto") -> Batt
     return Battles(ids, prompts, responses_a, responses_b, n_surrogates)
 
 
-def parse_labels(table: pd.DataFrame, task: Task = THREE_WAY) -> Probabilities:
+def parse_labels(table: TableLike, task: Task = THREE_WAY) -> Probabilities:
     """Read labels: one column a class (one-hot or soft), or a ``winner`` column with class names.
 
     Parameters
     ----------
     table : DataFrame
-        With the columns of ``task.columns``, or ``winner`` (``model_a``, ``model_b``, ``tie``).
+        With the columns of ``task.columns``, or ``winner`` (``model_a``, ``model_b``, ``tie``); other kinds of
+        tables as for `parse_battles`.
     task : Task
         Gives the classes and their order.
 
@@ -177,6 +181,7 @@ def parse_labels(table: pd.DataFrame, task: Task = THREE_WAY) -> Probabilities:
     InputError
         If there are no labels, or a row's labels are no probabilities; names the first such row.
     """
+    table = as_frame(table)
     if set(task.columns) <= set(table.columns):
         try:
             return check_probabilities(table[list(task.columns)].to_numpy(), name=f"labels {', '.join(task.columns)}")

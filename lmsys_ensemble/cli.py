@@ -7,9 +7,11 @@ is there, but time was up (``--time-budget``) and rows of it lack something; 130
 import argparse
 import json
 import logging
+import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from lmsys_ensemble import __version__
 from lmsys_ensemble.errors import ConfigError, EnsembleError, InputError
@@ -25,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
     )
     try:
-        from lmsys_ensemble import commands
+        with _starting():
+            from lmsys_ensemble import commands
 
         values, text = getattr(commands, options.run)(options)
     except (KeyboardInterrupt, Terminated) as error:
@@ -42,9 +45,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_TIME_WAS_UP if values.get("time_was_up") else 0
 
 
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Say on a terminal that something is going on while modules are imported, and take it back."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print("starting", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
 def _paragraph(error: BaseException, headline: str = "") -> str:
+    """Return an error and its notes, wrapped between words; paths and options stay whole."""
     text = "\n".join([headline or f"error: {error}", *getattr(error, "__notes__", [])])
-    return "\n".join(textwrap.fill(line, 110, subsequent_indent="  ") for line in text.splitlines())
+    wrap = textwrap.TextWrapper(_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrap.fill(line) for line in text.splitlines())
+
+
+def _width() -> int:
+    """Return the width of the terminal that errors are written to; elsewhere one that logs can take."""
+    if not sys.stderr.isatty():
+        return 110
+    try:
+        return max(os.get_terminal_size(sys.stderr.fileno()).columns - 1, 20)
+    except OSError:  # it says that it is a terminal, and has no size
+        return 79
 
 
 def make_parser() -> argparse.ArgumentParser:

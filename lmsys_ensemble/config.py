@@ -1,7 +1,7 @@
 """Configuration files of ensembles: which scorers, which blender."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +98,61 @@ def write_config(folder: Path, scorers: Sequence[Scorer], blender: Blender, task
     folder.mkdir(parents=True, exist_ok=True)
     blender.save(folder / BLENDER_FILE)
     write_atomically(folder / CONFIG_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def check_parts(scorers: object, blender: object, task: object, devices: object) -> list[Scorer]:
+    """Check the kinds of what an ensemble is composed of, and return its scorers.
+
+    Raises
+    ------
+    ConfigError
+        If one is of another kind than it must be; says what was got and what to write instead.
+    """
+    checked = _check_scorers(scorers)
+    if blender is not None and not isinstance(blender, Blender):
+        cure = f"; write Blender(method={blender!r})" if isinstance(blender, str) else ""
+        raise ConfigError(f"blender must be a Blender, got {_described(blender)}{cure}")
+    if not isinstance(task, Task):
+        raise ConfigError(f"task must be a Task (lmsys_ensemble.schema.TASKS holds them), got {_described(task)}")
+    if isinstance(devices, str):
+        raise ConfigError(f"devices must be a list of names; write devices=[{devices!r}]")
+    if devices is not None and not (isinstance(devices, Sequence) and all(isinstance(name, str) for name in devices)):
+        raise ConfigError(f"devices must be a list of names such as 'cuda:0' and 'cpu', got {devices!r}")
+    return checked
+
+
+def _check_scorers(scorers: object) -> list[Scorer]:
+    if isinstance(scorers, str | Path):
+        raise ConfigError(
+            f"an ensemble is made of a list of scorers, got {str(scorers)!r}; for a configuration by name or path "
+            f"write Ensemble.from_config({str(scorers)!r})"
+        )
+    if isinstance(scorers, Scorer):
+        raise ConfigError(f"an ensemble is made of a list of scorers, got one scorer; write [{scorers.name}]")
+    if isinstance(scorers, Mapping) or not isinstance(scorers, Iterable):
+        raise ConfigError(f"an ensemble is made of a list of scorers, got {_described(scorers)}")
+    checked: list[Scorer] = []
+    for position, scorer in enumerate(scorers):
+        if not isinstance(scorer, Scorer):
+            raise ConfigError(f"scorers[{position}] must be a Scorer, got {_described(scorer)}{_cure(scorer)}")
+        checked.append(scorer)
+    return checked
+
+
+def _cure(entry: object) -> str:
+    if isinstance(entry, type) and issubclass(entry, Scorer):
+        return f"; write {entry.__name__}(...) with its model"
+    if isinstance(entry, str | Path):
+        return "; write GemmaScorer(model), LlamaScorer(model) or ClassifierScorer(model), or use Ensemble.from_config"
+    if isinstance(entry, Mapping):
+        return "; entries of a configuration are read by Ensemble.from_config"
+    return ""
+
+
+def _described(value: object) -> str:
+    if value is None:
+        return "None"
+    return f"the class {value.__name__}" if isinstance(value, type) else f"{value!r:.80} ({type(value).__name__})"
 
 
 def _scorer(entry: dict[str, Any] | str, path: Path) -> Scorer:

@@ -3,23 +3,26 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, get_args
 
 import numpy as np
 import pandas as pd
 
 from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.config import DEFAULT_CONFIG, read_config, write_config
+from lmsys_ensemble.config import DEFAULT_CONFIG, check_parts, read_config, write_config
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.evaluation import evaluate
+from lmsys_ensemble.evaluation import evaluate_models
+from lmsys_ensemble.files import suggest
+from lmsys_ensemble.frames import TableLike, as_frame
 from lmsys_ensemble.metrics import class_prior
 from lmsys_ensemble.probabilities import Probabilities
+from lmsys_ensemble.runtime.bars import Display
 from lmsys_ensemble.runtime.fallback import check_ready
+from lmsys_ensemble.runtime.keeper import Keeper
 from lmsys_ensemble.runtime.members import blender_if_known, blender_of, check_membership, fingerprints_of
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.outcome import Outcome
-from lmsys_ensemble.runtime.progress import Display
 from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.runtime.summary import RunSummary
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
@@ -32,14 +35,14 @@ FALLBACK_COLUMN = "fallback"
 """Column of a prediction that names what a row lacks; there only where one lacks something."""
 
 
-class Ensemble:
+class Ensemble(Keeper):
     """Several scorers whose probabilities a blender combines.
 
     Parameters
     ----------
     scorers : sequence of Scorer, optional
-        Loaded, run and freed by every prediction, each device in a thread of its own. Without any, the bundled
-        default: two small pretrained models that run on a CPU.
+        Loaded, run and freed by every prediction, each device in a thread of its own; `load`, or a ``with``
+        statement, keeps them loaded. Without any, the bundled default: two small pretrained models that run on a CPU.
     blender : Blender, optional
         Combines the probabilities; by default their average.
     task : Task
@@ -56,6 +59,11 @@ class Ensemble:
     summary_ : RunSummary
         What the last prediction did: versions, devices, rows, tokens, seconds by phase, failed rows and more.
 
+    Notes
+    -----
+    Calls from several threads are safe and run one after the other, also where two ensembles have a scorer in common.
+    A copy (pickle, deepcopy) has the same settings and the same fitted blender, and nothing loaded.
+
     Examples
     --------
     >>> import pandas as pd
@@ -64,6 +72,8 @@ class Ensemble:
     >>> ensemble = Ensemble([FakeScorer(0, name="one"), FakeScorer(1, name="two")])
     >>> ensemble.predict(battles).columns.tolist()
     ['id', 'winner_model_a', 'winner_model_b', 'winner_tie']
+    >>> with ensemble:  # several predictions, models loaded once
+    ...     tables = [ensemble.predict(battles) for _ in range(3)]
     """
 
     def __init__(
@@ -78,11 +88,18 @@ class Ensemble:
         if scorers is None:
             scorers, bundled_blender, task = read_config(DEFAULT_CONFIG)
             blender = blender or bundled_blender
-        self.scorers = list(scorers)
+        checked = check_parts(scorers, blender, task, devices)
+        if progress not in get_args(Display):
+            known = get_args(Display)
+            raise ConfigError(
+                f"progress must be one of {', '.join(known)}, got {progress!r}{suggest(str(progress), known)}"
+            )
+        self.scorers = checked
         self.blender = blender or Blender()
         self.task = task
         self.progress: Display = progress
         self.devices = devices
+        super().__init__()
 
     @classmethod
     def from_config(cls, path: str | Path, *, progress: Display = "auto", devices: Sequence[str] | None = None) -> Self:
@@ -98,7 +115,7 @@ class Ensemble:
         return cls(scorers, blender, task=task, progress=progress, devices=devices)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def _from_folder(cls, folder: str | Path) -> Self:
         """Make an ensemble from a folder that `save` wrote."""
         return cls.from_config(folder)
 
@@ -120,12 +137,12 @@ class Ensemble:
         """Classes in the order of the columns of `predict_proba`."""
         return self.task.classes
 
-    def predict(self, table: pd.DataFrame | Battles, **options: Unpack[RunKeywords]) -> pd.DataFrame:
+    def predict(self, table: TableLike, **options: Unpack[RunKeywords]) -> pd.DataFrame:
         """Predict who wins.
 
         Parameters
         ----------
-        table : DataFrame or Battles
+        table : DataFrame, Battles, path or table of another library
             Battles; see `lmsys_ensemble.parse_battles` for what a table may hold.
         **options
             ``run_dir``, ``rescore``, ``retry_failed``, ``time_budget_s``, ``on_failure``, ``max_failed_rows``,
@@ -135,8 +152,9 @@ class Ensemble:
         -------
         DataFrame
             ``id`` and a column a class (``winner_model_a``, ``winner_model_b``, ``winner_tie``), in the order of the
-            rows of `table`; every row sums to 1. Where rows lack something (a scorer that failed, time that was up),
-            a column ``fallback`` names it, empty for the other rows, and `MissingMemberWarning` is warned.
+            rows of `table`, with its index where it is a DataFrame; every row sums to 1. Where rows lack something (a
+            scorer that failed, time that was up), a column ``fallback`` names it, empty for the other rows, and
+            `MissingMemberWarning` is warned.
 
         Raises
         ------
@@ -148,28 +166,26 @@ class Ensemble:
             If `run_dir` cannot be used, or holds results of other settings.
         """
         started, checked = time.monotonic(), RunOptions.of(**options)
-        battles = _battles(table)
+        battles, index = _battles(table)
         outcome = self._run(battles, checked, started)
         frame = self._frame(battles, np.empty((0, self.task.n_classes)) if outcome is None else outcome.blended)
         if outcome is not None and outcome.summary.fallback_rows:
             frame[FALLBACK_COLUMN] = outcome.lacking
-        return frame
+        return frame if index is None else frame.set_axis(index)
 
-    def predict_proba(self, table: pd.DataFrame | Battles, **options: Unpack[RunKeywords]) -> Probabilities:
+    def predict_proba(self, table: TableLike, **options: Unpack[RunKeywords]) -> Probabilities:
         """Return what `predict` does as an array of shape (n_rows, n_classes), columns in the order of `classes_`."""
         started, checked = time.monotonic(), RunOptions.of(**options)
-        outcome = self._run(_battles(table), checked, started)
+        outcome = self._run(_battles(table)[0], checked, started)
         return np.empty((0, self.task.n_classes)) if outcome is None else outcome.blended
 
-    def member_probabilities(
-        self, table: pd.DataFrame | Battles, **options: Unpack[RunKeywords]
-    ) -> dict[str, Probabilities]:
+    def member_probabilities(self, table: TableLike, **options: Unpack[RunKeywords]) -> dict[str, Probabilities]:
         """Return every scorer's own probabilities by its name, each of shape (n_rows, n_classes).
 
         Options are those of `predict`. A row that a scorer has not scored is NaN there.
         """
         started, checked = time.monotonic(), RunOptions.of(**options)
-        outcome = self._run(_battles(table), checked, started, blend=False)
+        outcome = self._run(_battles(table)[0], checked, started, blend=False)
         if outcome is None:
             return {scorer.name: np.empty((0, self.task.n_classes)) for scorer in self.scorers}
         return dict(zip([scorer.name for scorer in self.scorers], outcome.members, strict=True))
@@ -178,16 +194,17 @@ class Ensemble:
         self._check_scorers()
         if not len(battles):
             return None
-        blender = (blender_of if blend else blender_if_known)(self.blender, self.scorers)
-        run = Run(
-            self.scorers, battles, options, task=self.task, blender=blender, display=self.progress,
-            devices=self.devices, started=started,
-        )  # fmt: skip
-        outcome = run.execute(blend=blend)
-        self.summary_: RunSummary = outcome.summary
+        with self._calls:
+            blender = (blender_of if blend else blender_if_known)(self.blender, self.scorers)
+            run = Run(
+                self.scorers, battles, options, task=self.task, blender=blender, display=self.progress,
+                devices=self.devices, started=started,
+            )  # fmt: skip
+            outcome = run.execute(blend=blend)
+            self.summary_: RunSummary = outcome.summary
         return outcome
 
-    def fit(self, table: pd.DataFrame, *, run_dir: str | Path | None = None) -> Self:
+    def fit(self, table: TableLike, *, run_dir: str | Path | None = None) -> Self:
         """Fit the blender on labelled battles that no scorer was trained on.
 
         Every scorer scores the rows once.
@@ -215,14 +232,16 @@ class Ensemble:
                 f"there is nothing to fit: {self.blender} learns nothing from labels. Pass a blender that does, "
                 "Ensemble(..., blender=Blender('auto')), or predict without fit"
             )
+        table = _labelled(table)
         battles, labels = parse_battles(table), parse_labels(table, self.task)
-        members = self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir)
-        self.blender.fit(members, labels, groups=_groups(table))
-        self.blender.fingerprints_ = fingerprints_of(self.scorers)
+        with self._calls:
+            members = self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir)
+            self.blender.fit(members, labels, groups=_groups(table))
+            self.blender.fingerprints_ = fingerprints_of(self.scorers)
         return self
 
     def evaluate(
-        self, table: pd.DataFrame, by: str | None = None, *, swap: bool = False, run_dir: str | Path | None = None
+        self, table: TableLike, by: str | None = None, *, swap: bool = False, run_dir: str | Path | None = None
     ) -> pd.DataFrame:
         """Score labelled battles and measure every scorer and the blend.
 
@@ -254,6 +273,7 @@ class Ensemble:
             If `swap` is asked of scorers that look probabilities up by id; if a scorer is called like one of the models
             beside the scorers; if the blender has to be fitted first, or was fitted on scorers of other names.
         """
+        table = _labelled(table)
         battles, labels = parse_battles(table), parse_labels(table, self.task)
         if by is not None and by not in table:
             raise InputError(f"there is no column {by!r} to evaluate by; the table has {', '.join(map(str, table))}")
@@ -271,19 +291,14 @@ class Ensemble:
         self._check_scorers()
         blender = blender_of(self.blender, self.scorers)
         check_ready(blender, len(self.scorers), self.task.n_classes)
-        models = _with_blend(self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir), blender)
         exchanged: dict[str, Probabilities] = {}
-        if swap:
-            members = self.member_probabilities(battles.swapped(), max_failed_rows=0, run_dir=run_dir)
-            exchanged = _with_blend(members, blender)
+        with self._calls:
+            models = _with_blend(self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir), blender)
+            if swap:
+                members = self.member_probabilities(battles.swapped(), max_failed_rows=0, run_dir=run_dir)
+                exchanged = _with_blend(members, blender)
         models[PRIOR] = class_prior(labels, len(labels))
-        slices = None if by is None else table[[by]]
-        tables = []
-        for name, predicted in models.items():
-            figures = evaluate(labels, predicted, _groups(table), exchanged.get(name), slices)
-            figures.insert(0, "model", name)
-            tables.append(figures)
-        return pd.concat(tables, ignore_index=True)
+        return evaluate_models(labels, models, _groups(table), exchanged, None if by is None else table[[by]])
 
     def _frame(self, battles: Battles, probabilities: Probabilities) -> pd.DataFrame:
         table = pd.DataFrame(probabilities, columns=list(self.task.columns))
@@ -313,5 +328,14 @@ def _groups(table: pd.DataFrame) -> "pd.Series[Any] | None":
     return table.get("group")
 
 
-def _battles(table: pd.DataFrame | Battles) -> Battles:
-    return table if isinstance(table, Battles) else parse_battles(table)
+def _battles(table: TableLike) -> "tuple[Battles, pd.Index[Any] | None]":
+    """Return battles, and the index of the table that they came in, where that is a DataFrame."""
+    if isinstance(table, Battles):
+        return table, None
+    return parse_battles(table), table.index if isinstance(table, pd.DataFrame) else None
+
+
+def _labelled(table: TableLike) -> pd.DataFrame:
+    if isinstance(table, Battles):
+        raise InputError("Battles hold no labels; pass the table that they were made of")
+    return as_frame(table)

@@ -1,6 +1,6 @@
 """All measures of a prediction in one table, overall and by slices, with bootstrap intervals over groups."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -117,6 +117,39 @@ def evaluate(
         table.insert(1, "slice", name)
         parts.append(table)
     return pd.concat(parts, ignore_index=True)
+
+
+def evaluate_models(
+    labels: Probabilities,
+    models: Mapping[str, Probabilities],
+    groups: ArrayLike | None = None,
+    swapped: Mapping[str, Probabilities] | None = None,
+    by: "pd.DataFrame | None" = None,
+) -> pd.DataFrame:
+    """Measure several models on the same rows.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_rows, n_classes)
+        One-hot or soft labels.
+    models : mapping of str to ndarray of shape (n_rows, n_classes)
+        Predictions by the model's name.
+    groups, by : optional
+        As for `evaluate`.
+    swapped : mapping of str to ndarray of shape (n_rows, n_classes), optional
+        Predictions with the responses exchanged, for some or all of the models.
+
+    Returns
+    -------
+    DataFrame
+        The tables of `evaluate`, one below the other, with the column ``model`` in front.
+    """
+    tables = []
+    for name, predicted in models.items():
+        figures = evaluate(labels, predicted, groups, (swapped or {}).get(name), by)
+        figures.insert(0, "model", name)
+        tables.append(figures)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _slices(by: Any, n_rows: int) -> Iterator[tuple[str, str, NDArray[np.intp]]]:

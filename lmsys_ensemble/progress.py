@@ -12,6 +12,9 @@ class Progress(Protocol):
     A scorer calls these from the thread that called `Scorer.score`.
     """
 
+    def phase(self, what: str) -> None:
+        """Report what `Scorer.load` is doing: ``fetching``, ``loading``."""
+
     def advance(self, n_rows: int, n_tokens: int) -> None:
         """Report finished rows, and their tokens where there are any (else 0).
 
@@ -30,6 +33,9 @@ class Progress(Protocol):
 
 class NoProgress:
     """Listens to nothing."""
+
+    def phase(self, what: str) -> None:
+        """Do nothing."""
 
     def advance(self, n_rows: int, n_tokens: int) -> None:
         """Do nothing."""

@@ -244,3 +244,41 @@ def test_a_failing_scorer_ends_the_run_or_is_left_out_when_asked(folder, capsys)
         code, _, _ = run(capsys, *arguments, "--on-failure", "reweight")
     assert code == 0
     assert pd.read_csv("p.csv")["fallback"].str.contains("two").all()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "--input", "none.csv", "--output", "out.csv"],
+        ["predict", "--input", "none.csv", "--output", "out.parquet"],
+        ["submit", "--test", "none.csv", "--out", "out.csv"],
+        ["plan", "--test", "none.csv"],
+        ["validate", "--input", "none.csv"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:1] + arguments[-1:]),
+)
+def test_a_table_without_rows_gives_no_figures_that_are_nan(folder, capsys, arguments):
+    pd.read_csv("test.csv")[:0].to_csv("none.csv", index=False)
+    code, out, err = run(capsys, *arguments, "--config", "ensemble.yaml")
+    assert code == 0, err
+    assert "nan" not in out.lower()
+    code, out, err = run(capsys, *arguments, "--config", "ensemble.yaml", "--json")
+    values = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert code == 0
+    if arguments[0] in ("predict", "submit"):
+        assert values["rows"] == 0
+        assert values["mean"] == dict.fromkeys(THREE_WAY.columns)
+
+
+def test_a_table_without_rows_cannot_be_measured(folder, capsys):
+    pd.read_csv("labelled.csv")[:0].to_csv("none.csv", index=False)
+    code, out, err = run(capsys, "evaluate", "--config", "ensemble.yaml", "--input", "none.csv")
+    assert (code, out) == (2, "")
+    assert "no rows" in err
+
+
+def test_files_do_not_hold_the_tables_index(folder, capsys):
+    run(capsys, "predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "out.parquet")
+    run(capsys, "submit", "--config", "ensemble.yaml", "--test", "test.csv", "--out", "out.csv")
+    assert pd.read_parquet("out.parquet").columns.tolist() == ["id", *THREE_WAY.columns]
+    assert pd.read_csv("out.csv").columns.tolist() == ["id", *THREE_WAY.columns]

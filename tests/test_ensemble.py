@@ -1,9 +1,20 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from lmsys_ensemble import Blender, Ensemble, FakeScorer, SavedScorer, Scorer, parse_battles
+from lmsys_ensemble import (
+    Blender,
+    Ensemble,
+    FakeScorer,
+    FaultyScorer,
+    SavedScorer,
+    Scorer,
+    build_submission,
+    parse_battles,
+)
 from lmsys_ensemble.blending.blender import BlenderNotFittedError
 from lmsys_ensemble.blending.members import MemberOrderWarning
 from lmsys_ensemble.errors import ConfigError, InputError, ScoringError
@@ -367,3 +378,89 @@ def test_swap_consistency_is_not_measured_on_probabilities_from_a_file(labelled_
     assert len(ensemble.evaluate(labelled_table))
     with pytest.raises(ConfigError, match="saved would give the same probabilities for exchanged responses"):
         ensemble.evaluate(labelled_table, swap=True)
+
+
+# --- what is handed in ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scorers": "fast"}, r"a list of scorers, got 'fast'; .* write Ensemble.from_config\('fast'\)"),
+        ({"scorers": Path("mine.yaml")}, r"Ensemble.from_config\('mine.yaml'\)"),
+        ({"scorers": FakeScorer(name="one")}, r"got one scorer; write \[one\]"),
+        ({"scorers": {"type": "fake"}}, r"a list of scorers, got \{'type': 'fake'\} \(dict\)"),
+        ({"scorers": 7}, r"a list of scorers, got 7 \(int\)"),
+        (
+            {"scorers": [FakeScorer(), "gemma"]},
+            r"scorers\[1\] must be a Scorer, got 'gemma' \(str\); write GemmaScorer",
+        ),
+        ({"scorers": [{"type": "fake"}]}, r"scorers\[0\] must be a Scorer, .* are read by Ensemble.from_config"),
+        ({"scorers": [FakeScorer(), None]}, r"scorers\[1\] must be a Scorer, got None$"),
+        ({"scorers": [FakeScorer]}, r"got the class FakeScorer; write FakeScorer\(...\)"),
+        ({"blender": "log"}, r"blender must be a Blender, got 'log' \(str\); write Blender\(method='log'\)"),
+        ({"blender": [0.5, 0.5]}, r"blender must be a Blender, got \[0.5, 0.5\] \(list\)$"),
+        ({"task": "three_way"}, r"task must be a Task \(lmsys_ensemble.schema.TASKS"),
+        ({"progress": "bar"}, r"progress must be one of auto, bars, lines, off, got 'bar'.*did you mean 'bars'"),
+        ({"devices": "cuda:0"}, r"devices must be a list of names; write devices=\['cuda:0'\]"),
+        ({"devices": [0, 1]}, r"devices must be a list of names such as 'cuda:0' and 'cpu', got \[0, 1\]"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_with_a_sentence(options, words):
+    with pytest.raises(ConfigError, match=words):
+        Ensemble(**{"scorers": [FakeScorer()], **options})
+
+
+def test_an_option_that_was_mistyped_is_named(battles_table, labelled_table):
+    with pytest.raises(TypeError, match="'blendr'"):
+        Ensemble([FakeScorer()], blendr=Blender())
+    with pytest.raises(TypeError, match="'device'"):
+        Ensemble.from_config("default", device="cpu")
+    with pytest.raises(TypeError, match="'swp'"):
+        Ensemble([FakeScorer()]).evaluate(labelled_table, swp=True)
+    with pytest.raises(ConfigError, match=r"a run has no option 'swp'.*did you mean 'swap'"):
+        Ensemble([FakeScorer()]).predict(battles_table, swp="all")
+
+
+def test_any_iterable_of_scorers_will_do(battles_table):
+    expected = Ensemble(two_fakes()).predict_proba(battles_table)
+    for scorers in (tuple(two_fakes()), iter(two_fakes()), (scorer for scorer in two_fakes())):
+        assert np.array_equal(Ensemble(scorers).predict_proba(battles_table), expected)
+
+
+@pytest.mark.parametrize(
+    "index", [list("edcba"), [3, 3, 1, 2, 3], pd.MultiIndex.from_product([["x"], range(5)], names=["a", "b"])]
+)
+def test_a_prediction_keeps_the_index_of_the_table(battles_table, index):
+    ensemble = Ensemble(two_fakes())
+    plain = ensemble.predict(battles_table)
+    indexed = battles_table.set_axis(index)
+    predictions = ensemble.predict(indexed)
+    assert predictions.index.equals(indexed.index)
+    assert_frame_equal(predictions.reset_index(drop=True), plain)
+    assert ensemble.predict(indexed[:0]).index.equals(indexed[:0].index)
+
+
+def test_the_rows_that_lack_something_keep_their_index_too(battles_table):
+    scorers = [FakeScorer(), FaultyScorer(raise_at=0)]
+    with pytest.warns(UserWarning, match="lack"):
+        predictions = Ensemble(scorers).predict(battles_table.set_axis(list("edcba")), on_failure="reweight")
+    assert predictions.index.tolist() == list("edcba")
+    assert (predictions["fallback"] != "").all()
+
+
+def test_a_submission_does_not_hold_the_index(battles_table):
+    predictions = Ensemble(two_fakes()).predict(battles_table.set_axis(list("edcba")))
+    submission = build_submission(predictions, predictions[::-1])
+    assert submission.index.tolist() == list(range(5))
+    assert submission["id"].tolist() == battles_table["id"].tolist()[::-1]
+
+
+def test_fitting_and_measuring_go_by_position_whatever_the_index(many_battles):
+    shifted = many_battles.assign(source="x").set_axis(np.arange(200) // 2)
+    assert_frame_equal(
+        Ensemble(two_fakes()).evaluate(shifted, by="source"),
+        Ensemble(two_fakes()).evaluate(shifted.reset_index(drop=True), by="source"),
+    )
+    fitted = [Ensemble(two_fakes(), Blender(method="linear")).fit(table) for table in (many_battles, shifted)]
+    assert np.array_equal(fitted[0].blender.weights_, fitted[1].blender.weights_)

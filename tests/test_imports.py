@@ -65,3 +65,24 @@ def test_all_is_complete_what_is_exported_is_listed_and_known_to_type_checkers()
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'Ensembel'"):
         lmsys_ensemble.Ensembel  # noqa: B018
+
+
+_WATCH = """
+import importlib, logging, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "bitsandbytes":
+            print(logging.getLogger(name).getEffectiveLevel() >= logging.ERROR)
+
+sys.meta_path.insert(0, Watch())
+importlib.import_module(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("module", ["modeling.assembly", "modeling.importing", "modeling.convert", "training.run"])
+def test_bitsandbytes_is_quiet_before_it_is_imported(module):
+    command = [sys.executable, "-c", _WATCH, f"lmsys_ensemble.{module}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+    assert done.stderr == ""

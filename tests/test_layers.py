@@ -16,6 +16,7 @@ FLOORS = (
     ("schema", "errors"),
     (
         "files",
+        "frames",
         "probabilities",
         "metrics",
         "tables",

@@ -11,8 +11,8 @@ from lmsys_ensemble.battles import parse_battles, parse_labels
 from lmsys_ensemble.commands.output import Result, check_suffix, check_writable, say, write_table
 from lmsys_ensemble.config import DEFAULT_CONFIG
 from lmsys_ensemble.ensemble import Ensemble
+from lmsys_ensemble.runtime.bars import Display
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
-from lmsys_ensemble.runtime.progress import Display
 from lmsys_ensemble.schema import ID_COLUMN
 from lmsys_ensemble.submission import build_submission, write_submission
 from lmsys_ensemble.tables import read_table
@@ -97,11 +97,12 @@ def pull_bundled(ensemble: Ensemble) -> None:
 
 def _summary(table: pd.DataFrame, ensemble: Ensemble, path: str | Path) -> Result:
     columns = list(ensemble.task.columns)
-    means = table[columns].mean()
+    means = {str(name): float(table[name].mean()) if len(table) else None for name in columns}
     head = table.head(5).to_string(index=False, float_format="{:.4f}".format)
     more = f"\n… {len(table) - 5} more rows" if len(table) > 5 else ""
-    mean = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
-    text = f"{head}{more}\nmean: {mean}\nwrote {len(table)} rows to {Path(path).resolve()}"
+    mean = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if value is not None)
+    shown = f"{head}{more}\nmean: {mean}" if mean else "there are no rows: nothing was scored"
+    text = f"{shown}\nwrote {len(table)} rows to {Path(path).resolve()}"
     summary = getattr(ensemble, "summary_", None)  # none where there were no rows
     if summary is not None and summary.time_was_up:
         say(f"time was up: {summary.fallback_rows} of {len(table)} rows lack something; {summary.explain_lack()}")
@@ -111,7 +112,7 @@ def _summary(table: pd.DataFrame, ensemble: Ensemble, path: str | Path) -> Resul
         "fallback_rows": 0 if summary is None else summary.fallback_rows,
         "time_was_up": summary is not None and summary.time_was_up,
         "scorers": [scorer.name for scorer in ensemble.scorers],
-        "mean": {str(name): float(value) for name, value in means.items()},
+        "mean": means,
         "ids": str(table[ID_COLUMN].dtype),
     }
     return values, text

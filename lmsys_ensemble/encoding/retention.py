@@ -44,7 +44,7 @@ def retention_table(
         See `lmsys_ensemble.encoding.tokens.Encoded`.
     """
     n_codes = len(FIELD_CODES) + 1
-    kept = np.array([np.bincount(row, minlength=n_codes) for row in codes]).reshape(-1, n_codes)
+    kept = np.array([np.bincount(row, minlength=n_codes) for row in codes], dtype=np.intp).reshape(-1, n_codes)
     had = np.ceil(np.array(totals).reshape(-1, n_codes)).astype(np.intp)
     cut = np.maximum(had - kept, 0)
     cut[:, LITERAL] = 0

@@ -18,6 +18,7 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    modeling_gguf_pytorch_utils,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -68,14 +69,20 @@ class LoadSettings:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' load reports and bars; what they say is checked here and raised as errors."""
+    """Silence transformers' load reports and bars; what they say is checked here and raised as errors.
+
+    The bar of GGUF conversion is tqdm's own and heeds no setting, so that for the time it is one that does.
+    """
     verbosity = transformers_logging.get_verbosity()
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    loud = modeling_gguf_pytorch_utils.tqdm
+    modeling_gguf_pytorch_utils.tqdm = transformers_logging.tqdm
     try:
         yield
     finally:
+        modeling_gguf_pytorch_utils.tqdm = loud
         transformers_logging.set_verbosity(verbosity)
         if bar:
             transformers_logging.enable_progress_bar()

@@ -2,18 +2,25 @@
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from lmsys_ensemble.runtime.budget import Clock
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.pool import Slot
-from lmsys_ensemble.scorers.base import NoProgress, Scorer
+from lmsys_ensemble.runtime.residence import (
+    Resident,
+    allocated,
+    is_out_of_memory,
+    make_idle,
+    residence_of,
+    say_what_is_left,
+)
+from lmsys_ensemble.scorers.base import Scorer
 
 logger = logging.getLogger(__name__)
-
-NEGLIGIBLE_BYTES = 2**20
-"""Memory of a GPU that a closed scorer may leave taken: libraries keep small workspaces for good."""
 
 
 @dataclass(eq=False)
@@ -21,15 +28,18 @@ class _Instance:
     """A scorer that is loaded or being loaded, and who uses it."""
 
     scorer: Scorer
-    is_replica: bool
-    users: set[int]
+    users: set[int] = field(default_factory=set)
     is_loaded: bool = False
+    was_kept: bool = False
+    load_seconds: float = 0.0
     bytes_before: int = 0
+    n_bytes: int | None = None
+    fingerprint: dict[str, Any] = field(default_factory=dict)
     loading: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Instances:
-    """Loads scorers where they are needed and frees them when nobody needs them any more.
+    """Loads scorers where they are needed and frees them, or keeps them for the next run, when nobody needs them.
 
     The first place gets the scorer itself, every other a replica.
 
@@ -43,36 +53,58 @@ class Instances:
 
     def __init__(self, slots: Sequence[Slot], clock: Clock):
         self._now = clock
-        devices = [slot.device for slot in slots]
-        self._alone = {device for device in devices if devices.count(device) == 1}
+        self._slots = Counter(slot.device for slot in slots)
         self._lock = threading.Lock()
         self._there: dict[tuple[int, object], _Instance] = {}
+        self._jobs: list[Job] = []
+
+    def admit(self, jobs: Sequence[Job]) -> None:
+        """Take over what earlier runs have left loaded for these jobs, and free what of it cannot be used."""
+        self._jobs = list(jobs)
+        for job in jobs:
+            residence = residence_of(job.scorer)
+            if not residence.is_held:
+                residence.free()  # its holder is gone without a word
+                continue
+            room = {device: 1 if job.scorer.shareable else self._slots[device] for device in job.devices}
+            residence.free_unfit(job.scorer, room)
+            if residence.residents:
+                job.load_seconds = max(resident.load_seconds for resident in residence.residents)
 
     def is_shared(self, job: Job, slot: Slot) -> bool:
         """Tell whether the scorer is loaded on the slot's device and takes further callers."""
         instance = self._there.get(_place(job, slot))
-        return instance is not None and instance.is_loaded and (job.scorer.shareable or slot.number in instance.users)
+        if instance is None:
+            return residence_of(job.scorer).is_on(slot.device)
+        return instance.is_loaded and (job.scorer.shareable or slot.number in instance.users)
 
     def acquire(self, job: Job, slot: Slot) -> tuple[Scorer, float | None]:
         """Return a loaded scorer for a slot, and the seconds that loading took (None if it was loaded)."""
         with self._lock:
             instance = self._there.get(_place(job, slot))
             if instance is None:
-                instance = self._make(job)
+                instance = self._make(job, slot)
                 self._there[_place(job, slot)] = instance
             instance.users.add(slot.number)
         with instance.loading:  # a second user waits for the first to have loaded it
             if instance.is_loaded:
                 return instance.scorer, None
-            instance.bytes_before = _allocated(slot.device)
+            instance.bytes_before = allocated(slot.device)
             instance.scorer.progress = job.progress
+            job.progress.phase("loading")
             start = self._now()
-            instance.scorer.load(slot.device)
+            self._load(instance, job, slot.device)
+            if self._is_alone(slot.device):
+                instance.n_bytes = allocated(slot.device) - instance.bytes_before
+            instance.load_seconds = self._now() - start
             instance.is_loaded = True
-            return instance.scorer, self._now() - start
+            return instance.scorer, instance.load_seconds
 
     def release(self, job: Job, slot: Slot) -> None:
-        """Free a scorer, loaded or not, unless another slot uses it."""
+        """Free a scorer, loaded or not, unless another slot uses it or somebody wants it kept.
+
+        One that has failed is freed everywhere.
+        """
         with self._lock:
             instance = self._there.get(_place(job, slot))
             if instance is None or slot.number not in instance.users:
@@ -81,27 +113,64 @@ class Instances:
             if instance.users:
                 return
             del self._there[_place(job, slot)]
-        instance.scorer.progress = NoProgress()
+            make_idle(instance.scorer)
+            residence = residence_of(job.scorer)
+            if job.failure is None and instance.is_loaded and residence.is_held:
+                residence.residents.append(
+                    Resident(
+                        instance.scorer, slot.device, instance.fingerprint, instance.load_seconds, instance.n_bytes
+                    )
+                )
+                return
+        try:
+            if job.failure is not None:
+                residence.free()
+        finally:
+            self._close(instance, slot)
+
+    def _make(self, job: Job, slot: Slot) -> _Instance:
+        residence = residence_of(job.scorer)
+        resident = residence.take(slot.device)
+        if resident is not None:
+            resident.scorer.progress = job.progress
+            return _Instance(
+                resident.scorer, is_loaded=True, was_kept=True, load_seconds=resident.load_seconds,
+                n_bytes=resident.n_bytes, fingerprint=resident.fingerprint,
+            )  # fmt: skip
+        taken = any(other.scorer is job.scorer for other in self._there.values()) or residence.has(job.scorer)
+        return _Instance(job.scorer.replica() if taken else job.scorer)
+
+    def _load(self, instance: _Instance, job: Job, device: str) -> None:
+        """Load a scorer; where memory runs out, once more after what is only kept there has been freed."""
+        if residence_of(job.scorer).is_held:
+            instance.fingerprint = job.scorer.fingerprint()
+        try:
+            instance.scorer.load(device)
+            return
+        except Exception as error:
+            if not is_out_of_memory(error) or not self._free_idle(device):
+                raise
+        logger.warning("%s does not fit on %s beside what is kept there, which is freed", job.name, device)
         instance.scorer.close()
-        self._check_freed(instance, slot)
+        instance.bytes_before = allocated(device)
+        instance.scorer.load(device)
 
-    def _make(self, job: Job) -> _Instance:
-        taken = any(other.scorer is job.scorer for other in self._there.values())
-        return _Instance(job.scorer.replica() if taken else job.scorer, taken, set())
+    def _free_idle(self, device: str) -> int:
+        with self._lock:
+            return sum(residence_of(job.scorer).free(device) for job in self._jobs)
 
-    def _check_freed(self, instance: _Instance, slot: Slot) -> None:
-        left = _allocated(slot.device) - instance.bytes_before
-        if left > NEGLIGIBLE_BYTES and slot.device in self._alone:
-            logger.warning("%s left %d bytes of %s taken after it was closed", instance.scorer.name, left, slot.device)
+    def _close(self, instance: _Instance, slot: Slot) -> None:
+        expected = instance.bytes_before
+        if instance.was_kept and instance.n_bytes is not None:
+            expected = allocated(slot.device) - instance.n_bytes
+        instance.scorer.close()
+        if instance.n_bytes is not None or (self._is_alone(slot.device) and not instance.was_kept):
+            say_what_is_left(instance.scorer, slot.device, allocated(slot.device) - expected)
+
+    def _is_alone(self, device: str) -> bool:
+        """Whether one thread uses the device, so that what its memory gains and loses is one scorer's."""
+        return self._slots[device] == 1
 
 
 def _place(job: Job, slot: Slot) -> tuple[int, object]:
     return id(job), slot.device if job.scorer.shareable else slot.number
-
-
-def _allocated(device: str) -> int:
-    if device == "cpu":
-        return 0
-    from lmsys_ensemble.modeling.hardware import allocated_bytes
-
-    return allocated_bytes(device)

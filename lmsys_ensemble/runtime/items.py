@@ -101,6 +101,12 @@ class Items:
         return np.where(self.hashes[items] == wanted, items, -1)
 
     @cached_property
+    def multiplicity(self) -> Positions:
+        """How many of the user's rows every item stands for: as they are, or else with the responses exchanged."""
+        forward = np.bincount(self.forward, minlength=len(self))
+        return np.where(forward > 0, forward, np.bincount(self.backward, minlength=len(self)))
+
+    @cached_property
     def _by_hash(self) -> Positions:
         return np.argsort(self.hashes, kind="stable")
 

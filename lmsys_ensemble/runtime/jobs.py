@@ -178,6 +178,16 @@ class Job:
         self.queue.clear()
         self.cost_waiting = 0
 
+    def count_rows(self) -> tuple[int, int, float]:
+        """Return how many of the user's rows are finished, how many are wanted, and how many an open item stands for.
+
+        Where rows are scored both ways, passes are counted.
+        """
+        rows = self.items.multiplicity * self.wanted
+        n_done, n_wanted = int(rows[self.status != MISSING].sum()), int(rows.sum())
+        n_open = max(int((self.wanted & (self.status == MISSING)).sum()), 1)
+        return n_done, n_wanted, (n_wanted - n_done) / n_open
+
     @property
     def n_wanted(self) -> int:
         """Items that the run needs."""

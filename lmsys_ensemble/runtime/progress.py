@@ -1,28 +1,24 @@
-"""Progress of every scorer: a bar on a terminal, one line a scorer elsewhere."""
+"""Progress of every scorer: what it has done, what it is doing, and when it must stop."""
 
 import logging
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
 
+from lmsys_ensemble.runtime.bars import Screen, Standing
+
 logger = logging.getLogger(__name__)
-
-Display: TypeAlias = Literal["auto", "bars", "lines", "off"]
-"""``auto`` shows bars on a terminal and is silent elsewhere; ``lines`` writes one line a scorer when it is done."""
-
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} rows [{elapsed}{postfix}]"
 
 
 class StopScoring(BaseException):
     """Raised in a worker's thread to end it; not an `Exception`, so that no scorer catches it by accident."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """What a scorer has told about the rows that one thread is scoring."""
 
@@ -32,61 +28,86 @@ class Call:
 
 
 class ScorerProgress:
-    """Shows how far one scorer is, in all its threads together, and ends it when the run is being stopped.
+    """Tells how far one scorer is, in all its threads together, and ends it when the run is being stopped.
 
     Parameters
     ----------
     name, device : str
         What the bar says.
     position : int
-        Row of the terminal.
-    display : {"auto", "bars", "lines", "off"}
-        How it is shown.
+        Line of the screen.
+    screen : Screen
+        Where it is shown.
     stopping : callable
         Returns whether the scorer is to be ended.
+    rows : callable, optional
+        Returns how many of the user's rows are finished, how many are wanted, and for how many a distinct one stands;
+        by default what is reported counts.
+    unit : str
+        What is counted: ``rows``, or ``passes`` where rows are scored both ways.
 
     Attributes
     ----------
     n_rows, n_tokens : int
-        What has been scored.
+        What has been reported: distinct rows, and their tokens.
     n_retries : int
         Batches that were run again.
     """
 
-    def __init__(self, name: str, device: str, position: int, display: Display, stopping: Callable[[], bool]):
+    def __init__(
+        self,
+        name: str,
+        device: str,
+        position: int,
+        screen: Screen,
+        stopping: Callable[[], bool],
+        rows: Callable[[], tuple[int, int, float]] | None = None,
+        unit: str = "rows",
+    ):
         self.name = name
         self.device = device
-        self.position = position
-        self.display = ("bars" if sys.stderr.isatty() else "off") if display == "auto" else display
+        self.screen = screen
         self.stopping = stopping
+        self.unit = unit
         self.n_rows = self.n_tokens = self.n_retries = 0
+        self._rows = rows or self._reported
         self._calls = threading.local()
+        self._live: set[Call] = set()
         self._lock = threading.Lock()
-        self._bar: tqdm[Any] | None = None
+        self._phase = "waiting"
         self._start: float | None = None
-        self._cost = self._cost_done = 0
+        self._expected = self._cost = self._cost_done = 0
         self._finished = False
+        self._last: Standing | None = None
+        screen.show(position, self.standing)
+
+    def phase(self, what: str) -> None:
+        """Say what is being done before rows are scored: ``fetching``, ``loading``, ``encoding``.
+
+        Rows that other threads are scoring meanwhile are of more interest, and stay shown.
+        """
+        if self._start is None or what == "encoding":
+            self._phase = what
 
     def expect(self, n_rows: int, cost: int) -> None:
         """Announce work and what it costs in all, and end the scorer if the run is being stopped.
 
-        Announced twice (another device helps, or more work has come up), the bar only grows.
+        Announced twice (another device helps, or more work has come up), it only grows.
         """
         self._check_stop()
         with self._lock:
-            self._cost = cost
-            self._start = self._start or time.perf_counter()
-            if self._bar is not None:
-                self._bar.total = n_rows
-            elif self.display == "bars":
-                self._bar = tqdm(
-                    total=n_rows, desc=f"{self.name} ({self.device})", position=self.position, dynamic_ncols=True,
-                    bar_format=_BAR, file=sys.stderr,
-                )  # fmt: skip
+            self._expected, self._cost = n_rows, cost
+            if self._start is None:
+                self.phase("encoding")
+                self._start = time.perf_counter()
 
     def begin(self) -> Call:
         """Open the account of the rows that the calling thread scores next."""
-        self._calls.open = Call()
+        with self._lock:
+            self._live.discard(self._call)  # whatever came of it, it is over
+            self._calls.open = Call()
+            self._live.add(self._calls.open)
+            self._phase = ""
         return self._call
 
     @property
@@ -104,14 +125,12 @@ class ScorerProgress:
         with self._lock:
             self.n_rows += n_rows
             self.n_tokens += n_tokens
-            if self._bar is not None:
-                self._bar.set_postfix_str(self._rate(), refresh=False)
-                self._bar.update(n_rows)
         self._check_stop()
 
     def done(self, cost: int) -> None:
         """Report what a finished chunk cost; the time left is reckoned from it, as long rows come first."""
         with self._lock:
+            self._live.discard(self._call)
             self._cost_done += cost
 
     def retried(self, why: str) -> None:
@@ -125,12 +144,15 @@ class ScorerProgress:
         self._call.failed[row] = why
 
     def close(self) -> None:
-        """Close the bar, whether the work is done or not."""
-        if self._bar is not None:
-            self._bar.close()
+        """Stop the clock of the bar, whether the work is done or not."""
+        with self._lock:
+            if self._last is None:
+                now = self._standing_now()
+                is_whole = not now.phase and now.n_done >= now.n_wanted
+                self._last = replace(now, left="", phase="" if is_whole or self._finished else now.phase or "stopped")
 
     def finish(self) -> None:
-        """Close the bar and, where asked for, write the line: the work is done."""
+        """Stop the clock of the bar and, where asked for, write the line: the work is done."""
         with self._lock:
             if self._finished:
                 return
@@ -138,18 +160,30 @@ class ScorerProgress:
         self.close()
         seconds = 0.0 if self._start is None else time.perf_counter() - self._start
         rate = f", {self.n_tokens / max(seconds, 1e-9):,.0f} tokens/s" if self.n_tokens else ""
-        line = f"{self.name} ({self.device}): {self.n_rows} rows in {seconds:.1f} s{rate}"
-        if self.display == "lines":
+        line = f"{self.name} ({self.device}): {self._rows()[0]} {self.unit} in {seconds:.1f} s{rate}"
+        if self.screen.display == "lines":
             print(line, file=sys.stderr, flush=True)
         logger.info("%s", line)
 
-    def _rate(self) -> str:
-        seconds = time.perf_counter() - (self._start or 0)
-        parts = [f"{self.n_tokens / max(seconds, 1e-9):,.0f} tokens/s"] if self.n_tokens else []
-        if self._cost_done:
-            left = seconds * max(self._cost - self._cost_done, 0) / self._cost_done
-            parts.append(f"{tqdm.format_interval(left)} left")
-        return ", ".join(parts)
+    def standing(self) -> Standing:
+        """Return how far the scorer is."""
+        with self._lock:
+            return self._last or self._standing_now()
+
+    def _standing_now(self) -> Standing:
+        seconds = 0.0 if self._start is None else time.perf_counter() - self._start
+        n_done, n_wanted, n_each = self._rows()
+        n_items = sum(call.n_rows for call in self._live)  # of chunks at work, of which no row counts as finished yet
+        left = ""
+        if self._cost_done and self._cost > self._cost_done:
+            left = str(tqdm.format_interval(seconds * (self._cost - self._cost_done) / self._cost_done))
+        return Standing(
+            self.name, self.device, self._phase, min(n_done + round(n_each * n_items), n_wanted), n_wanted, self.unit,
+            self.screen.elapsed(), self.n_tokens / seconds if seconds else 0.0, left,
+        )  # fmt: skip
+
+    def _reported(self) -> tuple[int, int, float]:
+        return self.n_rows - sum(call.n_rows for call in self._live), self._expected, 1.0
 
     def _check_stop(self) -> None:
         if self.stopping():

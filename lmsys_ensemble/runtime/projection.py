@@ -208,6 +208,8 @@ def sample_by_length(work: NDArray[np.float64], n_rows: int) -> NDArray[np.intp]
 def _timed(
     scorer: Scorer, battles: Battles, slots: Sequence[Slot], devices: list[str], n_timed: int
 ) -> ScorerProjection:
+    if not len(battles):
+        return ScorerProjection(scorer.name, devices, 0, 0, 0.0, 0.0, None, 0)
     costs = scorer.costs(battles)
     work = battles.characters().astype(np.float64) if costs is None or costs.flops is None else costs.flops
     rows = sample_by_length(work, n_timed)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.errors import ConfigError, JournalError
+from lmsys_ensemble.runtime.bars import Display, Screen
 from lmsys_ensemble.runtime.budget import Clock, Deadline, margins
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
 from lmsys_ensemble.runtime.ending import Gate, LeftBehind, check_free
@@ -39,7 +40,8 @@ from lmsys_ensemble.runtime.outcome import (
 )
 from lmsys_ensemble.runtime.planning import Planner
 from lmsys_ensemble.runtime.pool import Slot, make_slots
-from lmsys_ensemble.runtime.progress import Display, ScorerProgress
+from lmsys_ensemble.runtime.progress import ScorerProgress
+from lmsys_ensemble.runtime.residence import exclusively
 from lmsys_ensemble.runtime.restoring import earlier_failure, restore
 from lmsys_ensemble.runtime.scheduler import Scheduler
 from lmsys_ensemble.runtime.summary import (
@@ -101,7 +103,6 @@ class Run:
         self.options = options or RunOptions()
         self.task = task
         self.blender = blender
-        self.display = display
         self.devices = devices
         self.clock = clock
         self.started = clock() if started is None else started
@@ -109,6 +110,7 @@ class Run:
         self._twice: NDArray[np.bool_] | None = None
         self._gate = Gate()
         self._left: list[LeftBehind] = []
+        self._screen = Screen([scorer.name for scorer in self.scorers], display)
 
     def execute(self, *, blend: bool = True) -> Outcome:
         """Score, and blend unless told otherwise.
@@ -131,11 +133,13 @@ class Run:
         self._check()
         if blend and self.blender is not None:
             check_ready(self.blender, len(self.scorers), self.task.n_classes)
-        homes = assign_devices(self.scorers, self.devices)
-        slots = make_slots(self.scorers, homes, self.devices)
-        check_free(self.scorers, slots, self.options.time_budget_s)
         with ExitStack() as stack:
             stack.enter_context(terminable())
+            stack.enter_context(self._screen)
+            stack.enter_context(exclusively(self.scorers))
+            homes = assign_devices(self.scorers, self.devices)
+            slots = make_slots(self.scorers, homes, self.devices)
+            check_free(self.scorers, slots, self.options.time_budget_s)
             journal = self._open_journal(stack)
             self._plan(homes, slots, journal)
             self._score(slots, journal)
@@ -174,6 +178,7 @@ class Run:
             self._make_job(position, scorer, homes[position], slots, weights[position])
             for position, scorer in enumerate(self.scorers)
         ]
+        self._instances.admit(self._jobs)
         for job in self._jobs:
             if not job.scorer.reads_texts:
                 job.enqueue([np.arange(len(job.items))])
@@ -192,8 +197,11 @@ class Run:
             home,
             reachable(scorer, home, [slot.device for slot in slots]),
             weight,
-            ScorerProgress(scorer.name, home, position, self.display, lambda: self._scheduler.is_over_for(job)),
-        )
+            ScorerProgress(
+                scorer.name, home, position, self._screen, lambda: self._scheduler.is_over_for(job),
+                lambda: job.count_rows(), "rows" if self.options.swap == "off" else "passes",
+            ),
+        )  # fmt: skip
         return job
 
     def _make_scheduler(self, slots: Sequence[Slot]) -> None:

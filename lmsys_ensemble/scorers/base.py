@@ -127,6 +127,10 @@ class Scorer(ABC):
         names = [name for name in inspect.signature(type(self)).parameters if name != "self"]
         return {name: getattr(self, name) for name in names}
 
+    def __reduce__(self) -> Any:
+        """Copy and pickle settings only: whoever gets the copy loads it where it is."""
+        return _restore, (type(self), self.settings())
+
     def __enter__(self) -> Self:
         self.load()
         return self
@@ -138,3 +142,7 @@ class Scorer(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.settings().items() if v is not None)})"
+
+
+def _restore(kind: type[Scorer], settings: dict[str, Any]) -> Scorer:
+    return kind(**settings)

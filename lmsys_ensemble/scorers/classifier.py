@@ -111,6 +111,7 @@ class ClassifierScorer(Scorer):
         self.tokens_per_batch = tokens_per_batch
         self._forward: ForwardPass | None = None
         self._encoder: Encoder | None = None
+        self._encoder_made_of: tuple[Path, object, Recipe] | None = None
         self._device = device
         self._encoding = threading.Lock()  # no two threads may share a tokenizer
 
@@ -190,14 +191,15 @@ class ClassifierScorer(Scorer):
         """
         from lmsys_ensemble.modeling import hardware
         from lmsys_ensemble.modeling.assembly import assemble
-        from lmsys_ensemble.modeling.tokenization import make_encoder
         from lmsys_ensemble.modeling.warming import warm_up
 
         asked = device or self.device
         self._device = hardware.check_device(hardware.list_devices()[0] if asked == "auto" else asked)
         recipe = self.recipe()
+        self.progress.phase("fetching")
         folder = self._base_folder(recipe)
-        encoder = make_encoder(folder, recipe)
+        self.progress.phase("loading")
+        self._get_encoder(folder, recipe)
         with hardware.current_device(self._device):
             forward = assemble(
                 folder,
@@ -212,7 +214,17 @@ class ClassifierScorer(Scorer):
                 golden_folder=self._recipe_folder,
             )
             warm_up(forward, self.tokens_per_batch)
-        self._encoder, self._forward = encoder, forward
+        self._forward = forward
+
+    def _get_encoder(self, folder: Path, recipe: Recipe) -> Encoder:
+        """Return the encoder; the one that is there, unless recipe or tokenizer have changed since it was made."""
+        from lmsys_ensemble.modeling.tokenization import make_encoder
+
+        files = {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.glob("*token*")}
+        made_of = (folder, files, recipe)
+        if self._encoder is None or self._encoder_made_of != made_of:
+            self._encoder, self._encoder_made_of = make_encoder(folder, recipe), made_of
+        return self._encoder
 
     def _base_folder(self, recipe: Recipe) -> Path:
         from lmsys_ensemble.modeling.sources import resolve_base
@@ -238,12 +250,11 @@ class ClassifierScorer(Scorer):
     def encode(self, battles: Battles) -> Encoded:
         """Return token ids and the account of what was cut, without loading the model's weights."""
         with self._encoding:
-            if self._encoder is None:
-                from lmsys_ensemble.modeling.tokenization import make_encoder
-
+            encoder = self._encoder
+            if encoder is None:
                 recipe = self.recipe()
-                self._encoder = make_encoder(self._base_folder(recipe), recipe)
-            return self._encoder.encode(battles)
+                encoder = self._get_encoder(self._base_folder(recipe), recipe)
+            return encoder.encode(battles)
 
     def prepare(self, battles: Battles) -> Encoded:
         """Return token ids, as `encode` does."""

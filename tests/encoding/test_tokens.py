@@ -343,3 +343,12 @@ def test_real_conversations_keep_to_the_budget_and_to_both_responses(data_folder
     cut = encoded.retention["note"].str.contains("cut entirely")
     assert cut.any() == (policy == "tail")
     assert all(np.all(ids[1:-1] >= len(CONTROL_TOKENS)) for ids in encoded.ids)
+
+
+def test_no_rows_have_an_account_of_the_same_kinds(tokenizer):
+    encoder = encoder_of(tokenizer, "turns", "balanced", 64)
+    some, none = (encoder.encode(battles_of(("p", "a", "b"))[:stop]).retention for stop in (1, 0))
+    assert len(none) == 0
+    counted = [name for name in some.columns if name not in ("id", "note")]
+    assert none[counted].dtypes.equals(some[counted].dtypes)
+    assert none["n_tokens"].sum() == 0

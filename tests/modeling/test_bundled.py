@@ -143,6 +143,12 @@ def left_in_cache():
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock") if folder.is_dir() else []
 
 
+def test_fetching_and_converting_write_nothing_of_their_own(model, capfd):
+    ensure_bundled("bundled:tiny-llama", lambda text: None)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
 def test_a_model_is_fetched_in_parts_converted_once_and_is_the_one_that_was_packed(
     model, checkpoints, tmp_path, monkeypatch
 ):

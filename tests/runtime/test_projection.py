@@ -119,3 +119,13 @@ def test_unknown_devices_are_refused(machine):
     with pytest.raises(ConfigError, match="2xT4"):
         parse_machine(machine)
     assert (parse_machine("T4"), parse_machine("4xh100")) == ((1, "T4"), (4, "H100"))
+
+
+def test_no_rows_take_no_time_and_load_nothing(make_battles):
+    class NotLoaded(FakeScorer):
+        def load(self, device=None):
+            raise AssertionError("there is nothing to time")
+
+    projection = project([NotLoaded()], make_battles())
+    assert (projection.n_rows, projection.seconds) == (0, 0)
+    assert projection.scorers[0].n_timed == 0

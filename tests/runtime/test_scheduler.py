@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lmsys_ensemble import Ensemble, FakeScorer
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.runtime import items as items_module
+from lmsys_ensemble.runtime.bars import Screen
 from lmsys_ensemble.runtime.budget import Deadline
 from lmsys_ensemble.runtime.failing import Failure
 from lmsys_ensemble.runtime.items import chunk_limit, cut, make_items
@@ -32,7 +33,7 @@ def make_battles(n_rows, seed=0):
 
 
 def make_job(name, n_rows=40, home="cuda:0", devices=EVERYWHERE, weight=1.0, limit=1_000):
-    progress = ScorerProgress(name, home, 0, "off", lambda: False)
+    progress = ScorerProgress(name, home, 0, Screen([name], "off"), lambda: False)
     job = Job(FakeScorer(name=name), make_items(make_battles(n_rows)), home, frozenset(devices), weight, progress)
     job.enqueue(cut(job.items, np.arange(len(job.items)), limit))
     return job

@@ -315,27 +315,13 @@ def test_logits_that_are_not_finite_as_they_are_kept_are_refused_with_the_ids_of
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("boom")])
-def test_bars_are_closed_whether_the_work_is_done_or_not(battles, capsys, error, monkeypatch):
-    closed = []
-
-    class Bar:
-        def __init__(self, **options):
-            self.name = options["desc"]
-
-        def set_postfix_str(self, *_, **__):
-            pass
-
-        def update(self, n):
-            if error is not None:
-                raise error
-
-        def close(self):
-            closed.append(self.name)
-
-    monkeypatch.setattr("lmsys_ensemble.runtime.progress.tqdm", Bar)
+def test_bars_are_closed_whether_the_work_is_done_or_not(battles, capsys, error):
     if error is None:
         score_all([FakeScorer()], battles, "bars")
     else:
         with pytest.raises(ScoringError, match="boom"):
-            score_all([FakeScorer()], battles, "bars")
-    assert set(closed) == {"fake (cpu)"}
+            score_all([Broken("score", error, log=[])], battles, "bars")
+    written = capsys.readouterr().err
+    assert written.endswith("\n")
+    assert ("5/5 rows" in written) == (error is None)
+    assert ("broken (cpu): stopped" in written) == (error is not None)

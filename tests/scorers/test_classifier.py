@@ -2,6 +2,7 @@ import dataclasses
 import gc
 import json
 import logging
+import os
 import shutil
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -298,3 +299,21 @@ def test_threads_that_share_a_scorer_give_what_one_gives(make_scorer, architectu
 
 def test_scorers_with_quantised_layers_are_not_shared(make_scorer):
     assert not make_scorer(quantization="int8").shareable
+
+
+def test_a_tokenizer_is_read_once_in_a_process_unless_it_or_the_recipe_has_changed(checkpoints, tmp_path):
+    folder = shutil.copytree(checkpoints.classifier("llama"), tmp_path / "model")
+    scorer = LlamaScorer(str(folder), device="cpu", max_tokens=64)
+    encoders = []
+    for change in ("nothing", "nothing", "max_tokens", "tokenizer"):
+        if change == "max_tokens":
+            scorer.max_tokens = 80
+        if change == "tokenizer":
+            os.utime(folder / "tokenizer.json", ns=(1, 1))
+        scorer.load()
+        scorer.close()
+        encoders.append(scorer._encoder)
+    assert encoders[0] is encoders[1]
+    assert encoders[2] is not encoders[1]
+    assert encoders[2].max_tokens == 80
+    assert encoders[3] is not encoders[2]

@@ -1,0 +1,120 @@
+"""What may keep scorers loaded between runs: the part of an ensemble that has to do with time and threads."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.runtime.bars import Display
+from lmsys_ensemble.runtime.preloading import load_and_hold
+from lmsys_ensemble.runtime.residence import let_go
+from lmsys_ensemble.scorers.base import Scorer
+
+K = TypeVar("K", bound="Keeper")
+
+
+class _Load:
+    """One name for two things: ``Ensemble.load(folder)`` makes an ensemble, ``ensemble.load()`` loads its models."""
+
+    @overload
+    def __get__(self, ensemble: None, kind: type["K"]) -> "Callable[[str | Path], K]": ...
+    @overload
+    def __get__(self, ensemble: "K", kind: type["K"]) -> "Callable[[], K]": ...
+    def __get__(self, ensemble: "K | None", kind: type["K"]) -> Any:
+        return kind._from_folder if ensemble is None else ensemble._load_scorers
+
+
+class Keeper:
+    """Base of `lmsys_ensemble.ensemble.Ensemble`: loading, freeing, copying, one call at a time.
+
+    Attributes
+    ----------
+    scorers : list of Scorer
+        What is loaded.
+    progress : {"auto", "bars", "lines", "off"}
+        How progress is shown.
+    devices : sequence of str or None
+        Devices that may be used.
+    """
+
+    scorers: list[Scorer]
+    progress: Display
+    devices: Sequence[str] | None
+
+    def __init__(self) -> None:
+        self._calls = threading.RLock()
+        self._held: list[Scorer] = []
+
+    @classmethod
+    def from_config(cls, path: str | Path) -> Self:
+        """Make one from a configuration file, or a folder that holds one."""
+        raise NotImplementedError
+
+    @classmethod
+    def _from_folder(cls, folder: str | Path) -> Self:
+        """Make an ensemble from a folder that `save` wrote."""
+        return cls.from_config(folder)
+
+    def _load_scorers(self, folder: str | Path | None = None) -> Self:
+        """Load all scorers now, and keep them loaded from call to call until `close`.
+
+        All of them must fit into memory together. What has changed since (a setting, an adapter's file, `devices`) is
+        loaded anew by the next call; a scorer that fails is freed, and loaded again when it is next needed. Scorers
+        that look probabilities up in files read these anew in every call.
+
+        Returns
+        -------
+        Ensemble
+            Itself.
+
+        Raises
+        ------
+        ConfigError
+            If a folder is given: ``Ensemble.load(folder)`` makes an ensemble, this loads the one at hand.
+        DeviceError
+            If a device is missing, or its memory does not suffice.
+        EnsembleError
+            If a scorer cannot be loaded; the others are freed.
+        """
+        if folder is not None:
+            raise ConfigError(
+                "ensemble.load() takes no folder: it loads this ensemble's scorers. Ensemble.load(folder) makes an "
+                "ensemble of what save() wrote"
+            )
+        self._check_scorers()
+        with self._calls:
+            load_and_hold(self.scorers, self, devices=self.devices, display=self.progress)
+            self._held.extend(scorer for scorer in self.scorers if scorer not in self._held)
+        return self
+
+    load = _Load()
+
+    def close(self) -> None:
+        """Free what `load` has kept loaded; the ensemble can be used and loaded again.
+
+        A scorer that another ensemble keeps loaded, too, stays. Waits for calls in other threads to end.
+        """
+        with self._calls:
+            held, self._held = self._held, []  # not what `scorers` holds now: that may have been changed
+            let_go(held, self)
+
+    def __enter__(self) -> Self:
+        self.load()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_calls", "_held")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Keeper.__init__(self)
+        vars(self).update(state)
+
+    def _check_scorers(self) -> None:
+        """Raise what the scorers' composition is wrong in, before any of them is loaded."""
