@@ -10,7 +10,7 @@ import pandas as pd
 
 from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.config import DEFAULT_CONFIG, read_config, write_config
+from lmsys_ensemble.config import bundled_config, read_config, write_config
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation import evaluate
 from lmsys_ensemble.metrics import class_prior
@@ -74,7 +74,7 @@ class Ensemble:
         devices: Sequence[str] | None = None,
     ):
         if scorers is None:
-            scorers, bundled_blender, task = read_config(DEFAULT_CONFIG)
+            scorers, bundled_blender, task = read_config(bundled_config())
             blender = blender or bundled_blender
         self.scorers = list(scorers)
         self.blender = blender or Blender()

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lmsys_ensemble.battles import parse_battles, parse_labels
 from lmsys_ensemble.commands.output import Result, check_suffix, check_writable, say, write_table
-from lmsys_ensemble.config import DEFAULT_CONFIG
+from lmsys_ensemble.config import bundled_config
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.progress import Display
@@ -67,7 +67,7 @@ def evaluate(arguments: argparse.Namespace) -> Result:
 def make_ensemble(config: str | Path | None, devices: Sequence[str] | None = None) -> Ensemble:
     """Return the ensemble of a configuration, with progress as the command line shows it."""
     display: Display = "auto" if sys.stderr.isatty() else "lines"
-    return Ensemble.from_config(config or DEFAULT_CONFIG, progress=display, devices=devices)
+    return Ensemble.from_config(config or bundled_config(), progress=display, devices=devices)
 
 
 def _run_options(arguments: argparse.Namespace) -> RunKeywords:
