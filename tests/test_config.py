@@ -100,7 +100,7 @@ def test_what_the_library_brings_is_found_by_its_bare_name_and_by_its_path(monke
 )
 def test_a_path_that_is_not_there_never_stands_for_the_bundled_models(misspelt, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="there is no configuration file .*; the bundled ensemble is called '"):
+    with pytest.raises(ConfigError, match=r"there is no configuration file .*; the bundled ensemble is called '"):
         find_config(misspelt)
 
 
@@ -123,7 +123,7 @@ def test_the_default_is_the_bundled_ensemble_whatever_lies_in_the_working_direct
 
 @pytest.mark.parametrize("name", ["defualt", "../default", "x/../default", "", "default.yaml"])
 def test_what_the_library_does_not_bring_is_said(name):
-    with pytest.raises(ConfigError, match="no ensemble called .* comes with the library"):
+    with pytest.raises(ConfigError, match=r"no ensemble called .* comes with the library"):
         bundled_config(name)
 
 

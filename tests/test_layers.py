@@ -16,6 +16,7 @@ FLOORS = (
     ("schema", "errors"),
     (
         "files",
+        "documents",
         "probabilities",
         "metrics",
         "tables",
