@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from lmsys_ensemble.errors import ModelError
 from lmsys_ensemble.modeling.loading import HEAD_NAMES, LOAD_LOCK
-from lmsys_ensemble.modeling.sources import check_safetensors, save_tensors
+from lmsys_ensemble.modeling.tensorfiles import check_safetensors, save_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from lmsys_ensemble.modeling.forward import prepare_head
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
 from lmsys_ensemble.modeling.loading import HEAD_NAMES, LOAD_LOCK, LoadSettings, load_config
 from lmsys_ensemble.modeling.recipe import Recipe, write_recipe
-from lmsys_ensemble.modeling.sources import check_safetensors, save_tensors
+from lmsys_ensemble.modeling.tensorfiles import check_safetensors, save_tensors
 from lmsys_ensemble.modeling.tokenization import make_encoder
 
 _PREFIX = "base_model.model."

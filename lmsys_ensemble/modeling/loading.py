@@ -90,7 +90,7 @@ def load_tokenizer(folder: Path) -> Any:
     with LOAD_LOCK, quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the tokenizers library raises Exception itself; a damaged file anything
             raise ModelError(f"{folder} holds no tokenizer that can be loaded: {error}") from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"the tokenizer of {folder} is no fast tokenizer (tokenizer.json)")

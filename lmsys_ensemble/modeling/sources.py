@@ -1,16 +1,11 @@
 """Where base models come from: a local folder, the bundle, the Hub. Safetensors only, and never code."""
 
-import hashlib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.files import read_mapping, suggest
 from lmsys_ensemble.modeling.bundled import BUNDLED_MODELS, PREFIX, ensure_bundled
+from lmsys_ensemble.modeling.tensorfiles import check_safetensors
 
 HUB_NAMES = {
     "gemma-2-2b": "google/gemma-2-2b",
@@ -22,8 +17,6 @@ HUB_NAMES = {
     "llama-3.1-8b-it": "meta-llama/Llama-3.1-8B-Instruct",
 }
 """Short names of models on the Hub."""
-
-_BLOCK_BYTES, _SAMPLED_BLOCKS = 4096, 512
 
 
 def resolve_base(source: str | Path, revision: str | None = None) -> Path:
@@ -77,35 +70,6 @@ def _fetch_from_hub(name: str, revision: str) -> Path:
         ) from error
 
 
-def base_digest(folder: Path) -> str:
-    """Return a hash of all that a base model's folder brings to a result: configuration, tokenizer, weights.
-
-    Of weights, which may be 18 GB, it takes sizes, headers (names, shapes and places of tensors) and blocks of 4 KiB
-    spread over the files: another training, merge or number format changes all of them.
-    """
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.model"), *folder.glob("*.safetensors")]):
-        digest.update(f"{path.name} {path.stat().st_size}".encode())
-        if path.suffix == ".safetensors":
-            for block in _sampled_blocks(path):
-                digest.update(block)
-        else:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _sampled_blocks(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        n_header = 8 + int.from_bytes(file.read(8), "little")
-        file.seek(0)
-        yield file.read(min(n_header, size))
-        step = max((size - n_header) // _SAMPLED_BLOCKS, _BLOCK_BYTES)
-        for start in range(n_header, size, step):
-            file.seek(start)
-            yield file.read(_BLOCK_BYTES)
-
-
 def check_base_folder(folder: Path) -> None:
     """Refuse a folder with remote code, with pickled weights or with damaged or lost files.
 
@@ -135,18 +99,3 @@ def check_base_folder(folder: Path) -> None:
         lost = sorted({shard for shard in read_mapping(index)["weight_map"].values() if not (folder / shard).is_file()})
         if lost:
             raise IntegrityError(f"{folder} lacks {', '.join(lost)}, which {index.name} lists; copy or fetch it again")
-
-
-def check_safetensors(path: Path) -> None:
-    """Raise `IntegrityError` if a safetensors file is damaged or cut short."""
-    try:
-        with safe_open(path, "pt") as file:
-            file.keys()
-    except (SafetensorError, OSError) as error:
-        raise IntegrityError(f"{path} is damaged or cut short: {error}. Copy or fetch it again") from error
-
-
-def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write tensors as safetensors, readable for whoever may read the folder (`save_file` makes it private)."""
-    save_file(dict(tensors), path, metadata={"format": "pt"})
-    path.chmod(0o644)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
 from lmsys_ensemble.errors import ConfigError, ScoringError
-from lmsys_ensemble.files import parse_settings, read_mapping, sha256_of
+from lmsys_ensemble.files import parse_settings, read_mapping
 from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
 from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, check_contradictions, read_recipe
 from lmsys_ensemble.probabilities import Logits
@@ -112,6 +112,7 @@ class ClassifierScorer(Scorer):
         self._forward: ForwardPass | None = None
         self._encoder: Encoder | None = None
         self._device = device
+        self._has_warned = False
         self._encoding = threading.Lock()  # no two threads may share a tokenizer
 
     @property
@@ -155,7 +156,10 @@ class ClassifierScorer(Scorer):
                 asked["base_model.revision"] = self.revision
             check_contradictions(trained, asked, self._recipe_folder)
             return trained
-        logger.warning(
+        level = logging.DEBUG if self._has_warned else logging.WARNING
+        self._has_warned = True
+        logger.log(
+            level,
             "%s: no recipe.json in %s; template %s and max_tokens %d are assumed to be what it was trained with",
             self.name,
             self._recipe_folder,
@@ -290,20 +294,27 @@ class ClassifierScorer(Scorer):
         free_memory(self._device)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return base model, adapter's hash, recipe, number formats: all that can change a result."""
-        weights = Path(self.adapter or "") / "adapter_model.safetensors"
+        """Return base model, adapter, recipe, the way to token ids, number formats: all that can change a result.
+
+        Left out is what only rounds otherwise: the device, the batch size, versions of torch and transformers (a run's
+        summary names those).
+        """
+        from lmsys_ensemble.modeling.digests import SCORING_GENERATION, adapter_identity, base_digest, encoding_digest
         from lmsys_ensemble.modeling.hardware import dtype_name, list_devices, resolve_dtype
-        from lmsys_ensemble.modeling.sources import base_digest
+        from lmsys_ensemble.modeling.tokenization import make_encoder
 
         recipe = self.recipe()
+        base = self._base_folder(recipe)
         device = list_devices()[0] if self.device == "auto" else self.device
         return {
             "class": f"{type(self).__module__}:{type(self).__qualname__}",
-            "model": self.model,
+            "generation": SCORING_GENERATION,
+            "model": str(self.model),
             "revision": self.revision,
-            "base_digest": base_digest(self._base_folder(recipe)),
-            "adapter_sha256": sha256_of(weights) if self.adapter and weights.is_file() else None,
-            "recipe": recipe.model_dump(mode="json", exclude={"training", "validation"}),
+            "base_digest": base_digest(base),
+            "adapter": adapter_identity(Path(self.adapter)) if self.adapter else None,
+            "recipe": recipe.model_dump(mode="json", exclude={"training", "validation", "files"}),
+            "encoding": encoding_digest(make_encoder(base, recipe)),
             "dtype": dtype_name(resolve_dtype(self.dtype, device)),
             "quantization": self.quantization,
             "attn_implementation": self.attn_implementation,

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.files import sha256_of
 from lmsys_ensemble.predictions import Predictions, read_predictions
 from lmsys_ensemble.probabilities import Logits, log_probabilities
 from lmsys_ensemble.schema import Task, task_of
@@ -74,6 +75,23 @@ class SavedScorer(Scorer):
         self.progress.advance(len(battles), 0)
         result: Logits = log_probabilities(probabilities).astype(np.float32)
         return result
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the file's hash and the columns that are read; where it lies and what it is called change nothing.
+
+        Raises
+        ------
+        InputError
+            If the file is not there.
+        """
+        if not Path(self.path).is_file():
+            raise InputError(f"there is no file {self.path}")
+        return {
+            "class": f"{type(self).__module__}:{type(self).__qualname__}",
+            "sha256": sha256_of(self.path),
+            "columns": list(self.columns or self.task.columns),
+            "n_classes": self.n_classes,
+        }
 
     def close(self) -> None:
         """Forget the file's content."""

@@ -182,30 +182,6 @@ def test_a_device_that_is_not_there_is_said_before_anything_is_loaded(make_score
         make_scorer(device="cuda:99").load()
 
 
-def test_the_fingerprint_names_all_that_changes_a_result_and_nothing_else(make_scorer, checkpoints, trained):
-    plain = make_scorer().fingerprint()
-    json.dumps(plain)
-    for same in ({"name": "other"}, {"device": "auto"}):
-        assert make_scorer(**same).fingerprint() == plain
-    for changed in (
-        {"template": "turns"},
-        {"max_tokens": 64},
-        {"truncation": "tail"},
-        {"bos": False},
-        {"eos": False},
-        {"pad_token_id": 2},
-        {"soft_capping": False},
-        {"dtype": "bfloat16"},
-        {"quantization": "nf4"},
-        {"attn_implementation": "eager"},
-        {"merge": False},
-        {"adapter": None},
-        {"adapter": str(trained), "max_tokens": None},
-    ):
-        assert make_scorer(**changed).fingerprint() != plain, changed
-    assert make_scorer("gemma2").fingerprint()["adapter_sha256"] != plain["adapter_sha256"]
-
-
 def test_all_rows_and_tokens_are_reported_as_progress(make_scorer):
     @dataclasses.dataclass
     class Listener(NoProgress):
@@ -261,7 +237,7 @@ def test_the_fingerprint_tells_apart_what_lies_in_the_base_folder(checkpoints, t
     before = LlamaScorer(str(base), device="cpu").fingerprint()
     for name, change in (
         ("config.json", lambda content: content.replace(b"10000.0", b"20000.0")),
-        ("tokenizer.json", lambda content: content.replace(b'"orse"', b'"eros"')),
+        ("tokenizer.json", lambda content: content.replace(b'"e": 71', b'"e": 72').replace(b'"f": 72', b'"f": 71')),
         ("model.safetensors", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
     ):
         content = (base / name).read_bytes()
@@ -269,7 +245,8 @@ def test_the_fingerprint_tells_apart_what_lies_in_the_base_folder(checkpoints, t
         assert changed != content, name
         (base / name).write_bytes(changed)
         after = LlamaScorer(str(base), device="cpu").fingerprint()
-        assert {key for key in after if after[key] != before[key]} == {"base_digest"}, name
+        assert {key for key in after if after[key] != before[key]} - {"encoding"} == {"base_digest"}, name
+        assert (after["encoding"] != before["encoding"]) == (name == "tokenizer.json")
         (base / name).write_bytes(content)
     assert LlamaScorer(str(base), device="cpu").fingerprint() == before
 
