@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model
+from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from lmsys_ensemble.errors import ModelError
+from lmsys_ensemble.modeling.adapter_config import check_lora_patterns, check_ranks, read_lora_config
 from lmsys_ensemble.modeling.loading import HEAD_NAMES, LOAD_LOCK
 from lmsys_ensemble.modeling.tensorfiles import check_safetensors, save_tensors
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
 
 MERGE_ROUNDING = 0.05
 """Largest share of a LoRA update that may be lost to rounding when it is merged in half precision."""
@@ -52,8 +52,7 @@ def read_adapter(folder: Path) -> Adapter:
     """
     if not folder.is_dir():
         raise ModelError(f"there is no adapter folder {folder}")
-    if not (folder / CONFIG_FILE).is_file():
-        raise ModelError(f"{folder} holds no {CONFIG_FILE}; is it a folder that PEFT saved?")
+    config = read_lora_config(folder)
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         pickled = folder / "adapter_model.bin"
@@ -65,10 +64,9 @@ def read_adapter(folder: Path) -> Adapter:
         )
         raise ModelError(f"{folder} holds no {WEIGHTS_FILE}{cure}")
     check_safetensors(path)
-    config = PeftConfig.from_pretrained(str(folder))
-    if not isinstance(config, LoraConfig):
-        raise ModelError(f"{folder} is a {config.peft_type} adapter; only LoRA adapters are supported")
-    return Adapter(folder, config, load_file(path))
+    weights = load_file(path)
+    check_ranks(config, {key: tuple(tensor.shape) for key, tensor in weights.items()}, folder)
+    return Adapter(folder, config, weights)
 
 
 def head_name(model: torch.nn.Module) -> str:
@@ -87,6 +85,7 @@ def inject_lora(model: Any, config: LoraConfig) -> Any:
     config.task_type = "SEQ_CLS"
     config.modules_to_save = sorted({*(config.modules_to_save or []), head_name(model)} - {"classifier", "score"})
     config.modules_to_save.append(head_name(model))
+    check_lora_patterns(config, [name for name, _ in model.named_modules()], "adapter_config.json")
     config.base_model_name_or_path = None  # peft warns where it is not the folder that the base came from
     try:
         with LOAD_LOCK, warnings.catch_warnings():

@@ -16,7 +16,8 @@ from lmsys_ensemble.encoding.tokens import Encoder
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import read_mapping, write_atomically
 from lmsys_ensemble.modeling import hardware
-from lmsys_ensemble.modeling.adapters import CONFIG_FILE, WEIGHTS_FILE, inject_lora, save_adapter
+from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE
+from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE, inject_lora, save_adapter
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.forward import has_plain_head, prepare_head
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden

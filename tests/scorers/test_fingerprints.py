@@ -42,7 +42,7 @@ CLASSIFIER_CHANGES = {
 
 ONLY_ROUNDS = {
     "name": "what errors and tables call the scorer; the journal keeps it beside the fingerprint",
-    "device": "the number format that it decides is in the fingerprint; the rest is rounding, as devices help each other",
+    "device": "the number format that it decides is in the fingerprint; the rest is rounding",
     "tokens_per_batch": "rows are computed apart from each other; batches are halved where memory ends, too",
 }
 """Settings of a model's scorer that change no result beyond rounding, and why."""
