@@ -5,15 +5,15 @@ Exit codes: 0, all went well; 1, the work failed; 2, the arguments, a configurat
 """
 
 import argparse
-import json
 import logging
 import sys
 import textwrap
 from collections.abc import Sequence
 
 from lmsys_ensemble import __version__
-from lmsys_ensemble.errors import ConfigError, EnsembleError, InputError
+from lmsys_ensemble.errors import ConfigError, DeviceError, EnsembleError, InputError
 from lmsys_ensemble.runtime.interrupt import TERMINATED_CODE, Terminated
+from lmsys_ensemble.terminal import PrintableFormatter, printable, printable_json
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -21,9 +21,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
     options = make_parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
-    )
+    _log_to_terminal(logging.INFO if options.verbose else logging.WARNING)
     try:
         from lmsys_ensemble import commands
 
@@ -33,16 +31,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED_CODE
     except EnsembleError as error:
         print(_paragraph(error), file=sys.stderr)
-        return EXIT_USAGE if isinstance(error, InputError | ConfigError) else EXIT_FAILED
+        return EXIT_USAGE if isinstance(error, InputError | ConfigError | DeviceError) else EXIT_FAILED
     except OSError as error:
         print(_paragraph(error), file=sys.stderr)
         return EXIT_FAILED
-    print(json.dumps(values, indent=2, ensure_ascii=False) if options.json else text)
+    print(printable_json(values) if options.json else printable(text))
     return 0
 
 
+def _log_to_terminal(level: int) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
 def _paragraph(error: BaseException, headline: str = "") -> str:
-    text = "\n".join([headline or f"error: {error}", *getattr(error, "__notes__", [])])
+    text = printable("\n".join([headline or f"error: {error}", *getattr(error, "__notes__", [])]))
     return "\n".join(textwrap.fill(line, 110, subsequent_indent="  ") for line in text.splitlines())
 
 
@@ -91,11 +95,12 @@ def make_parser() -> argparse.ArgumentParser:
     train = _command(commands, "train", "train a LoRA adapter and a head from a recipe")
     train.add_argument("recipe", metavar="RECIPE", help="YAML file")
     train.add_argument("--output", required=True, metavar="FOLDER", help="where adapter, head and recipe go")
+    train.add_argument("--overwrite", action="store_true", help="replace what an earlier training left in --output")
     train.add_argument("--data", metavar="FOLDER", help="where the recipe's data files lie; default: beside the recipe")
     train.add_argument("--device", default="auto", help="cpu, cuda:0, ... or auto (default)")
 
     validate = _command(commands, "validate", "check a configuration and a data file without loading a model")
-    validate.add_argument("--config", default="default", metavar="CONFIG", help="YAML file or name; default: default")
+    _add_config(validate)
     validate.add_argument("--input", metavar="FILE", help="battles, with or without labels")
 
     models = _command(commands, "models", "list, fetch or verify the bundled base models")

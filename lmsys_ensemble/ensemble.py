@@ -15,9 +15,11 @@ from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation import evaluate
 from lmsys_ensemble.metrics import class_prior
 from lmsys_ensemble.probabilities import Probabilities
+from lmsys_ensemble.runtime.fallback import check_ready
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.outcome import Outcome
 from lmsys_ensemble.runtime.progress import Display
+from lmsys_ensemble.runtime.readiness import check_ensemble
 from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.runtime.summary import RunSummary
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
@@ -117,6 +119,25 @@ class Ensemble:
         """Classes in the order of the columns of `predict_proba`."""
         return self.task.classes
 
+    def check(self, battles: Battles | None = None, *, blend: bool = True) -> None:
+        """Find all that is wrong with scorers, models, adapters and blender and can be told without loading weights.
+
+        `predict`, `fit` and `evaluate` do it before anything is loaded. Nothing is fetched from a network.
+
+        Parameters
+        ----------
+        battles : Battles, optional
+            What is to be scored, where that is known already.
+        blend : bool
+            Whether the blender is to predict; one that is yet to be fitted cannot.
+
+        Raises
+        ------
+        ConfigError
+            Lists all that is wrong.
+        """
+        check_ensemble(self.scorers, self.task, self.blender if blend else None, battles)
+
     def predict(self, table: pd.DataFrame | Battles, **options: Unpack[RunKeywords]) -> pd.DataFrame:
         """Predict who wins.
 
@@ -172,7 +193,7 @@ class Ensemble:
         return dict(zip([scorer.name for scorer in self.scorers], outcome.members, strict=True))
 
     def _run(self, battles: Battles, options: RunOptions, started: float, *, blend: bool = True) -> Outcome | None:
-        self._check_scorers()
+        self.check(battles, blend=blend)
         if not len(battles):
             return None
         run = Run(
@@ -254,6 +275,7 @@ class Ensemble:
                 f"swap=True needs scorers that read the texts; {', '.join(blind)} would give the same probabilities "
                 "for exchanged responses"
             )
+        check_ready(self.blender, len(self.scorers), self.task.n_classes)
         models = self._with_blend(self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir))
         exchanged: dict[str, Probabilities] = {}
         if swap:
@@ -275,20 +297,6 @@ class Ensemble:
         table = pd.DataFrame(probabilities, columns=list(self.task.columns))
         table.insert(0, ID_COLUMN, battles.ids)
         return table
-
-    def _check_scorers(self) -> None:
-        names = [scorer.name for scorer in self.scorers]
-        if not names:
-            raise ConfigError("an ensemble needs at least one scorer")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ConfigError(f"scorers need different names; {', '.join(twice)} occurs more than once. Pass name=")
-        for scorer in self.scorers:
-            if scorer.task != self.task:
-                raise ConfigError(
-                    f"scorer {scorer.name!r} predicts {list(scorer.task.classes)}, the ensemble "
-                    f"{list(self.task.classes)}"
-                )
 
 
 def _groups(table: pd.DataFrame) -> "pd.Series[Any] | None":

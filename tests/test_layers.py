@@ -17,6 +17,7 @@ FLOORS = (
     (
         "files",
         "documents",
+        "terminal",
         "probabilities",
         "metrics",
         "tables",

@@ -17,6 +17,7 @@ def plan(arguments: argparse.Namespace) -> Result:
         parse_machine(arguments.devices)
     ensemble = make_ensemble(arguments.config)
     battles = parse_battles(read_table(arguments.test))
+    ensemble.check(battles)
     pull_bundled(ensemble)
     if arguments.devices:
         projection = project_elsewhere(ensemble.scorers, battles, arguments.devices)

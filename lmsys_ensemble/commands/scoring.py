@@ -84,12 +84,14 @@ def _run_options(arguments: argparse.Namespace) -> RunKeywords:
 
 
 def pull_bundled(ensemble: Ensemble) -> None:
-    """Fetch bundled base models where the user sees it, before bars are drawn."""
+    """Fetch bundled base models where the user sees it, before bars are drawn; not for an ensemble that cannot run."""
     names = {str(getattr(scorer, "model", "")) for scorer in ensemble.scorers}
     wanted = sorted(name for name in names if name.startswith("bundled:"))
     if wanted:
-        from lmsys_ensemble.modeling.bundled import ensure_bundled
+        from lmsys_ensemble.modeling.bundled import ensure_bundled, get_bundled, is_ready
 
+        if not all(is_ready(get_bundled(name)) for name in wanted):
+            ensemble.check()
         for name in wanted:
             ensure_bundled(name, say)
 

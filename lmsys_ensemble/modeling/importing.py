@@ -4,7 +4,6 @@ This is the one place where a pickle is read, on the user's explicit command, wi
 plain containers, no code.
 """
 
-import copy
 import math
 import re
 from collections.abc import Mapping
@@ -14,19 +13,17 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE, check_ranks, read_lora_config
-from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE, account_for_keys, inject_lora
+from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE, account_for_keys, shapes_of
 from lmsys_ensemble.modeling.assembly import assemble
-from lmsys_ensemble.modeling.forward import prepare_head
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
-from lmsys_ensemble.modeling.loading import HEAD_NAMES, LOAD_LOCK, LoadSettings, load_config
+from lmsys_ensemble.modeling.loading import HEAD_NAMES
 from lmsys_ensemble.modeling.recipe import Recipe, write_recipe
+from lmsys_ensemble.modeling.skeleton import adapter_skeleton
 from lmsys_ensemble.modeling.tensorfiles import check_safetensors, describe_content, save_tensors
 from lmsys_ensemble.modeling.tokenization import make_encoder
 
@@ -87,7 +84,7 @@ def import_checkpoint(
     if output.exists() and output != source and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; give a new folder")
     tensors, config = _read(source, lora)
-    _account(tensors, config, base, recipe)
+    account_for_keys(adapter_skeleton(base, recipe, config), tensors, "the checkpoint")
     output.mkdir(parents=True, exist_ok=True)
     save_tensors(tensors, output / WEIGHTS_FILE)
     config.base_model_name_or_path = recipe.base_model.name
@@ -109,7 +106,7 @@ def _read(source: Path, lora: LoraShape) -> tuple[dict[str, torch.Tensor], LoraC
         if not files:
             raise ModelError(f"{source} holds neither {WEIGHTS_FILE} nor adapter_model.bin")
         tensors = normalise_keys(_read_tensors(files[0]))
-        check_ranks(config, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, source)
+        check_ranks(config, shapes_of(tensors), source)
         return tensors, config
     if not source.is_file():
         raise ConfigError(f"there is no checkpoint {source}")
@@ -197,13 +194,3 @@ def _infer_config(tensors: Mapping[str, torch.Tensor], lora: LoraShape, source: 
         modules_to_save=heads,
         task_type="SEQ_CLS",
     )
-
-
-def _account(tensors: Mapping[str, torch.Tensor], config: LoraConfig, base: Path, recipe: Recipe) -> None:
-    """Compare keys and shapes with the model's, without loading its weights."""
-    settings = LoadSettings(len(recipe.classes), "cpu", torch.float32, n_layers=recipe.head.layers)
-    with LOAD_LOCK, torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(load_config(base, settings))
-    prepare_head(model, recipe.head.pooling, len(recipe.classes))
-    wrapped = inject_lora(model, copy.deepcopy(config))
-    account_for_keys(get_peft_model_state_dict(wrapped, save_embedding_layers=False), tensors, "the checkpoint")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
-from lmsys_ensemble.errors import ConfigError, ScoringError
-from lmsys_ensemble.files import parse_settings, read_mapping
+from lmsys_ensemble.errors import ScoringError
+from lmsys_ensemble.files import parse_settings
 from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
-from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, check_contradictions, read_recipe
+from lmsys_ensemble.modeling.recipe import Recipe, check_contradictions, read_recipe
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Costs, Scorer
+from lmsys_ensemble.scorers.identity import check_base_identity, check_classifier, fingerprint_classifier
 
 if TYPE_CHECKING:
     from lmsys_ensemble.modeling.forward import ForwardPass
@@ -215,25 +216,22 @@ class ClassifierScorer(Scorer):
         )
         self._encoder, self._forward = encoder, forward
 
+    def check(self, battles: Battles | None = None) -> None:
+        """Check settings, recipe, base, adapter and tokenizer without loading weights or fetching anything.
+
+        Raises
+        ------
+        CheckError
+            Lists all that is wrong.
+        """
+        if self._forward is None:
+            check_classifier(self)
+
     def _base_folder(self, recipe: Recipe) -> Path:
         from lmsys_ensemble.modeling.sources import resolve_base
 
         folder = resolve_base(self.model, self.revision or recipe.base_model.revision)
-        config = read_mapping(folder / "config.json") if (folder / "config.json").is_file() else {}
-        if self.model_types and config.get("model_type") not in self.model_types:
-            raise ConfigError(
-                f"{type(self).__name__} takes {', '.join(self.model_types)}; {self.model} is a "
-                f"{config.get('model_type')!r} model. Use ClassifierScorer"
-            )
-        named = recipe.base_model
-        shape = {key: getattr(named, key) for key in SHAPE_KEYS}
-        other = [
-            f"{key} {config.get(key)} instead of {value}"
-            for key, value in shape.items()
-            if value is not None and config.get(key) != value
-        ]
-        if other:
-            raise ConfigError(f"{self.model} is not the base model of {self.adapter}, {named.name}: {', '.join(other)}")
+        check_base_identity(self, folder, recipe)
         return folder
 
     def encode(self, battles: Battles) -> Encoded:
@@ -299,25 +297,5 @@ class ClassifierScorer(Scorer):
         Left out is what only rounds otherwise: the device, the batch size, versions of torch and transformers (a run's
         summary names those).
         """
-        from lmsys_ensemble.modeling.digests import SCORING_GENERATION, adapter_identity, base_digest, encoding_digest
-        from lmsys_ensemble.modeling.hardware import dtype_name, list_devices, resolve_dtype
-        from lmsys_ensemble.modeling.tokenization import make_encoder
-
         recipe = self.recipe()
-        base = self._base_folder(recipe)
-        device = list_devices()[0] if self.device == "auto" else self.device
-        return {
-            "class": f"{type(self).__module__}:{type(self).__qualname__}",
-            "generation": SCORING_GENERATION,
-            "model": str(self.model),
-            "revision": self.revision,
-            "base_digest": base_digest(base),
-            "adapter": adapter_identity(Path(self.adapter)) if self.adapter else None,
-            "recipe": recipe.model_dump(mode="json", exclude={"training", "validation", "files"}),
-            "encoding": encoding_digest(make_encoder(base, recipe)),
-            "dtype": dtype_name(resolve_dtype(self.dtype, device)),
-            "quantization": self.quantization,
-            "attn_implementation": self.attn_implementation,
-            "merge": self.merge,
-            "unpack": self.unpack,
-        }
+        return fingerprint_classifier(self, self._base_folder(recipe), recipe)

@@ -45,6 +45,18 @@ class SavedScorer(Scorer):
         """Classes, in the order of the logits' columns."""
         return task_of(self.n_classes)
 
+    def check(self, battles: Battles | None = None) -> None:
+        """Read the file, as `load` does (it is small beside a model), and look the battles' ids up.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read, lacks columns or ids, or holds no probabilities.
+        """
+        predictions = self._predictions or self._read()
+        if battles is not None:
+            predictions.take(battles.ids)
+
     def load(self, device: str | None = None) -> None:
         """Read the file.
 
@@ -53,10 +65,13 @@ class SavedScorer(Scorer):
         InputError
             If it cannot be read, lacks columns, or holds no probabilities.
         """
+        self._predictions = self._read()
+
+    def _read(self) -> Predictions:
         columns = tuple(self.columns or self.task.columns)
         if len(columns) != self.task.n_classes:
             raise InputError(f"{self.path}: got {len(columns)} columns, expected {self.task.n_classes} (one a class)")
-        self._predictions = read_predictions(self.path, columns)
+        return read_predictions(self.path, columns)
 
     def score(self, battles: Battles) -> Logits:
         """Return logarithms of the probabilities, of shape (n_rows, n_classes).

@@ -51,6 +51,7 @@ def train(
     *,
     data_folder: str | Path | None = None,
     device: str = "auto",
+    overwrite: bool = False,
     say: Callable[[str], None] = logger.info,
 ) -> dict[str, Any]:
     """Train a LoRA adapter with its head and write all that inference needs.
@@ -65,6 +66,8 @@ def train(
         Where the recipe's data files lie; by default beside the recipe.
     device : str
         ``cpu``, ``cuda:0`` and so on, or ``auto``.
+    overwrite : bool
+        Whether a folder that is not empty may be written to.
     say : callable
         Told in words what is being done.
 
@@ -80,6 +83,7 @@ def train(
     """
     path, folder = Path(recipe_path), Path(output)
     settings = read_train_settings(path)
+    _check_output(folder, overwrite)
     device = hardware.check_device(hardware.list_devices()[0] if device == "auto" else device)
     task = THREE_WAY if settings.classes == THREE_WAY.n_classes else TWO_WAY
     data = read_labelled(data_files(settings, path.parent, Path(data_folder) if data_folder else None), task)
@@ -111,6 +115,19 @@ def train(
         scorer["revision"] = settings.revision
     write_atomically(folder / "scorer.yaml", yaml.safe_dump(scorer, sort_keys=False))
     return figures
+
+
+def _check_output(folder: Path, overwrite: bool) -> None:
+    """Refuse, before hours of work, a place that is taken or cannot be written to."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; --output must name a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise ConfigError(
+            f"{folder} is not empty, and a trained adapter is not replaced unasked; give a new folder, or --overwrite"
+        )
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ConfigError(f"{folder} cannot be written: {there} is no folder, or is write-protected")
 
 
 def _recipe(settings: TrainSettings, base: Path, classes: tuple[str, ...]) -> Recipe:
