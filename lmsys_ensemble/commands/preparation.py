@@ -123,7 +123,9 @@ def validate(arguments: argparse.Namespace) -> Result:
     ensemble = Ensemble.from_config(path)
     faults: list[str] = []
     values: dict[str, Any] = {"config": str(path), "scorers": [scorer.name for scorer in ensemble.scorers]}
-    data, data_lines, battles = {}, [], None
+    data: dict[str, Any] = {}
+    data_lines: list[str] = []
+    battles: Battles | None = None
     if arguments.input:
         with collected(faults):
             data, data_lines, battles = _validate_data(arguments.input, ensemble)

@@ -10,8 +10,6 @@ from typing import Any, Literal, TypeAlias
 
 from tqdm import tqdm
 
-from lmsys_ensemble.terminal import printable
-
 logger = logging.getLogger(__name__)
 
 Display: TypeAlias = Literal["auto", "bars", "lines", "off"]
@@ -82,7 +80,7 @@ class ScorerProgress:
                 self._bar.total = n_rows
             elif self.display == "bars":
                 self._bar = tqdm(
-                    total=n_rows, desc=printable(f"{self.name} ({self.device})"), position=self.position, dynamic_ncols=True,
+                    total=n_rows, desc=f"{self.name} ({self.device})", position=self.position, dynamic_ncols=True,
                     bar_format=_BAR, file=sys.stderr,
                 )  # fmt: skip
 
@@ -142,7 +140,7 @@ class ScorerProgress:
         rate = f", {self.n_tokens / max(seconds, 1e-9):,.0f} tokens/s" if self.n_tokens else ""
         line = f"{self.name} ({self.device}): {self.n_rows} rows in {seconds:.1f} s{rate}"
         if self.display == "lines":
-            print(printable(line), file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
         logger.info("%s", line)
 
     def _rate(self) -> str:

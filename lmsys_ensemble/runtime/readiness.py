@@ -62,7 +62,7 @@ def check_names(scorers: Sequence[Scorer]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"scorers need different names; {', '.join(twice)} occurs more than once. Pass name=")
-    unprintable = [printable(name) for name in names if has_control_characters(name)]
+    unprintable = [printable(repr(name)) for name in names if has_control_characters(name)]
     if unprintable:
         raise ConfigError(f"names of scorers hold control characters: {', '.join(unprintable)}. Pass name=")
 

@@ -12,6 +12,7 @@ import torch
 import yaml
 from peft import LoraConfig
 
+from lmsys_ensemble.encoding.templates import get_template
 from lmsys_ensemble.encoding.tokens import Encoder
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import read_mapping, write_atomically
@@ -23,7 +24,7 @@ from lmsys_ensemble.modeling.forward import has_plain_head, prepare_head
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.recipe import Recipe, TemplateRecipe, describe_base, write_recipe
-from lmsys_ensemble.modeling.sources import resolve_base
+from lmsys_ensemble.modeling.sources import locate_base, resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
@@ -84,6 +85,8 @@ def train(
     path, folder = Path(recipe_path), Path(output)
     settings = read_train_settings(path)
     _check_output(folder, overwrite)
+    get_template(settings.template)
+    locate_base(settings.base_model, settings.revision)
     device = hardware.check_device(hardware.list_devices()[0] if device == "auto" else device)
     task = THREE_WAY if settings.classes == THREE_WAY.n_classes else TWO_WAY
     data = read_labelled(data_files(settings, path.parent, Path(data_folder) if data_folder else None), task)
