@@ -90,7 +90,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--devices", metavar="NxNAME", help="estimate for other devices by arithmetic, as in 2xT4; default: time these"
     )
     plan.add_argument("--budget", type=float, metavar="SECONDS", help="say whether the run ends in time")
-    plan.add_argument("--rows-timed", type=int, default=64, metavar="N", help="rows that are timed; default: 64")
+    plan.add_argument(
+        "--rows-timed", type=int, metavar="N",
+        help="rows that are timed; default: 64, or what fits into a tenth of the run; for few rows none, by arithmetic",
+    )  # fmt: skip
 
     train = _command(commands, "train", "train a LoRA adapter and a head from a recipe")
     train.add_argument("recipe", metavar="RECIPE", help="YAML file")

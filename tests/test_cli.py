@@ -11,7 +11,7 @@ import yaml
 
 from lmsys_ensemble.blending.blender import MissingMemberWarning
 from lmsys_ensemble.cli import main
-from lmsys_ensemble.modeling import bundled
+from lmsys_ensemble.modeling import assembly, bundled
 from lmsys_ensemble.schema import THREE_WAY
 
 
@@ -199,6 +199,18 @@ def test_plan_times_a_sample_and_says_whether_it_fits(folder, capsys):
     values = json.loads(out)
     assert (values["n_rows"], values["fits_budget"]) == (12, False)
     assert [scorer["name"] for scorer in values["scorers"]] == ["one", "two"]
+
+
+def test_plan_of_few_rows_loads_nothing_and_says_so(folder, capsys, checkpoints, monkeypatch):
+    monkeypatch.setattr(assembly, "load_classifier", lambda *_, **__: pytest.fail("loaded"))
+    base, adapter = checkpoints.base("llama"), checkpoints.adapter("llama")
+    write_config([{"type": "llama", "model": str(base), "adapter": str(adapter), "device": "cpu"}], {"method": "equal"})
+    code, out, err = run(capsys, "plan", "--config", "ensemble.yaml", "--test", "test.csv")
+    assert code == 0, err
+    assert "by arithmetic, not timed" in out
+    assert "too few rows to time: loading a model would take longer than a tenth of the run" in out
+    assert "load 1.0 s, then" in out
+    assert "start (imports, reading, checks)" in out
 
 
 def test_plan_names_the_devices_it_knows(folder, capsys):
