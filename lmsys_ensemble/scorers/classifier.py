@@ -114,7 +114,8 @@ class ClassifierScorer(Scorer):
         self._encoder: Encoder | None = None
         self._device = device
         self._has_warned = False
-        self._encoding = threading.Lock()  # no two threads may share a tokenizer
+        self._encoder_key = ""
+        self._encoding = threading.RLock()  # no two threads may share a tokenizer
 
     @property
     def shareable(self) -> bool:  # type: ignore[override]
@@ -195,14 +196,13 @@ class ClassifierScorer(Scorer):
         """
         from lmsys_ensemble.modeling import hardware
         from lmsys_ensemble.modeling.assembly import assemble
-        from lmsys_ensemble.modeling.tokenization import make_encoder
 
         asked = device or self.device
         self._device = hardware.check_device(hardware.list_devices()[0] if asked == "auto" else asked)
         recipe = self.recipe()
         folder = self._base_folder(recipe)
-        encoder = make_encoder(folder, recipe)
-        forward = assemble(
+        self.encoder(folder, recipe)
+        self._forward = assemble(
             folder,
             recipe,
             adapter=Path(self.adapter) if self.adapter else None,
@@ -214,7 +214,6 @@ class ClassifierScorer(Scorer):
             unpack=self.unpack,
             golden_folder=self._recipe_folder,
         )
-        self._encoder, self._forward = encoder, forward
 
     def check(self, battles: Battles | None = None) -> None:
         """Check settings, recipe, base, adapter and tokenizer without loading weights or fetching anything.
@@ -237,12 +236,28 @@ class ClassifierScorer(Scorer):
     def encode(self, battles: Battles) -> Encoded:
         """Return token ids and the account of what was cut, without loading the model's weights."""
         with self._encoding:
-            if self._encoder is None:
-                from lmsys_ensemble.modeling.tokenization import make_encoder
-
+            encoder = self._encoder
+            if encoder is None:
                 recipe = self.recipe()
-                self._encoder = make_encoder(self._base_folder(recipe), recipe)
-            return self._encoder.encode(battles)
+                encoder = self.encoder(self._base_folder(recipe), recipe)
+            return encoder.encode(battles)
+
+    def encoder(self, base: Path, recipe: Recipe) -> Encoder:
+        """Return the encoder of a base model and a recipe, made once; large tokenizers take seconds."""
+        from lmsys_ensemble.modeling.tokenization import encoder_key, make_encoder
+
+        with self._encoding:
+            key = encoder_key(base, recipe)
+            if self._encoder is None or self._encoder_key != key:
+                self._encoder, self._encoder_key = make_encoder(base, recipe), key
+            return self._encoder
+
+    def encoding_digest(self, base: Path, recipe: Recipe) -> str:
+        """Return a hash of the token ids that the scorer makes of a few battles."""
+        from lmsys_ensemble.modeling.digests import encoding_digest
+
+        with self._encoding:
+            return encoding_digest(self.encoder(base, recipe))
 
     def prepare(self, battles: Battles) -> Encoded:
         """Return token ids, as `encode` does."""

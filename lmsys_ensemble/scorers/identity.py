@@ -49,14 +49,13 @@ def check_classifier(scorer: "ClassifierScorer") -> None:
 
 def _base_faults(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> list[str]:
     from lmsys_ensemble.modeling import inspection
-    from lmsys_ensemble.modeling.tokenization import make_encoder
 
     faults = list(inspection.base_faults(base, recipe, head_follows=scorer.adapter is not None))
     if (base / "config.json").is_file():
         with collected(faults):
             check_base_identity(scorer, base, recipe)
     with collected(faults):
-        make_encoder(base, recipe)
+        scorer.encoder(base, recipe)
     return faults
 
 
@@ -81,9 +80,8 @@ def check_base_identity(scorer: "ClassifierScorer", base: Path, recipe: Recipe) 
 
 def fingerprint_classifier(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> dict[str, Any]:
     """Return all that can change a classifier's result beyond rounding, as values that JSON can hold."""
-    from lmsys_ensemble.modeling.digests import SCORING_GENERATION, adapter_identity, base_digest, encoding_digest
+    from lmsys_ensemble.modeling.digests import SCORING_GENERATION, adapter_identity, base_digest
     from lmsys_ensemble.modeling.hardware import dtype_name, list_devices, resolve_dtype
-    from lmsys_ensemble.modeling.tokenization import make_encoder
 
     device = list_devices()[0] if scorer.device == "auto" else scorer.device
     return {
@@ -94,7 +92,7 @@ def fingerprint_classifier(scorer: "ClassifierScorer", base: Path, recipe: Recip
         "base_digest": base_digest(base),
         "adapter": adapter_identity(Path(scorer.adapter)) if scorer.adapter else None,
         "recipe": recipe.model_dump(mode="json", exclude={"training", "validation", "files"}),
-        "encoding": encoding_digest(make_encoder(base, recipe)),
+        "encoding": scorer.encoding_digest(base, recipe),
         "dtype": dtype_name(resolve_dtype(scorer.dtype, device)),
         "quantization": scorer.quantization,
         "attn_implementation": scorer.attn_implementation,

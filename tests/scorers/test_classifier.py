@@ -12,7 +12,7 @@ import torch
 
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import ConfigError, DeviceError, GoldenError, IntegrityError, ScoringError
-from lmsys_ensemble.modeling import loading
+from lmsys_ensemble.modeling import loading, tokenization
 from lmsys_ensemble.modeling.recipe import describe_base, write_recipe
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.scorers.base import NoProgress
@@ -167,6 +167,25 @@ def test_closing_frees_every_tensor_and_loading_again_gives_the_same_logits(make
 def test_a_scorer_that_is_not_loaded_says_so(make_scorer):
     with pytest.raises(ScoringError, match=r"mine is not loaded; call load\(\)"):
         make_scorer(name="mine").score(make_battles(2))
+
+
+def test_a_tokenizer_is_loaded_once_until_it_changes(checkpoints, tmp_path, monkeypatch):
+    base = shutil.copytree(checkpoints.classifier("llama"), tmp_path / "base")
+    loads, real = [], tokenization.load_tokenizer
+    monkeypatch.setattr(tokenization, "load_tokenizer", lambda folder: loads.append(folder) or real(folder))
+    scorer = LlamaScorer(str(base), device="cpu", max_tokens=120)
+    scorer.check()
+    before = scorer.fingerprint()
+    with scorer:
+        scorer.encode(make_battles(2))
+    assert len(loads) == 1
+    content = (base / "tokenizer.json").read_bytes()
+    (base / "tokenizer.json").write_bytes(content.replace(b'"e": 71', b'"e": 72 ').replace(b'"f": 72,', b'"f": 71,'))
+    assert scorer.fingerprint()["encoding"] != before["encoding"]
+    assert len(loads) == 2
+    scorer.max_tokens = 64
+    scorer.check()
+    assert len(loads) == 3
 
 
 def test_what_truncation_keeps_is_told_without_loading_weights(checkpoints, tmp_path):
