@@ -15,7 +15,6 @@ from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation import evaluate
 from lmsys_ensemble.metrics import class_prior
 from lmsys_ensemble.probabilities import Probabilities
-from lmsys_ensemble.runtime.fallback import check_ready
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.outcome import Outcome
 from lmsys_ensemble.runtime.progress import Display
@@ -275,7 +274,7 @@ class Ensemble:
                 f"swap=True needs scorers that read the texts; {', '.join(blind)} would give the same probabilities "
                 "for exchanged responses"
             )
-        check_ready(self.blender, len(self.scorers), self.task.n_classes)
+        self.check(battles)  # with the blender, which the passes themselves do not need
         models = self._with_blend(self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir))
         exchanged: dict[str, Probabilities] = {}
         if swap:
