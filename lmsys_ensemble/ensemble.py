@@ -118,7 +118,7 @@ class Ensemble:
         """Classes in the order of the columns of `predict_proba`."""
         return self.task.classes
 
-    def check(self, battles: Battles | None = None, *, blend: bool = True) -> None:
+    def check(self, battles: Battles | None = None, *, blend: bool = True, here: bool = True) -> None:
         """Find all that is wrong with scorers, models, adapters and blender and can be told without loading weights.
 
         `predict`, `fit` and `evaluate` do it before anything is loaded. Nothing is fetched from a network.
@@ -129,13 +129,16 @@ class Ensemble:
             What is to be scored, where that is known already.
         blend : bool
             Whether the blender is to predict; one that is yet to be fitted cannot.
+        here : bool
+            Whether it is to run on this machine, which must then have the devices.
 
         Raises
         ------
         ConfigError
             Lists all that is wrong.
         """
-        check_ensemble(self.scorers, self.task, self.blender if blend else None, battles)
+        blender = self.blender if blend else None
+        check_ensemble(self.scorers, self.task, blender, battles, devices=self.devices, here=here)
 
     def predict(self, table: pd.DataFrame | Battles, **options: Unpack[RunKeywords]) -> pd.DataFrame:
         """Predict who wins.

@@ -20,7 +20,7 @@ def plan(arguments: argparse.Namespace) -> Result:
         parse_machine(arguments.devices)
     ensemble = make_ensemble(arguments.config)
     battles = parse_battles(read_table(arguments.test))
-    ensemble.check(battles)
+    ensemble.check(battles, here=arguments.devices is None)
     start_seconds = time.perf_counter() - started
     pull_bundled(ensemble)
     if arguments.devices:

@@ -130,7 +130,7 @@ def validate(arguments: argparse.Namespace) -> Result:
         with collected(faults):
             data, data_lines, battles = _validate_data(arguments.input, ensemble)
     with collected(faults):
-        ensemble.check(battles)
+        ensemble.check(battles, here=False)
     if faults:
         raise CheckError([f"{path}: {faults[0]}" if len(faults) == 1 else fault for fault in faults])
     lines = [f"{path}: {len(ensemble.scorers)} scorers, all that can be told without loading is right"]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.errors import CheckError, ConfigError, EnsembleError, collected
+from lmsys_ensemble.runtime.devices import assign_devices
 from lmsys_ensemble.runtime.fallback import check_ready
 from lmsys_ensemble.schema import Task
 from lmsys_ensemble.scorers.base import Scorer
@@ -12,7 +13,13 @@ from lmsys_ensemble.terminal import has_control_characters, printable
 
 
 def check_ensemble(
-    scorers: Sequence[Scorer], task: Task, blender: Blender | None = None, battles: Battles | None = None
+    scorers: Sequence[Scorer],
+    task: Task,
+    blender: Blender | None = None,
+    battles: Battles | None = None,
+    *,
+    devices: Sequence[str] | None = None,
+    here: bool = True,
 ) -> None:
     """Check scorers against each other and the task, each by itself, and whether the blender can blend them.
 
@@ -26,10 +33,14 @@ def check_ensemble(
         Checked where one is given; leave it out where it is yet to be fitted.
     battles : Battles, optional
         What is to be scored, where that is known.
+    devices : sequence of str, optional
+        Devices that may be used, by default all.
+    here : bool
+        Whether it is to run on this machine, which must then have the devices.
 
     Raises
     ------
-    ConfigError
+    ConfigError, DeviceError
         If there is one thing wrong: what raises it by itself, or `CheckError`. If there are several, `CheckError`
         lists them.
     """
@@ -41,6 +52,11 @@ def check_ensemble(
             check_ready(blender, len(scorers), task.n_classes)
     except EnsembleError as error:
         alone.append(error)
+    if here:
+        try:
+            assign_devices(scorers, devices)
+        except EnsembleError as error:
+            alone.append(error)
     for scorer in scorers:
         own: list[str] = []
         with collected(own):
