@@ -7,6 +7,7 @@ nothing is ever evaluated.
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, overload
@@ -267,7 +268,7 @@ def _parse_cell(cell: object, text_format: TextFormat) -> tuple[Sequence[str | N
 
 
 def _describe(value: object) -> str:
-    text = repr(value)
+    text = reprlib.repr(value) if isinstance(value, list | tuple | dict | np.ndarray) else repr(value)  # any depth
     shown = text if len(text) <= 40 else f"{text[:40]}…"
     return f"{shown} ({type(value).__name__})"
 

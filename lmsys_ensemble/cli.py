@@ -5,7 +5,6 @@ is there, but time was up (``--time-budget``) and rows of it lack something; 130
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -14,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from lmsys_ensemble import __version__
-from lmsys_ensemble.errors import ConfigError, EnsembleError, InputError
+from lmsys_ensemble.errors import ConfigError, DeviceError, EnsembleError, InputError
 from lmsys_ensemble.runtime.interrupt import TERMINATED_CODE, Terminated
+from lmsys_ensemble.terminal import PrintableFormatter, printable, printable_json
 
 EXIT_FAILED, EXIT_USAGE, EXIT_TIME_WAS_UP, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -23,9 +23,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_TIME_WAS_UP, EXIT_INTERRUPTED = 1, 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
     options = make_parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
-    )
+    _log_to_terminal(logging.INFO if options.verbose else logging.WARNING)
     try:
         with _starting():
             from lmsys_ensemble import commands
@@ -36,12 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED_CODE
     except EnsembleError as error:
         print(_paragraph(error), file=sys.stderr)
-        return EXIT_USAGE if isinstance(error, InputError | ConfigError) else EXIT_FAILED
+        return EXIT_USAGE if isinstance(error, InputError | ConfigError | DeviceError) else EXIT_FAILED
     except OSError as error:
         print(_paragraph(error), file=sys.stderr)
         return EXIT_FAILED
-    shown = json.dumps(values, indent=2, ensure_ascii=False) if options.json else text
-    print(shown.encode(errors="backslashreplace").decode())  # ids and paths may hold what is no Unicode
+    print(printable_json(values) if options.json else printable(text))
     return EXIT_TIME_WAS_UP if values.get("time_was_up") else 0
 
 
@@ -58,9 +55,15 @@ def _starting() -> Iterator[None]:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
+def _log_to_terminal(level: int) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
 def _paragraph(error: BaseException, headline: str = "") -> str:
     """Return an error and its notes, wrapped between words; paths and options stay whole."""
-    text = "\n".join([headline or f"error: {error}", *getattr(error, "__notes__", [])])
+    text = printable("\n".join([headline or f"error: {error}", *getattr(error, "__notes__", [])]))
     wrap = textwrap.TextWrapper(_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return "\n".join(wrap.fill(line) for line in text.splitlines())
 
@@ -115,16 +118,20 @@ def make_parser() -> argparse.ArgumentParser:
         "--devices", metavar="NxNAME", help="estimate for other devices by arithmetic, as in 2xT4; default: time these"
     )
     plan.add_argument("--budget", type=float, metavar="SECONDS", help="say whether the run ends in time")
-    plan.add_argument("--rows-timed", type=int, default=64, metavar="N", help="rows that are timed; default: 64")
+    plan.add_argument(
+        "--rows-timed", type=int, metavar="N",
+        help="rows that are timed; default: 64, or what fits into a tenth of the run; for few rows none, by arithmetic",
+    )  # fmt: skip
 
     train = _command(commands, "train", "train a LoRA adapter and a head from a recipe")
     train.add_argument("recipe", metavar="RECIPE", help="YAML file")
     train.add_argument("--output", required=True, metavar="FOLDER", help="where adapter, head and recipe go")
+    train.add_argument("--overwrite", action="store_true", help="replace what an earlier training left in --output")
     train.add_argument("--data", metavar="FOLDER", help="where the recipe's data files lie; default: beside the recipe")
     train.add_argument("--device", default="auto", help="cpu, cuda:0, ... or auto (default)")
 
     validate = _command(commands, "validate", "check a configuration and a data file without loading a model")
-    validate.add_argument("--config", default="default", metavar="CONFIG", help="YAML file or name; default: default")
+    _add_config(validate)
     validate.add_argument("--input", metavar="FILE", help="battles, with or without labels")
 
     models = _command(commands, "models", "list, fetch or verify the bundled base models")

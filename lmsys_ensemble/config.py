@@ -40,24 +40,49 @@ def models_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "models"
 
 
-def find_config(config: str | Path) -> Path:
-    """Return the path of a configuration: a file, or the name of one that comes with the library.
+def bundled_config(name: str = DEFAULT_CONFIG) -> Path:
+    """Return the path of an ensemble that comes with the library, whatever lies in the working directory.
 
     Raises
     ------
     ConfigError
-        If there is neither.
+        If there is none of that name.
+    """
+    path = models_folder() / f"{name}.yaml"
+    if name != Path(name).name or not path.is_file():
+        raise ConfigError(f"no ensemble called {name!r} comes with the library{suggest(name, _bundled_names())}")
+    return path
+
+
+def find_config(config: str | Path) -> Path:
+    """Return the path of a configuration: a file, a folder that `Ensemble.save` wrote, or a bundled name.
+
+    Only a bare name (``fast``) stands for what comes with the library. What looks like a path must be there: a
+    misspelt one never runs other models than those that were meant.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of these.
     """
     path = Path(config)
     if path.is_file():
         return path
     if (path / CONFIG_FILE).is_file():
         return path / CONFIG_FILE
-    named = {file.stem: file for file in models_folder().glob("*.yaml")}
-    name = path.stem if path.parent in (Path("."), Path("models")) else str(config)
-    if name in named:
-        return named[name]
-    raise ConfigError(f"there is no configuration {str(config)!r}{suggest(str(config), named)}")
+    names = _bundled_names()
+    if str(config) in names:
+        return bundled_config(str(config))
+    if path.is_dir():
+        raise ConfigError(f"the folder {str(config)!r} holds no {CONFIG_FILE}; name the YAML file, or a saved ensemble")
+    if str(config) != path.stem:
+        meant = f"; the bundled ensemble is called {path.stem!r}, without a suffix" if path.stem in names else ""
+        raise ConfigError(f"there is no configuration file {str(config)!r}{meant}")
+    raise ConfigError(f"there is no configuration {str(config)!r}{suggest(str(config), names)}")
+
+
+def _bundled_names() -> list[str]:
+    return sorted(file.stem for file in models_folder().glob("*.yaml"))
 
 
 def read_config(config: str | Path) -> tuple[list[Scorer], Blender, Task]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.config import DEFAULT_CONFIG, check_parts, read_config, write_config
+from lmsys_ensemble.config import bundled_config, check_parts, read_config, write_config
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation import evaluate_models
 from lmsys_ensemble.files import suggest
@@ -18,11 +18,11 @@ from lmsys_ensemble.frames import TableLike, as_frame
 from lmsys_ensemble.metrics import class_prior
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.runtime.bars import Display
-from lmsys_ensemble.runtime.fallback import check_ready
 from lmsys_ensemble.runtime.keeper import Keeper
 from lmsys_ensemble.runtime.members import blender_if_known, blender_of, check_membership, fingerprints_of
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.outcome import Outcome
+from lmsys_ensemble.runtime.readiness import check_ensemble
 from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.runtime.summary import RunSummary
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
@@ -86,7 +86,7 @@ class Ensemble(Keeper):
         devices: Sequence[str] | None = None,
     ):
         if scorers is None:
-            scorers, bundled_blender, task = read_config(DEFAULT_CONFIG)
+            scorers, bundled_blender, task = read_config(bundled_config())
             blender = blender or bundled_blender
         checked = check_parts(scorers, blender, task, devices)
         if progress not in get_args(Display):
@@ -136,6 +136,28 @@ class Ensemble(Keeper):
     def classes_(self) -> tuple[str, ...]:
         """Classes in the order of the columns of `predict_proba`."""
         return self.task.classes
+
+    def check(self, battles: Battles | None = None, *, blend: bool = True, here: bool = True) -> None:
+        """Find all that is wrong with scorers, models, adapters and blender and can be told without loading weights.
+
+        `predict`, `fit` and `evaluate` do it before anything is loaded. Nothing is fetched from a network.
+
+        Parameters
+        ----------
+        battles : Battles, optional
+            What is to be scored, where that is known already.
+        blend : bool
+            Whether the blender is to predict; one that is yet to be fitted cannot.
+        here : bool
+            Whether it is to run on this machine, which must then have the devices.
+
+        Raises
+        ------
+        ConfigError
+            Lists all that is wrong.
+        """
+        blender = self.blender if blend else None
+        check_ensemble(self.scorers, self.task, blender, battles, devices=self.devices, here=here)
 
     def predict(self, table: TableLike, **options: Unpack[RunKeywords]) -> pd.DataFrame:
         """Predict who wins.
@@ -191,10 +213,10 @@ class Ensemble(Keeper):
         return dict(zip([scorer.name for scorer in self.scorers], outcome.members, strict=True))
 
     def _run(self, battles: Battles, options: RunOptions, started: float, *, blend: bool = True) -> Outcome | None:
-        self._check_scorers()
-        if not len(battles):
-            return None
         with self._calls:
+            self.check(battles, blend=blend)
+            if not len(battles):
+                return None
             blender = (blender_of if blend else blender_if_known)(self.blender, self.scorers)
             run = Run(
                 self.scorers, battles, options, task=self.task, blender=blender, display=self.progress,
@@ -288,11 +310,10 @@ class Ensemble(Keeper):
                 f"swap=True needs scorers that read the texts; {', '.join(blind)} would give the same probabilities "
                 "for exchanged responses"
             )
-        self._check_scorers()
-        blender = blender_of(self.blender, self.scorers)
-        check_ready(blender, len(self.scorers), self.task.n_classes)
         exchanged: dict[str, Probabilities] = {}
         with self._calls:
+            self.check(battles)  # with the blender, which the passes themselves do not need
+            blender = blender_of(self.blender, self.scorers)
             models = _with_blend(self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir), blender)
             if swap:
                 members = self.member_probabilities(battles.swapped(), max_failed_rows=0, run_dir=run_dir)
@@ -304,20 +325,6 @@ class Ensemble(Keeper):
         table = pd.DataFrame(probabilities, columns=list(self.task.columns))
         table.insert(0, ID_COLUMN, battles.ids)
         return table
-
-    def _check_scorers(self) -> None:
-        names = [scorer.name for scorer in self.scorers]
-        if not names:
-            raise ConfigError("an ensemble needs at least one scorer")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ConfigError(f"scorers need different names; {', '.join(twice)} occurs more than once. Pass name=")
-        for scorer in self.scorers:
-            if scorer.task != self.task:
-                raise ConfigError(
-                    f"scorer {scorer.name!r} predicts {list(scorer.task.classes)}, the ensemble "
-                    f"{list(self.task.classes)}"
-                )
 
 
 def _with_blend(members: dict[str, Probabilities], blender: Blender) -> dict[str, Probabilities]:

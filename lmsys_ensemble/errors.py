@@ -6,7 +6,8 @@
     ├── InputError (ValueError)          the battles, labels or probabilities that came in
     │   └── SubmissionError              a table that must not be submitted
     ├── ConfigError (ValueError)         a setting, a configuration file or a recipe
-    │   └── RegistryError                an unknown or duplicate scorer name
+    │   ├── RegistryError                an unknown or duplicate scorer name
+    │   └── CheckError                   what was found wrong before anything was loaded; a ModelError, too
     ├── ModelError                       a base model, an adapter or a head
     │   ├── IntegrityError               a damaged or exchanged file
     │   └── GoldenError                  loads, but does not give the numbers it gave when saved
@@ -18,6 +19,9 @@
 
 A message says what was got, what was expected and how to put it right.
 """
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class EnsembleError(Exception):
@@ -50,6 +54,32 @@ class IntegrityError(ModelError):
 
 class GoldenError(ModelError):
     """A model that loads but does not reproduce the logits stored when it was saved."""
+
+
+class CheckError(ConfigError, ModelError):
+    """What was found wrong with settings, models and adapters before anything was loaded.
+
+    Parameters
+    ----------
+    faults : sequence of str
+        One sentence each.
+    """
+
+    def __init__(self, faults: Sequence[str]):
+        listed = "".join(f"\n  {fault}" for fault in faults)
+        super().__init__(faults[0] if len(faults) == 1 else f"{len(faults)} things are wrong:{listed}")
+        self.faults = tuple(faults)
+
+
+@contextmanager
+def collected(faults: list[str]) -> Iterator[None]:
+    """Add to `faults` what a block raises on purpose, so that the next check can follow."""
+    try:
+        yield
+    except CheckError as error:
+        faults.extend(error.faults)
+    except EnsembleError as error:
+        faults.append(str(error))
 
 
 class DeviceError(EnsembleError):

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lmsys_ensemble.documents import parse_json, parse_yaml
 from lmsys_ensemble.errors import ConfigError
 
 
@@ -76,20 +76,34 @@ def _known_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:
 
 
 def read_mapping(path: Path) -> Any:
-    """Read a YAML or JSON file.
+    """Read a YAML or JSON file, within the limits of `lmsys_ensemble.documents`.
 
     Raises
     ------
     ConfigError
-        If the file is not there or is neither.
+        If the file is not there or is neither, or is nested too deeply.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except FileNotFoundError as error:
         raise ConfigError(f"there is no file {path}") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
+    return parse_json(text, path) if path.suffix == ".json" else parse_yaml(text, path)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a YAML or JSON file that holds names and their values.
+
+    Raises
+    ------
+    ConfigError
+        As `read_mapping`, or if it holds something else.
+    """
+    values = read_mapping(path)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}, expected names with their values")
+    return values
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:

@@ -386,3 +386,17 @@ def test_the_preference_data_is_read_whole(data_folder, name, n_rows, most_turns
     assert parse_labels(table).sum(axis=1) == pytest.approx(np.ones(n_rows), abs=1e-12)
     for column, turns in zip(TEXT_COLUMNS, (battles.prompts, battles.responses_a, battles.responses_b), strict=True):
         assert [tuple(turn or "" for turn in json.loads(cell)) for cell in table[column]] == turns
+
+
+@pytest.mark.parametrize("levels", [500, 100_000])
+def test_deep_nesting_in_a_cell_is_named_by_row_and_column(levels, battles_table):
+    deep, nested = "[" * levels + "]" * levels, []
+    for _ in range(levels):
+        nested = [nested]
+    for cell in (deep, f'["text", {deep}]'):
+        battles_table.loc[2, "response_b"] = cell
+        with pytest.raises(InputError, match=r"row 53567, column 'response_b': expected a JSON list"):
+            parse_battles(battles_table)
+    lists = battles_table.assign(prompt=[["a"], ["b", "c"], ["d"], nested, ["e"]])
+    with pytest.raises(InputError, match=r"row 65089, column 'prompt': turn 1 must be text or null, got \[\[\["):
+        parse_battles(lists)

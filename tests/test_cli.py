@@ -11,7 +11,7 @@ import yaml
 
 from lmsys_ensemble.blending.blender import MissingMemberWarning
 from lmsys_ensemble.cli import main
-from lmsys_ensemble.modeling import bundled
+from lmsys_ensemble.modeling import assembly, bundled
 from lmsys_ensemble.schema import THREE_WAY
 
 
@@ -201,6 +201,18 @@ def test_plan_times_a_sample_and_says_whether_it_fits(folder, capsys):
     assert [scorer["name"] for scorer in values["scorers"]] == ["one", "two"]
 
 
+def test_plan_of_few_rows_loads_nothing_and_says_so(folder, capsys, checkpoints, monkeypatch):
+    monkeypatch.setattr(assembly, "load_classifier", lambda *_, **__: pytest.fail("loaded"))
+    base, adapter = checkpoints.base("llama"), checkpoints.adapter("llama")
+    write_config([{"type": "llama", "model": str(base), "adapter": str(adapter), "device": "cpu"}], {"method": "equal"})
+    code, out, err = run(capsys, "plan", "--config", "ensemble.yaml", "--test", "test.csv")
+    assert code == 0, err
+    assert "by arithmetic, not timed" in out
+    assert "too few rows to time: loading a model would take longer than a tenth of the run" in out
+    assert "load 1.0 s, then" in out
+    assert "start (imports, reading, checks)" in out
+
+
 def test_plan_names_the_devices_it_knows(folder, capsys):
     code, _, err = run(capsys, "plan", "--test", "test.csv", "--devices", "2xT5")
     assert code == 2
@@ -282,3 +294,146 @@ def test_files_do_not_hold_the_tables_index(folder, capsys):
     run(capsys, "submit", "--config", "ensemble.yaml", "--test", "test.csv", "--out", "out.csv")
     assert pd.read_parquet("out.parquet").columns.tolist() == ["id", *THREE_WAY.columns]
     assert pd.read_csv("out.csv").columns.tolist() == ["id", *THREE_WAY.columns]
+
+
+def test_validate_lists_all_that_is_wrong(folder, capsys, checkpoints):
+    base, adapter = checkpoints.base("llama"), checkpoints.adapter("llama")
+    write_config(
+        [
+            {"type": "llama", "model": str(base), "adapter": str(adapter), "quantization": "nf5", "name": "one"},
+            {"type": "llama", "model": "./absent", "adapter": "nowhere", "name": "two"},
+            {"type": "gemma", "model": str(base), "name": "three", "dtype": "half"},
+        ],
+        {"weights": [0.6, 0.4]},
+    )
+    pd.read_csv("test.csv").drop(columns="response_a").to_csv("wrong.csv", index=False)
+    code, out, err = run(capsys, "validate", "--config", "ensemble.yaml", "--input", "wrong.csv")
+    said = " ".join(err.split())
+    assert (code, out) == (2, "")
+    for words in (
+        "8 things are wrong",
+        "columns are missing: 'response_a'",
+        "2 weights for 3 scorers",
+        "scorer 'one': unknown quantization 'nf5'",
+        "scorer 'two': no folder here: './absent'",
+        "scorer 'two': there is no adapter folder nowhere",
+        "scorer 'three': unknown dtype 'half'",
+        "has no trained classification head",
+        "GemmaScorer takes gemma, gemma2, gemma3, gemma3_text",
+    ):
+        assert words in said, words
+
+
+def test_validate_says_what_is_missing_here_but_not_wrong(folder, capsys, checkpoints, monkeypatch, tmp_path):
+    monkeypatch.setenv("LMSYS_ENSEMBLE_CACHE", str(tmp_path / "cache"))
+    base, adapter = checkpoints.base("llama"), checkpoints.adapter("llama")
+    write_config(
+        [
+            {"type": "llama", "model": str(base), "adapter": str(adapter), "device": "cuda:7", "name": "one"},
+            {"type": "llama", "model": "bundled:smollm2-135m-instruct", "adapter": str(adapter), "name": "two"},
+        ]
+    )
+    code, out, err = run(capsys, "validate", "--config", "ensemble.yaml")
+    assert code == 0, err
+    assert "cuda:7 is not on this machine" in out
+    assert "bundled:smollm2-135m-instruct has not been fetched yet" in out
+    code, _, err = run(capsys, "predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
+    assert code == 2
+
+
+LLAMA = {"type": "llama", "device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("scorers", "blender", "words"),
+    [
+        ([{**LLAMA, "model": "./absent"}], None, "no folder here: './absent'"),
+        ([{**LLAMA, "model": "models/absent"}], None, "no folder here: 'models/absent'"),
+        ([{**LLAMA, "model": "BASE", "adapter": "absent"}], None, "there is no adapter folder"),
+        ([{**LLAMA, "model": "BASE", "adapter": "ADAPTER", "device": "gpu"}], None, "unknown device 'gpu'"),
+        ([{**LLAMA, "model": "BASE", "adapter": "ADAPTER", "quantization": "int4"}], None, "unknown quantization"),
+        ([{**LLAMA, "model": "BASE"}], None, "no trained classification head"),
+        ([{**LLAMA, "model": 5}], None, "'model' must be str"),
+        ([{"type": "saved", "path": "absent.csv"}], None, "there is no file absent.csv"),
+        ([{"type": "saved", "path": "other.csv"}], None, "has no probabilities for 12 of 12 ids"),
+        ([{"type": "fake", "name": "a"}, {"type": "fake", "name": "a"}], None, "a occurs more than once"),
+        ([{"type": "fake", "n_classes": 2}], None, "predicts ['model_a', 'model_b']"),
+        ([{"type": "fake"}], {"weights": [0.6, 0.4]}, "2 weights for 1 scorers"),
+        ([{"type": "fake"}], {"weights": "heavy"}, "expected a number"),
+        ([{"type": "fake"}], {"method": "best"}, "best"),
+        ([{"type": "fake"}], {"method": "auto"}, "has to learn first"),
+        ([{"type": "fake"}], {"temperature": -1}, "temperature"),
+    ],
+)
+def test_a_wrong_configuration_is_exit_code_2_wherever_it_is_used(folder, capsys, checkpoints, scorers, blender, words):
+    places = {"BASE": str(checkpoints.base("llama")), "ADAPTER": str(checkpoints.adapter("llama"))}
+    scorers = [{key: places.get(value, value) for key, value in scorer.items()} for scorer in scorers]
+    write_config(scorers, blender or {"method": "equal"})
+    pd.read_csv("sample.csv").assign(id=range(12)).to_csv("other.csv", index=False)
+    for arguments in (
+        ("validate", "--input", "test.csv"),
+        ("predict", "--input", "test.csv", "--output", "p.csv"),
+        ("submit", "--test", "test.csv", "--out", "p.csv"),
+        ("evaluate", "--input", "labelled.csv"),
+        ("plan", "--test", "test.csv"),
+    ):
+        code, out, err = run(capsys, *arguments, "--config", "ensemble.yaml")
+        assert (code, out) == (2, ""), arguments
+        assert words in " ".join(err.split()), arguments
+        assert "Traceback" not in err
+    assert not (folder / "p.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--base", "./absent"),
+        ("--base", "test.csv"),
+        ("--base", "."),
+        ("--template", "absent"),
+        ("--truncation", "absent"),
+        ("--max-tokens", 2),
+        ("--classes", "a"),
+        ("--device", "cuda:99"),
+        ("--device", "gpu"),
+        ("--output", "test.csv"),
+        ("--output", "."),
+        ("SOURCE", "absent.pth"),
+    ],
+)
+def test_wrong_arguments_of_import_checkpoint_are_exit_code_2(folder, capsys, checkpoints, change):
+    values = {
+        "SOURCE": checkpoints.adapter("llama"), "--base": checkpoints.base("llama"), "--template": "turns",
+        "--max-tokens": 64, "--output": "out", **dict([change]),
+    }  # fmt: skip
+    source = values.pop("SOURCE")
+    code, out, err = run(capsys, "import-checkpoint", source, *(part for pair in values.items() for part in pair))
+    assert (code, out) == (2, ""), err
+    assert err.startswith("error: ")
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments"),
+    [
+        ({"base_model": "./absent"}, ()),
+        ({"template": "absent"}, ()),
+        ({"lora": {"r": 0}}, ()),
+        ({"data": {"files": ["absent.csv"]}}, ()),
+        ({"absent": 1}, ()),
+        ({}, ("--device", "cuda:99")),
+        ({}, ("--output", "test.csv")),
+        ({}, ("--output", ".")),
+        (None, ()),
+    ],
+)
+def test_wrong_recipes_and_arguments_of_train_are_exit_code_2(folder, capsys, checkpoints, changes, arguments):
+    if changes is not None:
+        recipe = {"name": "mine", "scorer": "llama", "base_model": str(checkpoints.base("llama")), "max_tokens": 64}
+        with open("train.yaml", "w") as file:
+            yaml.safe_dump({**recipe, "data": {"files": ["labelled.csv"]}, **changes}, file)
+    values = {"--output": "out", **dict(zip(arguments[::2], arguments[1::2], strict=True))}
+    code, out, err = run(capsys, "train", "train.yaml", *(part for pair in values.items() for part in pair))
+    assert (code, out) == (2, ""), err
+    assert err.startswith("error: ")
+    assert not (folder / "out").exists()

@@ -1,10 +1,13 @@
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.config import find_config, models_folder, read_config, write_config
+from lmsys_ensemble.commands.scoring import make_ensemble
+from lmsys_ensemble.config import bundled_config, find_config, models_folder, read_config, write_config
+from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import ConfigError, RegistryError
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from lmsys_ensemble.scorers.fake import FakeScorer
@@ -79,13 +82,49 @@ def test_a_wrong_configuration_is_refused_by_file_and_setting(text, words, tmp_p
     assert str(tmp_path) in str(caught.value)
 
 
-def test_what_the_library_brings_is_found_by_name_and_by_path(monkeypatch, tmp_path):
+def test_what_the_library_brings_is_found_by_its_bare_name_and_by_its_path(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     expected = models_folder() / "default.yaml"
-    for name in ("default", "default.yaml", "models/default.yaml", expected):
+    for name in ("default", expected, str(expected)):
         assert find_config(name) == expected
+    assert find_config("fast") == models_folder() / "fast.yaml"
     with pytest.raises(ConfigError, match=r"no configuration 'defualt' \(did you mean 'default'\?\)"):
         find_config("defualt")
+    monkeypatch.chdir(models_folder().parent)  # a checkout, where the Makefile names the file
+    assert find_config("models/default.yaml").samefile(expected)
+
+
+@pytest.mark.parametrize(
+    "misspelt",
+    ["default.yaml", "default.yml", "fast.yaml", "fast.json", "models/default.yaml", "models/fast", "./fast", "a/fast"],
+)
+def test_a_path_that_is_not_there_never_stands_for_the_bundled_models(misspelt, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"there is no configuration file .*; the bundled ensemble is called '"):
+        find_config(misspelt)
+
+
+def test_a_folder_without_an_ensemble_is_said_to_be_one(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    for config in ("run", tmp_path / "run", "."):
+        with pytest.raises(ConfigError, match=r"the folder .* holds no ensemble\.yaml"):
+            find_config(config)
+
+
+def test_the_default_is_the_bundled_ensemble_whatever_lies_in_the_working_directory(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "default" / "ensemble.yaml", "scorers: [{type: fake, name: planted}]")
+    write(tmp_path / "fast", "scorers: [{type: fake, name: planted}]")
+    for ensemble in (Ensemble(), make_ensemble(None)):
+        assert [scorer.name for scorer in ensemble.scorers] == ["smollm2-135m", "gemma-3-270m"]
+    assert find_config("default") == Path("default/ensemble.yaml")  # asked for by name, one's own comes first
+
+
+@pytest.mark.parametrize("name", ["defualt", "../default", "x/../default", "", "default.yaml"])
+def test_what_the_library_does_not_bring_is_said(name):
+    with pytest.raises(ConfigError, match=r"no ensemble called .* comes with the library"):
+        bundled_config(name)
 
 
 def test_every_configuration_that_the_library_brings_is_valid():

@@ -140,7 +140,7 @@ def test_no_rows_give_no_rows_and_nothing_is_loaded(battles_table, text_dtype):
     ("change", "task", "error", "words"),
     [
         ({"name": "same"}, THREE_WAY, ConfigError, "same occurs more than once. Pass name="),
-        ({"n_classes": 2}, THREE_WAY, ConfigError, r"scorer 'two' predicts \['model_a', 'model_b'\], the ensemble"),
+        ({"n_classes": 2}, THREE_WAY, ConfigError, r"scorer 'two': predicts \['model_a', 'model_b'\], the ensemble"),
     ],
 )
 def test_scorers_that_do_not_go_together_are_refused_before_anything_is_loaded(

@@ -17,6 +17,8 @@ FLOORS = (
     (
         "files",
         "frames",
+        "documents",
+        "terminal",
         "probabilities",
         "metrics",
         "tables",

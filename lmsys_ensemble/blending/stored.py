@@ -1,6 +1,5 @@
 """The file that a blender is saved in: JSON with a format name and a version, all checked when it is read."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
@@ -13,6 +12,7 @@ from lmsys_ensemble.blending.blend import Blend, Pool
 from lmsys_ensemble.blending.checks import as_fixed
 from lmsys_ensemble.blending.members import check_names
 from lmsys_ensemble.blending.recipe import Method
+from lmsys_ensemble.documents import parse_json
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import Settings, parse_settings, write_json
 
@@ -142,10 +142,10 @@ def read_blender(path: str | Path) -> Any:
         If it is not there or no JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"), f"blender {path}")
     except FileNotFoundError as error:
         raise ConfigError(f"there is no blender {path}; Blender.save writes one") from error
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"blender {path} cannot be read: {error}") from error
 
 

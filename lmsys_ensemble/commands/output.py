@@ -8,6 +8,7 @@ import pandas as pd
 
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.files import write_atomically
+from lmsys_ensemble.terminal import printable
 
 Result = tuple[dict[str, Any], str]
 """What a command prints: values for ``--json``, and a text for people."""
@@ -17,7 +18,7 @@ TABLE_SUFFIXES = (".csv", ".parquet")
 
 def say(text: str) -> None:
     """Tell the user what takes time, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def check_writable(path: str | Path) -> None:

@@ -1,6 +1,8 @@
 """The command that says how long a run will take before it starts."""
 
 import argparse
+import time
+from dataclasses import replace
 
 from lmsys_ensemble.battles import parse_battles
 from lmsys_ensemble.commands.output import Result
@@ -13,15 +15,19 @@ GIB = 2**30
 
 def plan(arguments: argparse.Namespace) -> Result:
     """Count tokens, time a sample and say how long all rows will take."""
+    started = time.perf_counter()
     if arguments.devices:
         parse_machine(arguments.devices)
     ensemble = make_ensemble(arguments.config)
     battles = parse_battles(read_table(arguments.test))
+    ensemble.check(battles, here=arguments.devices is None)
+    start_seconds = time.perf_counter() - started
     pull_bundled(ensemble)
     if arguments.devices:
         projection = project_elsewhere(ensemble.scorers, battles, arguments.devices)
     else:
         projection = project(ensemble.scorers, battles, n_timed=arguments.rows_timed)
+        projection = replace(projection, seconds=projection.seconds + start_seconds, start_seconds=start_seconds)
     fits = None if arguments.budget is None else projection.seconds <= arguments.budget
     return {**projection.to_dict(), "fits_budget": fits}, describe(projection, fits)
 
@@ -32,8 +38,13 @@ def describe(projection: Projection, fits: bool | None) -> str:
     for part in projection.scorers:
         tokens = f"{part.n_tokens:,} tokens, {part.n_truncated:,} rows cut; " if part.n_tokens else ""
         memory = f"; weights {part.weight_bytes / GIB:.1f} GiB" if part.weight_bytes and not part.n_timed else ""
-        how = f"timed on {part.n_timed} rows" if part.n_timed else "by arithmetic, not timed"
-        lines.append(f"{part.name}: {tokens}{duration(part.slot_seconds)} on one device ({how}){memory}")
+        how = f"timed on {part.n_timed} row{'s' * (part.n_timed != 1)}" if part.n_timed else "by arithmetic, not timed"
+        load = f"load {duration(part.load_seconds)}, then " if part.load_seconds else ""
+        lines.append(f"{part.name}: {tokens}{load}{duration(part.slot_seconds)} on one device ({how}){memory}")
+    if projection.start_seconds and not all(part.n_timed for part in projection.scorers):
+        lines.append("too few rows to time: loading a model would take longer than a tenth of the run")
+    if projection.start_seconds:
+        lines.append(f"start (imports, reading, checks): {duration(projection.start_seconds)}")
     lines += [f"{name} does not fit into the memory of a device" for name in projection.too_large]
     verdict = {None: "", True: ", within the budget", False: ", MORE than the budget"}[fits]
     lines.append(f"whole run: {duration(projection.seconds)}{verdict}")

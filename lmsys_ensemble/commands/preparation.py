@@ -1,14 +1,17 @@
 """Commands that come before scoring: train, import, fetch and check models."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmsys_ensemble.battles import parse_battles, parse_labels
+from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.commands.output import Result, say
-from lmsys_ensemble.config import find_config, models_folder
+from lmsys_ensemble.config import bundled_config, find_config, models_folder
 from lmsys_ensemble.ensemble import Ensemble
-from lmsys_ensemble.files import parse_settings, read_mapping
+from lmsys_ensemble.errors import CheckError, DeviceError, collected
+from lmsys_ensemble.files import parse_settings, read_object
+from lmsys_ensemble.scorers.base import Scorer
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
 from lmsys_ensemble.tables import read_table
 
@@ -17,7 +20,10 @@ def train(arguments: argparse.Namespace) -> Result:
     """Train an adapter and a head."""
     from lmsys_ensemble.training.run import train as run
 
-    figures = run(arguments.recipe, arguments.output, data_folder=arguments.data, device=arguments.device, say=say)
+    figures = run(
+        arguments.recipe, arguments.output, data_folder=arguments.data, device=arguments.device,
+        overwrite=arguments.overwrite, say=say,
+    )  # fmt: skip
     lines = [f"{arguments.output}: adapter, head, recipe.json, golden.json, scorer.yaml, README.md"]
     lines += [
         f"  {source}: log loss {values['log_loss']:.4f} on {values['rows']} rows held out "
@@ -36,7 +42,7 @@ def import_checkpoint(arguments: argparse.Namespace) -> Result:
 
     base = resolve_base(arguments.base, arguments.revision)
     described = describe_base(base, arguments.base, arguments.revision)
-    pad_token_id = read_mapping(base / "config.json").get("pad_token_id")
+    pad_token_id = read_object(base / "config.json").get("pad_token_id")
     values = {
         "base_model": described.model_dump(),
         "template": {"name": arguments.template},
@@ -112,35 +118,65 @@ def models(arguments: argparse.Namespace) -> Result:
 
 
 def validate(arguments: argparse.Namespace) -> Result:
-    """Check a configuration and a data file without loading a model."""
-    path = find_config(arguments.config)
+    """Check a configuration and a data file without loading a model, and list all that is wrong."""
+    path = find_config(arguments.config) if arguments.config else bundled_config()
     ensemble = Ensemble.from_config(path)
-    lines = [f"{path}: {len(ensemble.scorers)} scorers"]
+    faults: list[str] = []
+    values: dict[str, Any] = {"config": str(path), "scorers": [scorer.name for scorer in ensemble.scorers]}
+    data: dict[str, Any] = {}
+    data_lines: list[str] = []
+    battles: Battles | None = None
+    if arguments.input:
+        with collected(faults):
+            data, data_lines, battles = _validate_data(arguments.input, ensemble)
+    with collected(faults):
+        ensemble.check(battles, here=False)
+    if faults:
+        raise CheckError([f"{path}: {faults[0]}" if len(faults) == 1 else fault for fault in faults])
+    lines = [f"{path}: {len(ensemble.scorers)} scorers, all that can be told without loading is right"]
     for scorer in ensemble.scorers:
         detail = ""
         if isinstance(scorer, ClassifierScorer):
             recipe = scorer.recipe()
             detail = f", template {recipe.template.name}, at most {recipe.max_tokens} tokens, {recipe.truncation}"
         lines.append(f"  {scorer.name}: {type(scorer).__name__} on {scorer.device}{detail}")
-    values: dict[str, Any] = {"config": str(path), "scorers": [scorer.name for scorer in ensemble.scorers]}
-    if arguments.input:
-        table = read_table(arguments.input)
-        battles = parse_battles(table)
-        facts = {
-            "rows": len(battles),
-            "multi_turn": sum(len(prompt) > 1 for prompt in battles.prompts),
-            "empty_responses": sum(not any(turns) for turns in (*battles.responses_a, *battles.responses_b)),
-            "replaced_surrogates": battles.n_replaced_surrogates,
-            "id_dtype": str(battles.ids.dtype),
-        }
-        labelled = "winner" in table or set(ensemble.task.columns) <= set(table.columns)
-        if labelled:
-            parse_labels(table, ensemble.task)
-        values["data"] = {**facts, "labelled": labelled}
-        lines.append(
-            f"{arguments.input}: {facts['rows']} rows ({facts['multi_turn']} of several turns), "
-            f"ids {facts['id_dtype']}, {facts['empty_responses']} empty responses, "
-            f"{facts['replaced_surrogates']} lone surrogates replaced, "
-            f"{'labels valid' if labelled else 'no labels'}"
-        )
-    return values, "\n".join(lines)
+        lines += [f"    {note}" for note in _notes(scorer)]
+    return {**values, **data}, "\n".join([*lines, *data_lines])
+
+
+def _notes(scorer: Scorer) -> Iterator[str]:
+    """Yield what is not wrong but will keep the ensemble from running on this machine as it is."""
+    if scorer.needs_device and scorer.device != "auto":
+        from lmsys_ensemble.modeling.hardware import check_device
+
+        try:
+            check_device(scorer.device)
+        except DeviceError:
+            yield f"{scorer.device} is not on this machine"
+    if isinstance(scorer, ClassifierScorer):
+        from lmsys_ensemble.modeling.sources import locate_base
+
+        if locate_base(scorer.model, scorer.revision or scorer.recipe().base_model.revision) is None:
+            yield f"{scorer.model} has not been fetched yet; it will be checked when it has"
+
+
+def _validate_data(path: str, ensemble: Ensemble) -> tuple[dict[str, Any], list[str], Battles]:
+    table = read_table(path)
+    battles = parse_battles(table)
+    facts = {
+        "rows": len(battles),
+        "multi_turn": sum(len(prompt) > 1 for prompt in battles.prompts),
+        "empty_responses": sum(not any(turns) for turns in (*battles.responses_a, *battles.responses_b)),
+        "replaced_surrogates": battles.n_replaced_surrogates,
+        "id_dtype": str(battles.ids.dtype),
+    }
+    labelled = "winner" in table or set(ensemble.task.columns) <= set(table.columns)
+    if labelled:
+        parse_labels(table, ensemble.task)
+    line = (
+        f"{path}: {facts['rows']} rows ({facts['multi_turn']} of several turns), "
+        f"ids {facts['id_dtype']}, {facts['empty_responses']} empty responses, "
+        f"{facts['replaced_surrogates']} lone surrogates replaced, "
+        f"{'labels valid' if labelled else 'no labels'}"
+    )
+    return {"data": {**facts, "labelled": labelled}}, [line], battles

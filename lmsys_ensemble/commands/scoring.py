@@ -9,7 +9,7 @@ import pandas as pd
 
 from lmsys_ensemble.battles import parse_battles, parse_labels
 from lmsys_ensemble.commands.output import Result, check_suffix, check_writable, say, write_table
-from lmsys_ensemble.config import DEFAULT_CONFIG
+from lmsys_ensemble.config import bundled_config
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.runtime.bars import Display
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
@@ -67,7 +67,7 @@ def evaluate(arguments: argparse.Namespace) -> Result:
 def make_ensemble(config: str | Path | None, devices: Sequence[str] | None = None) -> Ensemble:
     """Return the ensemble of a configuration, with progress as the command line shows it."""
     display: Display = "auto" if sys.stderr.isatty() else "lines"
-    return Ensemble.from_config(config or DEFAULT_CONFIG, progress=display, devices=devices)
+    return Ensemble.from_config(config or bundled_config(), progress=display, devices=devices)
 
 
 def _run_options(arguments: argparse.Namespace) -> RunKeywords:
@@ -85,12 +85,14 @@ def _run_options(arguments: argparse.Namespace) -> RunKeywords:
 
 
 def pull_bundled(ensemble: Ensemble) -> None:
-    """Fetch bundled base models where the user sees it, before bars are drawn."""
+    """Fetch bundled base models where the user sees it, before bars are drawn; not for an ensemble that cannot run."""
     names = {str(getattr(scorer, "model", "")) for scorer in ensemble.scorers}
     wanted = sorted(name for name in names if name.startswith("bundled:"))
     if wanted:
-        from lmsys_ensemble.modeling.bundled import ensure_bundled
+        from lmsys_ensemble.modeling.bundled import ensure_bundled, get_bundled, is_ready
 
+        if not all(is_ready(get_bundled(name)) for name in wanted):
+            ensemble.check()
         for name in wanted:
             ensure_bundled(name, say)
 

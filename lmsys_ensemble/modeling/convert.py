@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lmsys_ensemble.modeling.loading import LOAD_LOCK, quiet_transformers
-from lmsys_ensemble.modeling.sources import save_tensors
+from lmsys_ensemble.modeling.tensorfiles import save_tensors
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:

@@ -4,8 +4,7 @@ This is the one place where a pickle is read, on the user's explicit command, wi
 plain containers, no code.
 """
 
-import copy
-import pickle
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,20 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig
-from peft.utils import get_peft_model_state_dict
+from peft import LoraConfig
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.modeling import hardware
-from lmsys_ensemble.modeling.adapters import CONFIG_FILE, WEIGHTS_FILE, account_for_keys, inject_lora
+from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE, check_ranks, read_lora_config
+from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE, account_for_keys, shapes_of
 from lmsys_ensemble.modeling.assembly import assemble
-from lmsys_ensemble.modeling.forward import prepare_head
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
-from lmsys_ensemble.modeling.loading import HEAD_NAMES, LOAD_LOCK, LoadSettings, load_config
+from lmsys_ensemble.modeling.loading import HEAD_NAMES
 from lmsys_ensemble.modeling.recipe import Recipe, write_recipe
-from lmsys_ensemble.modeling.sources import check_safetensors, save_tensors
+from lmsys_ensemble.modeling.skeleton import adapter_skeleton
+from lmsys_ensemble.modeling.tensorfiles import check_safetensors, describe_content, save_tensors
 from lmsys_ensemble.modeling.tokenization import make_encoder
 
 _PREFIX = "base_model.model."
@@ -80,10 +78,13 @@ def import_checkpoint(
     ConfigError
         If what a bare state dict does not say is not given, or contradicts it.
     """
+    device = hardware.check_device(device)
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"{output} is a file; give a new folder")
     if output.exists() and output != source and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; give a new folder")
     tensors, config = _read(source, lora)
-    _account(tensors, config, base, recipe)
+    account_for_keys(adapter_skeleton(base, recipe, config), tensors, "the checkpoint")
     output.mkdir(parents=True, exist_ok=True)
     save_tensors(tensors, output / WEIGHTS_FILE)
     config.base_model_name_or_path = recipe.base_model.name
@@ -100,15 +101,15 @@ def import_checkpoint(
 
 def _read(source: Path, lora: LoraShape) -> tuple[dict[str, torch.Tensor], LoraConfig]:
     if source.is_dir():
-        config = PeftConfig.from_pretrained(str(source)) if (source / CONFIG_FILE).is_file() else None
-        if not isinstance(config, LoraConfig):
-            raise ModelError(f"{source} holds no {CONFIG_FILE} of a LoRA adapter")
+        config = read_lora_config(source)
         files = [source / name for name in (WEIGHTS_FILE, "adapter_model.bin") if (source / name).is_file()]
         if not files:
             raise ModelError(f"{source} holds neither {WEIGHTS_FILE} nor adapter_model.bin")
-        return normalise_keys(_read_tensors(files[0])), config
+        tensors = normalise_keys(_read_tensors(files[0]))
+        check_ranks(config, shapes_of(tensors), source)
+        return tensors, config
     if not source.is_file():
-        raise ModelError(f"there is no checkpoint {source}")
+        raise ConfigError(f"there is no checkpoint {source}")
     tensors = normalise_keys(_read_tensors(source))
     return tensors, _infer_config(tensors, lora, source)
 
@@ -119,17 +120,30 @@ def _read_tensors(path: Path) -> Mapping[str, torch.Tensor]:
         return load_file(path)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise IntegrityError(
-            f"{path} cannot be read as tensors only (it is damaged, or holds code): {reason}"
-        ) from error
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
+        raise IntegrityError(f"{path} cannot be read as tensors only: {_why_unreadable(path, error)}") from error
     for name in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ModelError(f"{path} holds no state dict (a mapping of names to tensors)")
     return content
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """Say what a file is instead of tensors; PyTorch's own text advises to switch the protection off."""
+    wanted = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
+    if wanted:
+        return (
+            f"it asks for {wanted[1]}, which is code and is not run. Load it where you trust it, and save the tensors "
+            "alone: torch.save(model.state_dict(), ...)"
+        )
+    if "TorchScript" in str(error):
+        return "it is a TorchScript archive, which is code and is not run; save the tensors alone"
+    kind = describe_content(path)
+    if kind in ("a pickle", "a zip archive, as torch.save writes"):
+        return f"it begins as {kind}, but is damaged, cut short, or holds something else; copy it again"
+    return f"it is {kind}" if kind else "it is nothing that torch.save or safetensors write, or damaged; copy it again"
 
 
 def normalise_keys(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -168,6 +182,8 @@ def _infer_config(tensors: Mapping[str, torch.Tensor], lora: LoraShape, source: 
         raise ConfigError(f"{source} has LoRA rank {rank}, not {lora.rank}")
     if lora.alpha is None:
         raise ConfigError(f"{source} does not say its lora_alpha; give the value it was trained with (--lora-alpha)")
+    if not (math.isfinite(lora.alpha) and lora.alpha > 0):
+        raise ConfigError(f"lora_alpha must be a number above 0, got {lora.alpha}")
     layers = sorted({int(match[1]) for key in tensors if (match := re.search(r"\.layers\.(\d+)\..*lora_A", key))})
     return LoraConfig(
         r=rank,
@@ -178,13 +194,3 @@ def _infer_config(tensors: Mapping[str, torch.Tensor], lora: LoraShape, source: 
         modules_to_save=heads,
         task_type="SEQ_CLS",
     )
-
-
-def _account(tensors: Mapping[str, torch.Tensor], config: LoraConfig, base: Path, recipe: Recipe) -> None:
-    """Compare keys and shapes with the model's, without loading its weights."""
-    settings = LoadSettings(len(recipe.classes), "cpu", torch.float32, n_layers=recipe.head.layers)
-    with LOAD_LOCK, torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(load_config(base, settings))
-    prepare_head(model, recipe.head.pooling, len(recipe.classes))
-    wrapped = inject_lora(model, copy.deepcopy(config))
-    account_for_keys(get_peft_model_state_dict(wrapped, save_embedding_layers=False), tensors, "the checkpoint")

@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from lmsys_ensemble.errors import ConfigError, ModelError
 from lmsys_ensemble.modeling.quantization import QUANTIZATIONS, quantization_config
-from lmsys_ensemble.modeling.sources import check_base_folder
+from lmsys_ensemble.modeling.sources import check_base_config, check_base_folder
 from lmsys_ensemble.modeling.transfer import can_follow, transfer
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def load_tokenizer(folder: Path) -> Any:
     with LOAD_LOCK, quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the tokenizers library raises Exception itself; a damaged file anything
             raise ModelError(f"{folder} holds no tokenizer that can be loaded: {error}") from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"the tokenizer of {folder} is no fast tokenizer (tokenizer.json)")
@@ -108,7 +108,12 @@ def load_tokenizer(folder: Path) -> Any:
 
 def load_config(folder: Path, settings: LoadSettings) -> Any:
     """Load a model's configuration with the changes that `settings` ask for."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    check_base_config(folder)
+    check_attention(settings.attn_implementation)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder}/config.json is none that transformers reads: {_first_line(error)}") from error
     config.num_labels = settings.n_classes
     text = config.get_text_config()  # Gemma 3 from 4B on keeps its text model's settings in a part of their own
     if settings.n_layers is not None:
@@ -126,6 +131,25 @@ def load_config(folder: Path, settings: LoadSettings) -> Any:
             "'flex_attention'"
         )
     return config
+
+
+def check_attention(attn_implementation: str) -> None:
+    """Refuse attention that would be fetched from the Hub as code.
+
+    Raises
+    ------
+    ConfigError
+        If the name has a ``/`` in it.
+    """
+    if "/" in attn_implementation:
+        raise ConfigError(
+            f"attn_implementation={attn_implementation!r} names code on the Hub, which is never run; use 'auto', "
+            "'eager', 'sdpa' or 'flex_attention'"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool) -> Any:

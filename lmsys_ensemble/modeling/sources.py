@@ -1,16 +1,21 @@
 """Where base models come from: a local folder, the bundle, the Hub. Safetensors only, and never code."""
 
-import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from pathlib import Path
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from typing import Any
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
-from lmsys_ensemble.files import read_mapping, suggest
-from lmsys_ensemble.modeling.bundled import BUNDLED_MODELS, PREFIX, ensure_bundled
+from lmsys_ensemble.files import read_object, suggest
+from lmsys_ensemble.modeling.bundled import (
+    BUNDLED_MODELS,
+    PREFIX,
+    bundled_folder,
+    ensure_bundled,
+    get_bundled,
+    is_ready,
+)
+from lmsys_ensemble.modeling.tensorfiles import check_safetensors, describe_content
 
 HUB_NAMES = {
     "gemma-2-2b": "google/gemma-2-2b",
@@ -22,8 +27,6 @@ HUB_NAMES = {
     "llama-3.1-8b-it": "meta-llama/Llama-3.1-8B-Instruct",
 }
 """Short names of models on the Hub."""
-
-_BLOCK_BYTES, _SAMPLED_BLOCKS = 4096, 512
 
 
 def resolve_base(source: str | Path, revision: str | None = None) -> Path:
@@ -44,23 +47,56 @@ def resolve_base(source: str | Path, revision: str | None = None) -> Path:
     ModelError
         If it cannot be fetched.
     """
-    if Path(source).is_dir():
-        return Path(source)
+    folder = locate_base(source, revision)
+    if folder is not None:
+        return folder
     name = str(source)
     if name.startswith(PREFIX) or name in BUNDLED_MODELS:
         return ensure_bundled(name)
-    name = HUB_NAMES.get(name, name)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    return _fetch_from_hub(HUB_NAMES.get(name, name), str(revision))
+
+
+def locate_base(source: str | Path, revision: str | None = None) -> Path | None:
+    """Return the local folder of a base model; None where the name is right but nothing has been fetched yet.
+
+    Parameters and errors as for `resolve_base`, without the network.
+    """
+    name = str(source)
+    if name and Path(source).is_dir():
+        return Path(source)
+    if name and Path(source).exists():
+        raise ConfigError(f"{name} is a file; a base model is a folder with config.json and *.safetensors")
+    if name.startswith(PREFIX) or name in BUNDLED_MODELS:
+        model = get_bundled(name)
+        return bundled_folder(model) if is_ready(model) else None
+    hub_name = HUB_NAMES.get(name, name)
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", hub_name):
+        looked = f" (looked from {Path.cwd()})" if not Path(name).is_absolute() else ""
         raise ConfigError(
-            f"{name!r} is no folder, no bundled model and no name on the Hub"
+            f"no folder here: {name!r}{looked}; and it is no bundled model and no name on the Hub"
             f"{suggest(name, [*BUNDLED_MODELS, *HUB_NAMES])}"
         )
     if revision is None:
         raise ConfigError(
-            f"{name} would come from the Hub unpinned: give revision= (a commit hash) so that the weights cannot "
-            "change under you, or the path of a local folder"
+            f"no folder here: {name!r} (looked from {Path.cwd()}). If a model on the Hub is meant, {hub_name} would "
+            "come from there unpinned: give revision= (a commit hash) so that the weights cannot change under you"
         )
-    return _fetch_from_hub(name, revision)
+    return _cached_from_hub(hub_name, revision)
+
+
+_HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model"]
+
+
+def _cached_from_hub(name: str, revision: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES, local_files_only=True))
+    except HFValidationError as error:
+        raise ConfigError(f"no folder here: {name!r}; and it is no name on the Hub: {error}") from error
+    except (LocalEntryNotFoundError, OSError):
+        return None
 
 
 def _fetch_from_hub(name: str, revision: str) -> Path:
@@ -68,42 +104,13 @@ def _fetch_from_hub(name: str, revision: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        patterns = ["*.json", "*.safetensors", "tokenizer.model"]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         raise ModelError(
-            f"{name} at revision {revision} is neither in the Hub's local cache nor can it be fetched: "
-            f"{str(error).splitlines()[0]}. Give the path of a local folder where there is no network"
+            f"there is no folder {name} here, and {name} at revision {revision} is neither in the Hub's local cache "
+            f"nor can it be fetched: {str(error).splitlines()[0]}. Give the path of a local folder where there is no "
+            "network"
         ) from error
-
-
-def base_digest(folder: Path) -> str:
-    """Return a hash of all that a base model's folder brings to a result: configuration, tokenizer, weights.
-
-    Of weights, which may be 18 GB, it takes sizes, headers (names, shapes and places of tensors) and blocks of 4 KiB
-    spread over the files: another training, merge or number format changes all of them.
-    """
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.model"), *folder.glob("*.safetensors")]):
-        digest.update(f"{path.name} {path.stat().st_size}".encode())
-        if path.suffix == ".safetensors":
-            for block in _sampled_blocks(path):
-                digest.update(block)
-        else:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _sampled_blocks(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        n_header = 8 + int.from_bytes(file.read(8), "little")
-        file.seek(0)
-        yield file.read(min(n_header, size))
-        step = max((size - n_header) // _SAMPLED_BLOCKS, _BLOCK_BYTES)
-        for start in range(n_header, size, step):
-            file.seek(start)
-            yield file.read(_BLOCK_BYTES)
 
 
 def check_base_folder(folder: Path) -> None:
@@ -114,13 +121,7 @@ def check_base_folder(folder: Path) -> None:
     ModelError
         Says which, and how to put it right.
     """
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds no config.json; is it the folder of a model?")
-    if "auto_map" in read_mapping(folder / "config.json"):
-        raise ModelError(
-            f"{folder}/config.json asks for code of its own (auto_map), which is never run. Where transformers knows "
-            "the architecture itself, delete the entry auto_map"
-        )
+    check_base_config(folder)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         pickled = [path.name for path in folder.glob("*.bin")] + [path.name for path in folder.glob("*.pt*")]
@@ -132,21 +133,61 @@ def check_base_folder(folder: Path) -> None:
     for path in weights:
         check_safetensors(path)
     for index in folder.glob("*.safetensors.index.json"):
-        lost = sorted({shard for shard in read_mapping(index)["weight_map"].values() if not (folder / shard).is_file()})
+        shards = read_object(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise IntegrityError(f"{index} states no weight_map; copy or fetch it again")
+        lost = sorted({str(shard) for shard in shards.values() if not (folder / str(shard)).is_file()})
         if lost:
             raise IntegrityError(f"{folder} lacks {', '.join(lost)}, which {index.name} lists; copy or fetch it again")
 
 
-def check_safetensors(path: Path) -> None:
-    """Raise `IntegrityError` if a safetensors file is damaged or cut short."""
+MAX_LAYERS, MAX_SIZE = 1024, 2**24
+"""Bounds on what a ``config.json`` may ask for, ten times above any model there is."""
+
+_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
+
+
+def check_base_config(folder: Path) -> dict[str, Any]:
+    """Return a base model's ``config.json``, unless it asks for code from elsewhere or for absurd sizes.
+
+    Raises
+    ------
+    ModelError
+        Names the entry.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no config.json; is it the folder of a model?")
     try:
-        with safe_open(path, "pt") as file:
-            file.keys()
-    except (SafetensorError, OSError) as error:
-        raise IntegrityError(f"{path} is damaged or cut short: {error}. Copy or fetch it again") from error
+        config = read_object(path)
+    except ConfigError as error:
+        kind = describe_content(path)
+        pointer = f"; it is {kind}" if kind not in ("", "JSON", "a text") else ""
+        raise ModelError(f"{error}{pointer}") from error
+    for where, name, value in _entries(config):
+        if name == "auto_map":
+            raise ModelError(
+                f"{path} asks for code of its own ({where}), which is never run. Where transformers knows "
+                "the architecture itself, delete the entry auto_map"
+            )
+        if name.endswith("_implementation") and "/" in str(value):
+            raise ModelError(
+                f"{path} asks for {where} {str(value)[:60]!r}, which would be fetched from the Hub and run. "
+                f"Delete the entry {name}"
+            )
+        limit = MAX_LAYERS if name == "num_hidden_layers" else MAX_SIZE
+        if name in (*_SIZES, "num_hidden_layers") and not _is_size(value, limit):
+            raise ModelError(f"{path}: {where} must be a whole number from 1 to {limit:,}, got {str(value)[:40]}")
+    return config
 
 
-def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write tensors as safetensors, readable for whoever may read the folder (`save_file` makes it private)."""
-    save_file(dict(tensors), path, metadata={"format": "pt"})
-    path.chmod(0o644)
+def _entries(config: dict[str, Any], where: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield dotted path, name and value of every entry, also of configurations inside (``text_config``)."""
+    for name, value in config.items():
+        yield f"{where}{name}", name, value
+        if isinstance(value, dict):
+            yield from _entries(value, f"{where}{name}.")
+
+
+def _is_size(value: object, limit: int) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= limit)

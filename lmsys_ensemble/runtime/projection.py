@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
 from lmsys_ensemble.runtime.pool import Slot, make_slots
-from lmsys_ensemble.scorers.base import Scorer
+from lmsys_ensemble.runtime.sampling import Guess, guess_load, rows_to_time
+from lmsys_ensemble.scorers.base import Costs, Scorer
 
 GIB = 2**30
 
@@ -89,6 +90,8 @@ class Projection:
         Each on its own.
     too_large : list of str
         Scorers whose weights do not fit into a device's memory.
+    start_seconds : float
+        Of `seconds`, what passes before anything is loaded (imports, reading, checks); 0 where it was not measured.
     """
 
     n_rows: int
@@ -96,6 +99,7 @@ class Projection:
     seconds: float
     scorers: list[ScorerProjection]
     too_large: list[str] = field(default_factory=list)
+    start_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as values that JSON can hold."""
@@ -103,7 +107,7 @@ class Projection:
 
 
 def project(
-    scorers: Sequence[Scorer], battles: Battles, *, n_timed: int = 64, devices: Sequence[str] | None = None
+    scorers: Sequence[Scorer], battles: Battles, *, n_timed: int | None = None, devices: Sequence[str] | None = None
 ) -> Projection:
     """Time a sample on this machine's devices and say how long all rows will take.
 
@@ -113,18 +117,33 @@ def project(
         Not loaded.
     battles : Battles
         All rows.
-    n_timed : int
-        Rows of the sample; every slot scores all of them, all slots at the same time.
+    n_timed : int, optional
+        Rows of the sample; every slot scores all of them, all slots at the same time. By default as many as can be
+        loaded and scored in a tenth of the time that the run will take by arithmetic, 64 at most; where that is none,
+        the arithmetic stands.
     devices : sequence of str, optional
         As for `lmsys_ensemble.ensemble.Ensemble`.
     """
     homes = assign_devices(scorers, devices)
     slots = make_slots(scorers, homes, devices)
-    parts = []
-    for scorer, home in zip(scorers, homes, strict=True):
-        allowed = reachable(scorer, home, [slot.device for slot in slots])
-        own = [slot for slot in slots if slot.device == home]
-        parts.append(_timed(scorer, battles, own, sorted(allowed), n_timed))
+    own = [[slot for slot in slots if slot.device == home] for home in homes]
+    costs = [scorer.costs(battles) for scorer in scorers]
+    parts = [
+        _by_arithmetic(scorer, cost, part, sorted(reachable(scorer, home, [slot.device for slot in slots])))
+        for scorer, cost, part, home in zip(scorers, costs, own, homes, strict=True)
+    ]
+    if n_timed is None:
+        guesses = [
+            None if cost is None or cost.flops is None else Guess(part.load_seconds, part.slot_seconds)
+            for cost, part in zip(costs, parts, strict=True)
+        ]
+        numbers = rows_to_time(guesses, len(battles), len(slots), makespan(parts, slots))
+    else:
+        numbers = [n_timed] * len(parts)
+    parts = [
+        _timed(scorer, battles, part, cost, slots_of, number) if number else part
+        for scorer, part, cost, slots_of, number in zip(scorers, parts, costs, own, numbers, strict=True)
+    ]
     return Projection(len(battles), [slot.device for slot in slots], makespan(parts, slots), parts)
 
 
@@ -176,13 +195,18 @@ def parse_machine(machine: str) -> tuple[int, str]:
 def makespan(parts: Sequence[ScorerProjection], slots: Sequence[Slot]) -> float:
     """Return the seconds until all slots are done, loading included.
 
-    Scorers that are tied to few devices come first; those that may run on more fill up what is left evenly.
+    Scorers that are tied to few devices come first; those that may run on more fill up what is left evenly. No scorer
+    is done before it is loaded and all its slots have worked at it, and loads come one after the other.
     """
     busy = np.zeros(len(slots))
     for part in sorted(parts, key=lambda part: len(part.devices)):
         own = np.array([slot.device in part.devices for slot in slots])
         busy[own] = _filled(busy[own], part.load_seconds + part.slot_seconds)
-    return float(busy.max(initial=0.0))
+    alone = [
+        part.load_seconds + part.slot_seconds / max(sum(slot.device in part.devices for slot in slots), 1)
+        for part in parts
+    ]
+    return max(float(busy.max(initial=0.0)), sum(part.load_seconds for part in parts), *alone, 0.0)
 
 
 def _filled(busy: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
@@ -205,12 +229,39 @@ def sample_by_length(work: NDArray[np.float64], n_rows: int) -> NDArray[np.intp]
     return result
 
 
+def _by_arithmetic(scorer: Scorer, costs: Costs | None, slots: Sequence[Slot], devices: list[str]) -> ScorerProjection:
+    """Guess without loading anything; all zero for a scorer that does not say what a row costs."""
+    if costs is None or costs.flops is None:
+        tokens = (0, 0) if costs is None else (int(costs.tokens.sum()), costs.n_truncated)
+        return ScorerProjection(scorer.name, devices, *tokens, 0.0, 0.0, None, 0)
+    slot = slots[0]
+    with ThreadPoolExecutor(1) as thread:  # how many cores torch takes is a matter of the thread
+        speed = thread.submit(_speed, getattr(scorer, "dtype", "auto"), slot).result()
+    return ScorerProjection(
+        scorer.name,
+        devices,
+        int(costs.tokens.sum()),
+        costs.n_truncated,
+        guess_load(costs.weight_bytes),
+        float(costs.flops.sum()) / speed,
+        costs.weight_bytes,
+        0,
+    )
+
+
+def _speed(dtype: str, slot: Slot) -> float:
+    from lmsys_ensemble.modeling.hardware import resolve_dtype
+    from lmsys_ensemble.modeling.speed import forward_flops_per_s
+
+    with slot.pinned():
+        return forward_flops_per_s(slot.device, resolve_dtype(dtype, slot.device), len(slot.cores))
+
+
 def _timed(
-    scorer: Scorer, battles: Battles, slots: Sequence[Slot], devices: list[str], n_timed: int
+    scorer: Scorer, battles: Battles, guess: ScorerProjection, costs: Costs | None, slots: Sequence[Slot], n_timed: int
 ) -> ScorerProjection:
     if not len(battles):
-        return ScorerProjection(scorer.name, devices, 0, 0, 0.0, 0.0, None, 0)
-    costs = scorer.costs(battles)
+        return guess
     work = battles.characters().astype(np.float64) if costs is None or costs.flops is None else costs.flops
     rows = sample_by_length(work, n_timed)
     sample = battles.take(np.sort(rows))
@@ -225,16 +276,8 @@ def _timed(
     finally:
         for copy in copies:
             copy.close()
-    return ScorerProjection(
-        scorer.name,
-        devices,
-        int(costs.tokens.sum()) if costs is not None else 0,
-        costs.n_truncated if costs is not None else 0,
-        load_seconds,
-        seconds * float(work.sum() / max(work[rows].sum(), 1.0)),
-        costs.weight_bytes if costs is not None else None,
-        len(sample),
-    )
+    slot_seconds = seconds * float(work.sum() / max(work[rows].sum(), 1.0))
+    return replace(guess, load_seconds=load_seconds, slot_seconds=slot_seconds, n_timed=len(sample))
 
 
 def _time_together(callers: Sequence[tuple[Scorer, Slot]], sample: Battles) -> float:

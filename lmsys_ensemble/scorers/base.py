@@ -112,6 +112,14 @@ class Scorer(ABC):
         """Return another scorer with the same settings, not loaded, for another device."""
         return type(self)(**self.settings())
 
+    def check(self, battles: Battles | None = None) -> None:  # noqa: B027 - many scorers have nothing to check
+        """Raise what is wrong with settings and files, as far as it can be told without loading weights.
+
+        Called before anything is loaded, and by ``lmsys-ensemble validate``; nothing is fetched from a network. Where
+        several things are wrong, `lmsys_ensemble.errors.CheckError` lists them all. `battles` is what is to be scored,
+        where that is known already. By default nothing is checked.
+        """
+
     def load(self, device: str | None = None) -> None:  # noqa: B027 - many scorers have nothing to load
         """Get ready to score on `device` (by default the scorer's own); may take minutes and gigabytes."""
 

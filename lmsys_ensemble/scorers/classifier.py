@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
-from lmsys_ensemble.errors import ConfigError, ScoringError
-from lmsys_ensemble.files import parse_settings, read_mapping, sha256_of
+from lmsys_ensemble.errors import ScoringError
+from lmsys_ensemble.files import parse_settings
 from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
-from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, check_contradictions, read_recipe
+from lmsys_ensemble.modeling.recipe import Recipe, check_contradictions, read_recipe
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Costs, Scorer
+from lmsys_ensemble.scorers.identity import check_base_identity, check_classifier, fingerprint_classifier
 
 if TYPE_CHECKING:
     from lmsys_ensemble.modeling.forward import ForwardPass
@@ -111,9 +112,10 @@ class ClassifierScorer(Scorer):
         self.tokens_per_batch = tokens_per_batch
         self._forward: ForwardPass | None = None
         self._encoder: Encoder | None = None
-        self._encoder_made_of: tuple[Path, object, Recipe] | None = None
         self._device = device
-        self._encoding = threading.Lock()  # no two threads may share a tokenizer
+        self._has_warned = False
+        self._encoder_key = ""
+        self._encoding = threading.RLock()  # no two threads may share a tokenizer
 
     @property
     def shareable(self) -> bool:  # type: ignore[override]
@@ -156,7 +158,10 @@ class ClassifierScorer(Scorer):
                 asked["base_model.revision"] = self.revision
             check_contradictions(trained, asked, self._recipe_folder)
             return trained
-        logger.warning(
+        level = logging.DEBUG if self._has_warned else logging.WARNING
+        self._has_warned = True
+        logger.log(
+            level,
             "%s: no recipe.json in %s; template %s and max_tokens %d are assumed to be what it was trained with",
             self.name,
             self._recipe_folder,
@@ -199,7 +204,7 @@ class ClassifierScorer(Scorer):
         self.progress.phase("fetching")
         folder = self._base_folder(recipe)
         self.progress.phase("loading")
-        self._get_encoder(folder, recipe)
+        self.encoder(folder, recipe)
         with hardware.current_device(self._device):
             forward = assemble(
                 folder,
@@ -216,35 +221,22 @@ class ClassifierScorer(Scorer):
             warm_up(forward, self.tokens_per_batch)
         self._forward = forward
 
-    def _get_encoder(self, folder: Path, recipe: Recipe) -> Encoder:
-        """Return the encoder; the one that is there, unless recipe or tokenizer have changed since it was made."""
-        from lmsys_ensemble.modeling.tokenization import make_encoder
+    def check(self, battles: Battles | None = None) -> None:
+        """Check settings, recipe, base, adapter and tokenizer without loading weights or fetching anything.
 
-        files = {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.glob("*token*")}
-        made_of = (folder, files, recipe)
-        if self._encoder is None or self._encoder_made_of != made_of:
-            self._encoder, self._encoder_made_of = make_encoder(folder, recipe), made_of
-        return self._encoder
+        Raises
+        ------
+        CheckError
+            Lists all that is wrong.
+        """
+        if self._forward is None:
+            check_classifier(self)
 
     def _base_folder(self, recipe: Recipe) -> Path:
         from lmsys_ensemble.modeling.sources import resolve_base
 
         folder = resolve_base(self.model, self.revision or recipe.base_model.revision)
-        config = read_mapping(folder / "config.json") if (folder / "config.json").is_file() else {}
-        if self.model_types and config.get("model_type") not in self.model_types:
-            raise ConfigError(
-                f"{type(self).__name__} takes {', '.join(self.model_types)}; {self.model} is a "
-                f"{config.get('model_type')!r} model. Use ClassifierScorer"
-            )
-        named = recipe.base_model
-        shape = {key: getattr(named, key) for key in SHAPE_KEYS}
-        other = [
-            f"{key} {config.get(key)} instead of {value}"
-            for key, value in shape.items()
-            if value is not None and config.get(key) != value
-        ]
-        if other:
-            raise ConfigError(f"{self.model} is not the base model of {self.adapter}, {named.name}: {', '.join(other)}")
+        check_base_identity(self, folder, recipe)
         return folder
 
     def encode(self, battles: Battles) -> Encoded:
@@ -253,8 +245,25 @@ class ClassifierScorer(Scorer):
             encoder = self._encoder
             if encoder is None:
                 recipe = self.recipe()
-                encoder = self._get_encoder(self._base_folder(recipe), recipe)
+                encoder = self.encoder(self._base_folder(recipe), recipe)
             return encoder.encode(battles)
+
+    def encoder(self, base: Path, recipe: Recipe) -> Encoder:
+        """Return the encoder of a base model and a recipe, made once; large tokenizers take seconds."""
+        from lmsys_ensemble.modeling.tokenization import encoder_key, make_encoder
+
+        with self._encoding:
+            key = encoder_key(base, recipe)
+            if self._encoder is None or self._encoder_key != key:
+                self._encoder, self._encoder_key = make_encoder(base, recipe), key
+            return self._encoder
+
+    def encoding_digest(self, base: Path, recipe: Recipe) -> str:
+        """Return a hash of the token ids that the scorer makes of a few battles."""
+        from lmsys_ensemble.modeling.digests import encoding_digest
+
+        with self._encoding:
+            return encoding_digest(self.encoder(base, recipe))
 
     def prepare(self, battles: Battles) -> Encoded:
         """Return token ids, as `encode` does."""
@@ -304,23 +313,10 @@ class ClassifierScorer(Scorer):
         free_memory(self._device)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return base model, adapter's hash, recipe, number formats: all that can change a result."""
-        weights = Path(self.adapter or "") / "adapter_model.safetensors"
-        from lmsys_ensemble.modeling.hardware import dtype_name, list_devices, resolve_dtype
-        from lmsys_ensemble.modeling.sources import base_digest
+        """Return base model, adapter, recipe, the way to token ids, number formats: all that can change a result.
 
+        Left out is what only rounds otherwise: the device, the batch size, versions of torch and transformers (a run's
+        summary names those).
+        """
         recipe = self.recipe()
-        device = list_devices()[0] if self.device == "auto" else self.device
-        return {
-            "class": f"{type(self).__module__}:{type(self).__qualname__}",
-            "model": self.model,
-            "revision": self.revision,
-            "base_digest": base_digest(self._base_folder(recipe)),
-            "adapter_sha256": sha256_of(weights) if self.adapter and weights.is_file() else None,
-            "recipe": recipe.model_dump(mode="json", exclude={"training", "validation"}),
-            "dtype": dtype_name(resolve_dtype(self.dtype, device)),
-            "quantization": self.quantization,
-            "attn_implementation": self.attn_implementation,
-            "merge": self.merge,
-            "unpack": self.unpack,
-        }
+        return fingerprint_classifier(self, self._base_folder(recipe), recipe)

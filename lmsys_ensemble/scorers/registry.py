@@ -14,7 +14,9 @@ from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from lmsys_ensemble.errors import ConfigError, MissingDependencyError, RegistryError
 from lmsys_ensemble.files import suggest
@@ -94,11 +96,30 @@ def build_scorer(settings: Mapping[str, Any], folder: Path) -> Scorer:
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in values:
             raise ConfigError(f"scorer type {name!r} needs the setting {key!r}")
+    _check_types(name, kind, values)
     for key in kind.path_settings:
         value = values.get(key)
         if isinstance(value, str) and (folder / value).exists():
             values[key] = str((folder / value).resolve())
     return kind(**values)
+
+
+def _check_types(name: str, kind: type[Scorer], values: Mapping[str, Any]) -> None:
+    """Compare settings with the annotations of the constructor; what is not annotated may be anything."""
+    try:
+        hints = get_type_hints(kind.__init__)
+    except NameError:  # names that only a type checker imports
+        return
+    for key, value in values.items():
+        try:
+            adapter = TypeAdapter(hints.get(key, Any), config=ConfigDict(arbitrary_types_allowed=True))
+        except PydanticUserError:
+            continue
+        try:
+            adapter.validate_python(value, strict=True)
+        except ValidationError as error:
+            wanted = inspect.formatannotation(hints[key])
+            raise ConfigError(f"scorer type {name!r}: setting {key!r} must be {wanted}, got {value!r:.60}") from error
 
 
 def scorer_type(scorer: Scorer) -> str:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.files import sha256_of
 from lmsys_ensemble.predictions import Predictions, read_predictions
 from lmsys_ensemble.probabilities import Logits, log_probabilities
 from lmsys_ensemble.schema import Task, task_of
@@ -44,6 +45,18 @@ class SavedScorer(Scorer):
         """Classes, in the order of the logits' columns."""
         return task_of(self.n_classes)
 
+    def check(self, battles: Battles | None = None) -> None:
+        """Read the file, as `load` does (it is small beside a model), and look the battles' ids up.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read, lacks columns or ids, or holds no probabilities.
+        """
+        predictions = self._predictions or self._read()
+        if battles is not None:
+            predictions.take(battles.ids)
+
     def load(self, device: str | None = None) -> None:
         """Read the file.
 
@@ -52,10 +65,13 @@ class SavedScorer(Scorer):
         InputError
             If it cannot be read, lacks columns, or holds no probabilities.
         """
+        self._predictions = self._read()
+
+    def _read(self) -> Predictions:
         columns = tuple(self.columns or self.task.columns)
         if len(columns) != self.task.n_classes:
             raise InputError(f"{self.path}: got {len(columns)} columns, expected {self.task.n_classes} (one a class)")
-        self._predictions = read_predictions(self.path, columns)
+        return read_predictions(self.path, columns)
 
     def score(self, battles: Battles) -> Logits:
         """Return logarithms of the probabilities, of shape (n_rows, n_classes).
@@ -74,6 +90,23 @@ class SavedScorer(Scorer):
         self.progress.advance(len(battles), 0)
         result: Logits = log_probabilities(probabilities).astype(np.float32)
         return result
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the file's hash and the columns that are read; where it lies and what it is called change nothing.
+
+        Raises
+        ------
+        InputError
+            If the file is not there.
+        """
+        if not Path(self.path).is_file():
+            raise InputError(f"there is no file {self.path}")
+        return {
+            "class": f"{type(self).__module__}:{type(self).__qualname__}",
+            "sha256": sha256_of(self.path),
+            "columns": list(self.columns or self.task.columns),
+            "n_classes": self.n_classes,
+        }
 
     def close(self) -> None:
         """Forget the file's content."""

@@ -12,17 +12,19 @@ import torch
 import yaml
 from peft import LoraConfig
 
+from lmsys_ensemble.encoding.templates import get_template
 from lmsys_ensemble.encoding.tokens import Encoder
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import read_mapping, write_atomically
 from lmsys_ensemble.modeling import hardware
-from lmsys_ensemble.modeling.adapters import CONFIG_FILE, WEIGHTS_FILE, inject_lora, save_adapter
+from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE
+from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE, inject_lora, save_adapter
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.forward import has_plain_head, prepare_head
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.recipe import Recipe, TemplateRecipe, describe_base, write_recipe
-from lmsys_ensemble.modeling.sources import resolve_base
+from lmsys_ensemble.modeling.sources import locate_base, resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
@@ -50,6 +52,7 @@ def train(
     *,
     data_folder: str | Path | None = None,
     device: str = "auto",
+    overwrite: bool = False,
     say: Callable[[str], None] = logger.info,
 ) -> dict[str, Any]:
     """Train a LoRA adapter with its head and write all that inference needs.
@@ -64,6 +67,8 @@ def train(
         Where the recipe's data files lie; by default beside the recipe.
     device : str
         ``cpu``, ``cuda:0`` and so on, or ``auto``.
+    overwrite : bool
+        Whether a folder that is not empty may be written to.
     say : callable
         Told in words what is being done.
 
@@ -79,6 +84,9 @@ def train(
     """
     path, folder = Path(recipe_path), Path(output)
     settings = read_train_settings(path)
+    _check_output(folder, overwrite)
+    get_template(settings.template)
+    locate_base(settings.base_model, settings.revision)
     device = hardware.check_device(hardware.list_devices()[0] if device == "auto" else device)
     task = THREE_WAY if settings.classes == THREE_WAY.n_classes else TWO_WAY
     data = read_labelled(data_files(settings, path.parent, Path(data_folder) if data_folder else None), task)
@@ -112,6 +120,19 @@ def train(
         scorer["revision"] = settings.revision
     write_atomically(folder / "scorer.yaml", yaml.safe_dump(scorer, sort_keys=False))
     return figures
+
+
+def _check_output(folder: Path, overwrite: bool) -> None:
+    """Refuse, before hours of work, a place that is taken or cannot be written to."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; --output must name a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise ConfigError(
+            f"{folder} is not empty, and a trained adapter is not replaced unasked; give a new folder, or --overwrite"
+        )
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ConfigError(f"{folder} cannot be written: {there} is no folder, or is write-protected")
 
 
 def _recipe(settings: TrainSettings, base: Path, classes: tuple[str, ...]) -> Recipe:

@@ -254,6 +254,38 @@ def test_damage_in_the_cache_is_found_and_named(model):
         verify_bundled(model.name)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda manifest: manifest.update(files={}), r"does not list config\.json, .*model\.safetensors"),
+        (lambda manifest: manifest["files"].pop("model.safetensors"), r"does not list model\.safetensors"),
+        (lambda manifest: manifest.pop("files"), "is not the manifest of tiny-llama"),
+        (lambda manifest: manifest.update(files=["config.json"]), "is not the manifest of tiny-llama"),
+        (lambda manifest: manifest.update(gguf_sha256="0"), "is not the manifest of tiny-llama"),
+        (lambda manifest: manifest.clear(), "is not the manifest of tiny-llama"),
+    ],
+)
+def test_a_manifest_that_vouches_for_too_little_is_no_proof(model, change, words):
+    folder = ensure_bundled(model.name)
+    assert verify_bundled(model.name) == folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(IntegrityError, match=words):
+        verify_bundled(model.name)
+
+
+def test_a_file_that_no_manifest_lists_and_a_manifest_that_is_none_are_named(model):
+    folder = ensure_bundled(model.name)
+    (folder / "second.safetensors").write_bytes(b"planted")
+    with pytest.raises(IntegrityError, match=r"does not list second\.safetensors"):
+        verify_bundled(model.name)
+    for text in ("", "[1]", "[" * 5000):
+        (folder / "manifest.json").write_text(text)
+        with pytest.raises(IntegrityError, match=r"manifest\.json .*models pull tiny-llama"):
+            verify_bundled(model.name)
+
+
 def test_the_cache_is_where_the_user_says_or_in_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("LMSYS_ENSEMBLE_CACHE", str(tmp_path / "mine"))
     assert cache_folder() == tmp_path / "mine"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
+from lmsys_ensemble.errors import ConfigError, DeviceError, IntegrityError, ModelError
 from lmsys_ensemble.modeling.importing import LoraShape, import_checkpoint, normalise_keys
 from lmsys_ensemble.modeling.recipe import describe_base, read_recipe
 from lmsys_ensemble.scorers.llama import LlamaScorer
@@ -155,3 +155,64 @@ def test_names_of_all_habits_become_one():
     assert list(normalise_keys({head: tensor, "base_model.model.score.original_module.weight": tensor})) == [
         "base_model.model.score.weight"
     ]
+
+
+def _cut(content):
+    return content[: len(content) // 2]
+
+
+def _pickle_of_a_model(path):
+    """Write what `torch.save(model)` writes, which names classes."""
+    torch.save(torch.nn.Linear(2, 2), path)
+
+
+def _script(path):
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), path)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4\nsize 5\n"), "Git-LFS"),
+        (lambda path: path.write_text("<!DOCTYPE html><html>404</html>"), "it is a web page"),
+        (lambda path: path.write_bytes(b""), "it is empty"),
+        (lambda path: path.write_bytes(np.random.default_rng(1).bytes(5000)), "it is nothing that torch.save"),
+        (lambda path: path.write_bytes(b"\x80\x02" + bytes(range(256))), "begins as a pickle, but is damaged"),
+        (lambda path: path.write_bytes(b"\x80\x02]q\x00(K\x01K\x02h\x07."), "begins as a pickle, but is damaged"),
+        (lambda path: path.write_bytes(b"PK\x03\x04" + b"\x00" * 500), "begins as a zip archive"),
+        (lambda path: path.write_bytes(b"\x00" * 5000), "only zero bytes"),
+        (lambda path: path.write_text('{"lora_A": 1}'), "it is JSON"),
+        (_pickle_of_a_model, "it asks for torch.nn.modules.linear.Linear, which is code and is not run"),
+        (_script, "TorchScript archive, which is code"),
+    ],
+)
+def test_what_is_no_state_dict_is_said_to_be_what_it_is(tmp_path, base, recipe, write, words):
+    write(tmp_path / "weights.pth")
+    with pytest.raises(IntegrityError, match=rf"weights\.pth cannot be read as tensors only: .*{words}") as caught:
+        import_checkpoint(tmp_path / "weights.pth", tmp_path / "out", base, recipe, LoraShape(ALPHA))
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_state_dict_cut_short_is_damaged(tmp_path, base, recipe, trained):
+    torch.save(trainable(trained), tmp_path / "whole.pth")
+    (tmp_path / "weights.pth").write_bytes(_cut((tmp_path / "whole.pth").read_bytes()))
+    with pytest.raises(IntegrityError, match=r"begins as a zip archive.* damaged, cut short"):
+        import_checkpoint(tmp_path / "weights.pth", tmp_path / "out", base, recipe, LoraShape(ALPHA))
+
+
+def test_wrong_arguments_are_configuration_errors_and_nothing_is_written(tmp_path, base, recipe, trained):
+    torch.save(trainable(trained), tmp_path / "weights.pth")
+    (tmp_path / "file").touch()
+    source, out = tmp_path / "weights.pth", tmp_path / "out"
+    with pytest.raises(ConfigError, match="there is no checkpoint"):
+        import_checkpoint(tmp_path / "absent.pth", out, base, recipe, LoraShape(ALPHA))
+    with pytest.raises(ConfigError, match="file is a file; give a new folder"):
+        import_checkpoint(source, tmp_path / "file", base, recipe, LoraShape(ALPHA))
+    with pytest.raises(DeviceError, match="'cuda:99' is not on this machine"):
+        import_checkpoint(source, out, base, recipe, LoraShape(ALPHA), device="cuda:99")
+    for alpha in (float("nan"), float("inf"), 0, -1):
+        with pytest.raises(ConfigError, match="lora_alpha must be a number above 0"):
+            import_checkpoint(source, out, base, recipe, LoraShape(alpha))
+    assert not out.exists()

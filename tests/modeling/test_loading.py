@@ -2,7 +2,6 @@ import json
 import shutil
 import threading
 
-import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -11,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier, load_tokenizer
-from lmsys_ensemble.modeling.sources import resolve_base
 from tests.tiny import encode, make_battles, make_recipe, make_tokenizer, plain_logits, plain_model, save_classifier
 
 FLOAT32 = LoadSettings(3, "cpu", torch.float32)
@@ -190,28 +188,6 @@ def test_models_built_in_threads_while_another_scores_are_those_of_a_serial_run(
     assert meanwhile
     for logits in meanwhile:
         np.testing.assert_allclose(logits, alone, atol=1e-6)
-
-
-def test_a_model_on_the_hub_must_be_pinned():
-    with pytest.raises(ConfigError, match=r"google/gemma-2-9b-it would come from the Hub unpinned: give revision="):
-        resolve_base("gemma-2-9b-it")
-
-
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [("gemma-2-9b-itt", "gemma-2-9b-it"), ("smollm2-135m", "smollm2-135m-instruct"), ("models/../x/y", None)],
-)
-def test_a_name_that_is_nothing_gets_a_suggestion(name, meant):
-    with pytest.raises(ConfigError, match="is no folder, no bundled model and no name on the Hub") as caught:
-        resolve_base(name)
-    assert f"did you mean {meant!r}?" in str(caught.value) or meant is None
-
-
-def test_offline_says_what_is_missing_and_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match=r"google/gemma-2-9b-it at revision abc123 .*path of a local folder"):
-        resolve_base("gemma-2-9b-it", "abc123")
 
 
 def test_a_folder_without_a_fast_tokenizer_is_refused(folder):

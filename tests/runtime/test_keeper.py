@@ -116,6 +116,7 @@ def test_a_with_statement_loads_once_for_all_calls_and_frees_at_its_end(pair, lo
         pair.predict_proba(labelled_table)
         pair.member_probabilities(labelled_table)
         pair.evaluate(labelled_table, swap=True)
+        pair.blender = Blender("linear")
         pair.fit(labelled_table)
         assert [count(log, event) for event in ("load", "close")] == [2, 0]
         assert count(log, "score") == 2 * 6
@@ -532,16 +533,19 @@ def test_a_prediction_waits_for_a_fit_in_another_thread(labelled_table):
             super().fit(*arguments, **options)
             self.is_fitting = False
 
-        def predict_proba(self, probabilities):
+        def predict_proba(self, probabilities, **options):
             assert not self.is_fitting
-            return super().predict_proba(probabilities)
+            return super().predict_proba(probabilities, **options)
 
-    ensemble = Ensemble([FakeScorer(0, name="one"), FakeScorer(1, name="two")], SlowBlender())
+    ensemble = Ensemble([FakeScorer(0, name="one"), FakeScorer(1, name="two")], SlowBlender("linear"))
+    ensemble.fit(labelled_table)
     done = threading.Event()
 
     def fit():
-        ensemble.fit(labelled_table)
-        done.set()
+        try:
+            ensemble.fit(labelled_table)
+        finally:
+            done.set()
 
     def predict():
         while not done.is_set():

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from lmsys_ensemble.battles import parse_battles
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.runtime.pool import Slot
+from lmsys_ensemble.runtime import projection as projection_module
+from lmsys_ensemble.runtime.pool import Slot, usable_cores
 from lmsys_ensemble.runtime.projection import (
     ScorerProjection,
     makespan,
@@ -16,6 +17,7 @@ from lmsys_ensemble.runtime.projection import (
     project_elsewhere,
     sample_by_length,
 )
+from lmsys_ensemble.runtime.sampling import guess_load
 from lmsys_ensemble.scorers.base import Costs
 from lmsys_ensemble.scorers.fake import FakeScorer
 
@@ -34,6 +36,8 @@ def part(seconds, *devices, load=0.0):
         ([part(10, "cuda:0", "cuda:1"), part(4, "cuda:1")], 7),
         ([part(2, "cuda:0", "cuda:1"), part(10, "cuda:1")], 10),
         ([part(4, "cuda:0", load=3)], 7),
+        ([part(4, "cuda:0", "cuda:1", load=3)], 5),  # the second device can only wait for the load
+        ([part(0, "cuda:0", load=3), part(0, "cuda:1", load=3)], 6),  # loads come one after the other
         ([], 0),
     ],
 )
@@ -86,7 +90,7 @@ def test_every_slot_scores_the_sample_at_the_same_time_and_the_whole_is_scaled_u
     assert len({thread for thread, _ in scorer.log}) == 2
     (row,) = projection.scorers
     assert (row.n_tokens, row.n_truncated, row.n_timed) == (battles.characters().sum(), 3, 10)
-    assert projection.seconds == pytest.approx((row.slot_seconds + row.load_seconds) / 2)
+    assert projection.seconds == pytest.approx(row.slot_seconds / 2 + row.load_seconds)  # both slots wait for the load
     assert projection.slots == ["cpu", "cpu"]
 
 
@@ -94,6 +98,44 @@ def test_scorers_that_tell_no_costs_are_scaled_by_characters(battles_table):
     projection = project([FakeScorer(seconds_per_row=0.001)], parse_battles(battles_table), n_timed=100)
     assert projection.scorers[0].n_timed == len(battles_table)
     assert projection.seconds > 0
+
+
+class Modelled(Counting):
+    """Says what it costs, and notes loads."""
+
+    n_loads = 0
+
+    def load(self, device=None):
+        type(self).n_loads += 1
+
+
+def test_a_table_that_is_too_small_to_time_is_arithmetic_and_nothing_is_loaded(battles, monkeypatch):
+    monkeypatch.setattr(projection_module, "_speed", lambda *_: 1e12)
+    scorer = Modelled()
+    projection = project([scorer], battles, devices=["cpu", "cpu"])
+    (row,) = projection.scorers
+    work = battles.characters().sum() * 1e9
+    assert (scorer.n_loads, scorer.log, row.n_timed) == (0, [], 0)
+    assert row.slot_seconds == pytest.approx(work / 1e12)
+    assert row.load_seconds > 10  # ten gigabytes
+    assert projection.seconds == pytest.approx(row.load_seconds + row.slot_seconds / 2)
+    projection = project([scorer], battles, n_timed=3, devices=["cpu"])
+    assert (scorer.n_loads, projection.scorers[0].n_timed) == (1, 3)
+
+
+def test_a_long_run_is_timed(battles, monkeypatch):
+    monkeypatch.setattr(projection_module, "_speed", lambda *_: 1e8)
+    scorer = Modelled()
+    projection = project([scorer], battles, devices=["cpu"])
+    work = battles.characters().sum() * 1e9 / 1e8
+    spent = guess_load(10 * 2**30) + (projection.scorers[0].n_timed + 1) / 40 * work
+    assert projection.scorers[0].n_timed >= 1
+    assert spent <= 0.1 * (work + guess_load(10 * 2**30))
+
+
+def test_the_speed_of_this_machine_is_of_its_order():
+    """A core multiplies between 0.1 and 100,000 billion numbers a second; the unit is not off by a thousand twice."""
+    assert 1e8 < projection_module._speed("auto", Slot(0, "cpu", (usable_cores()[0],))) < 1e14
 
 
 def test_other_devices_are_arithmetic_and_memory_is_checked(battles):

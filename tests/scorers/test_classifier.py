@@ -13,7 +13,7 @@ import torch
 
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import ConfigError, DeviceError, GoldenError, IntegrityError, ScoringError
-from lmsys_ensemble.modeling import loading
+from lmsys_ensemble.modeling import loading, tokenization
 from lmsys_ensemble.modeling.recipe import describe_base, write_recipe
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.scorers.base import NoProgress
@@ -170,6 +170,25 @@ def test_a_scorer_that_is_not_loaded_says_so(make_scorer):
         make_scorer(name="mine").score(make_battles(2))
 
 
+def test_a_tokenizer_is_loaded_once_until_it_changes(checkpoints, tmp_path, monkeypatch):
+    base = shutil.copytree(checkpoints.classifier("llama"), tmp_path / "base")
+    loads, real = [], tokenization.load_tokenizer
+    monkeypatch.setattr(tokenization, "load_tokenizer", lambda folder: loads.append(folder) or real(folder))
+    scorer = LlamaScorer(str(base), device="cpu", max_tokens=120)
+    scorer.check()
+    before = scorer.fingerprint()
+    with scorer:
+        scorer.encode(make_battles(2))
+    assert len(loads) == 1
+    content = (base / "tokenizer.json").read_bytes()
+    (base / "tokenizer.json").write_bytes(content.replace(b'"e": 71', b'"e": 72 ').replace(b'"f": 72,', b'"f": 71,'))
+    assert scorer.fingerprint()["encoding"] != before["encoding"]
+    assert len(loads) == 2
+    scorer.max_tokens = 64
+    scorer.check()
+    assert len(loads) == 3
+
+
 def test_what_truncation_keeps_is_told_without_loading_weights(checkpoints, tmp_path):
     base = shutil.copytree(checkpoints.base("llama"), tmp_path / "base")
     (base / "model.safetensors").unlink()
@@ -181,30 +200,6 @@ def test_a_device_that_is_not_there_is_said_before_anything_is_loaded(make_score
     monkeypatch.setattr(loading, "load_tokenizer", lambda *_: pytest.fail("loaded"))
     with pytest.raises(DeviceError, match=r"'cuda:99' is not on this machine, which has .*cpu.*or to 'auto'"):
         make_scorer(device="cuda:99").load()
-
-
-def test_the_fingerprint_names_all_that_changes_a_result_and_nothing_else(make_scorer, checkpoints, trained):
-    plain = make_scorer().fingerprint()
-    json.dumps(plain)
-    for same in ({"name": "other"}, {"device": "auto"}):
-        assert make_scorer(**same).fingerprint() == plain
-    for changed in (
-        {"template": "turns"},
-        {"max_tokens": 64},
-        {"truncation": "tail"},
-        {"bos": False},
-        {"eos": False},
-        {"pad_token_id": 2},
-        {"soft_capping": False},
-        {"dtype": "bfloat16"},
-        {"quantization": "nf4"},
-        {"attn_implementation": "eager"},
-        {"merge": False},
-        {"adapter": None},
-        {"adapter": str(trained), "max_tokens": None},
-    ):
-        assert make_scorer(**changed).fingerprint() != plain, changed
-    assert make_scorer("gemma2").fingerprint()["adapter_sha256"] != plain["adapter_sha256"]
 
 
 def test_all_rows_and_tokens_are_reported_as_progress(make_scorer):
@@ -262,7 +257,7 @@ def test_the_fingerprint_tells_apart_what_lies_in_the_base_folder(checkpoints, t
     before = LlamaScorer(str(base), device="cpu").fingerprint()
     for name, change in (
         ("config.json", lambda content: content.replace(b"10000.0", b"20000.0")),
-        ("tokenizer.json", lambda content: content.replace(b'"orse"', b'"eros"')),
+        ("tokenizer.json", lambda content: content.replace(b'"e": 71', b'"e": 72').replace(b'"f": 72', b'"f": 71')),
         ("model.safetensors", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
     ):
         content = (base / name).read_bytes()
@@ -270,7 +265,8 @@ def test_the_fingerprint_tells_apart_what_lies_in_the_base_folder(checkpoints, t
         assert changed != content, name
         (base / name).write_bytes(changed)
         after = LlamaScorer(str(base), device="cpu").fingerprint()
-        assert {key for key in after if after[key] != before[key]} == {"base_digest"}, name
+        assert {key for key in after if after[key] != before[key]} - {"encoding"} == {"base_digest"}, name
+        assert (after["encoding"] != before["encoding"]) == (name == "tokenizer.json")
         (base / name).write_bytes(content)
     assert LlamaScorer(str(base), device="cpu").fingerprint() == before
 

@@ -126,11 +126,34 @@ def test_settings_become_arguments_and_the_mapping_is_not_changed(tmp_path):
         ({"type": 3}, "needs a type"),
         ({"type": "fake", "sede": 4}, r"no setting 'sede' \(did you mean 'seed'\?\)"),
         ({"type": "saved"}, "'saved' needs the setting 'path'"),
+        ({"type": "llama", "model": 5}, "'llama': setting 'model' must be str, got 5"),
+        ({"type": "llama", "model": "m", "adapter": ["a"]}, r"setting 'adapter' must be str \| None, got \['a'\]"),
+        ({"type": "llama", "model": "m", "max_tokens": "many"}, r"'max_tokens' must be int \| None, got 'many'"),
+        ({"type": "llama", "model": "m", "device": 0}, "setting 'device' must be str, got 0"),
+        ({"type": "llama", "model": "m", "bos": "no"}, r"setting 'bos' must be bool \| None, got 'no'"),
+        ({"type": "fake", "scale": "1.0"}, "setting 'scale' must be float, got '1.0'"),
+        ({"type": "saved", "path": "a.csv", "columns": "winner"}, "setting 'columns' must be .*Sequence"),
     ],
 )
 def test_wrong_settings_are_refused(settings, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
         build_scorer(settings, tmp_path)
+
+
+def test_settings_of_the_right_kind_pass(tmp_path):
+    assert build_scorer({"type": "fake", "scale": 2, "seed": 3}, tmp_path).scale == 2
+    assert build_scorer({"type": "saved", "path": "a.csv", "columns": ["a", "b", "c"]}, tmp_path).columns == [
+        "a",
+        "b",
+        "c",
+    ]
+    assert build_scorer({"type": "llama", "model": "m", "merge": None}, tmp_path).merge is None
+
+
+def test_annotations_that_nobody_can_check_are_left_alone(install, tmp_path):
+    text = OTHERS.replace("vocabulary, *", "vocabulary: 'Unknown', *")
+    install("others", text, mine="others:Mine")
+    assert build_scorer({"type": "mine", "vocabulary": 5}, tmp_path).vocabulary == 5
 
 
 def test_a_scorer_that_is_not_registered_has_no_name():

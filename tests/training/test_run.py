@@ -16,6 +16,7 @@ from lmsys_ensemble.modeling.recipe import read_recipe
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY
 from lmsys_ensemble.scorers.llama import LlamaScorer
+from lmsys_ensemble.training import run as run_module
 from lmsys_ensemble.training.dataset import data_hash, read_labelled, split
 from lmsys_ensemble.training.run import train
 from lmsys_ensemble.training.settings import DataSettings
@@ -168,6 +169,33 @@ def test_a_first_layer_beyond_those_that_run_is_refused(checkpoints, tmp_path, f
     path = write_inputs(tmp_path, checkpoints.base("llama"), lora={"first_layer": first_layer})
     with pytest.raises(ConfigError, match=rf"first_layer is {first_layer}, but only 3 layers run"):
         train(path, tmp_path / "trained", device="cpu")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_trained_adapter_is_not_replaced_unasked(run, tmp_path, monkeypatch):
+    folder = shutil.copytree(run[0], tmp_path / "copy")
+    before = contents(folder / "trained")
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "read_labelled", lambda *_: pytest.fail("read the data first"))
+        with pytest.raises(ConfigError, match="trained is not empty, and a trained adapter is not replaced unasked"):
+            train(folder / "train.yaml", folder / "trained", device="cpu")
+    assert contents(folder / "trained") == before
+    train(folder / "train.yaml", folder / "trained", device="cpu", overwrite=True)
+    assert contents(folder / "trained").keys() == before.keys()
+    (folder / "empty").mkdir()
+    train(folder / "train.yaml", folder / "empty", device="cpu")
+    assert contents(folder / "empty").keys() == before.keys()
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_data_are_read(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "read_labelled", lambda *_: pytest.fail("read the data first"))
+    (tmp_path / "file").touch()
+    for output, words in (("file", "is a file; --output must name a folder"), ("file/inside", "cannot be written")):
+        with pytest.raises(ConfigError, match=words):
+            train(run[0] / "train.yaml", tmp_path / output, device="cpu")
 
 
 def test_an_encoder_is_refused_with_the_reason(checkpoints, tmp_path):

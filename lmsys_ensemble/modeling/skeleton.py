@@ -1,0 +1,52 @@
+"""A model without weights: which tensors an adapter must bring, told in a moment and without memory."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from transformers import AutoModelForSequenceClassification
+
+from lmsys_ensemble.errors import ModelError
+from lmsys_ensemble.modeling.adapters import inject_lora
+from lmsys_ensemble.modeling.forward import prepare_head
+from lmsys_ensemble.modeling.loading import LOAD_LOCK, LoadSettings, load_config
+from lmsys_ensemble.modeling.recipe import Recipe
+
+
+def adapter_skeleton(base: Path, recipe: Recipe, config: LoraConfig) -> Mapping[str, torch.Tensor]:
+    """Return a tensor without memory for every one that an adapter of `config` has for a base model.
+
+    Parameters
+    ----------
+    base : Path
+        Folder of the base model, of which only ``config.json`` is read.
+    recipe : Recipe
+        Classes, depth and head.
+    config : LoraConfig
+        The adapter's; it is not changed.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be built, or the adapter does not fit it.
+    ConfigError
+        If the recipe's pooling is not possible with this model.
+    """
+    settings = LoadSettings(
+        len(recipe.classes), "cpu", torch.float32, n_layers=recipe.head.layers, soft_capping=recipe.soft_capping
+    )
+    with LOAD_LOCK, torch.device("meta"):
+        model_config = load_config(base, settings)
+        try:
+            model = AutoModelForSequenceClassification.from_config(model_config)
+        except (ValueError, TypeError, AttributeError, ZeroDivisionError, ImportError) as error:
+            raise ModelError(f"{base}/config.json describes no classifier that can be built: {error}") from error
+        prepare_head(model, recipe.head.pooling, len(recipe.classes))
+        copied = copy.deepcopy(config)
+        copied.init_lora_weights = False  # there is nothing to initialise; some ways would decompose the base's weights
+        wrapped = inject_lora(model, copied)
+    tensors: Mapping[str, torch.Tensor] = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    return tensors

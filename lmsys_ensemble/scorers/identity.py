@@ -1,0 +1,101 @@
+"""What a classifier is made of: checked before it is loaded, and told apart from every other."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmsys_ensemble.errors import CheckError, ConfigError, collected
+from lmsys_ensemble.files import read_object
+from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe
+
+if TYPE_CHECKING:
+    from lmsys_ensemble.scorers.classifier import ClassifierScorer
+
+
+def check_classifier(scorer: "ClassifierScorer") -> None:
+    """Check settings, recipe, base, adapter and tokenizer; what has not been fetched yet is left out.
+
+    Raises
+    ------
+    CheckError
+        Lists all that is wrong.
+    """
+    from lmsys_ensemble.modeling import inspection
+    from lmsys_ensemble.modeling.sources import locate_base
+
+    faults = list(
+        inspection.setting_faults(
+            device=scorer.device,
+            dtype=scorer.dtype,
+            quantization=scorer.quantization,
+            attn_implementation=scorer.attn_implementation,
+            merge=scorer.merge,
+            tokens_per_batch=scorer.tokens_per_batch,
+        )
+    )
+    recipe: Recipe | None = None
+    base: Path | None = None
+    with collected(faults):
+        recipe = scorer.recipe()
+        recipe.get_template()
+    with collected(faults):
+        base = locate_base(scorer.model, scorer.revision or (recipe.base_model.revision if recipe else None))
+    of_base = _base_faults(scorer, base, recipe) if base is not None and recipe is not None else []
+    faults.extend(of_base)
+    if scorer.adapter:
+        faults.extend(inspection.adapter_faults(Path(scorer.adapter), None if of_base else base, recipe))
+    if faults:
+        raise CheckError(faults)
+
+
+def _base_faults(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> list[str]:
+    from lmsys_ensemble.modeling import inspection
+
+    faults = list(inspection.base_faults(base, recipe, head_follows=scorer.adapter is not None))
+    if (base / "config.json").is_file():
+        with collected(faults):
+            check_base_identity(scorer, base, recipe)
+    with collected(faults):
+        scorer.encoder(base, recipe)
+    return faults
+
+
+def check_base_identity(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> None:
+    """Raise `ConfigError` if a scorer's class does not take the base model, or the recipe names another."""
+    config = read_object(base / "config.json") if (base / "config.json").is_file() else {}
+    if scorer.model_types and config.get("model_type") not in scorer.model_types:
+        raise ConfigError(
+            f"{type(scorer).__name__} takes {', '.join(scorer.model_types)}; {scorer.model} is a "
+            f"{config.get('model_type')!r} model. Use ClassifierScorer"
+        )
+    named = recipe.base_model
+    shape = {key: getattr(named, key) for key in SHAPE_KEYS}
+    other = [
+        f"{key} {config.get(key)} instead of {value}"
+        for key, value in shape.items()
+        if value is not None and config.get(key) != value
+    ]
+    if other:
+        raise ConfigError(f"{scorer.model} is not the base model of {scorer.adapter}, {named.name}: {', '.join(other)}")
+
+
+def fingerprint_classifier(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> dict[str, Any]:
+    """Return all that can change a classifier's result beyond rounding, as values that JSON can hold."""
+    from lmsys_ensemble.modeling.digests import SCORING_GENERATION, adapter_identity, base_digest
+    from lmsys_ensemble.modeling.hardware import dtype_name, list_devices, resolve_dtype
+
+    device = list_devices()[0] if scorer.device == "auto" else scorer.device
+    return {
+        "class": f"{type(scorer).__module__}:{type(scorer).__qualname__}",
+        "generation": SCORING_GENERATION,
+        "model": str(scorer.model),
+        "revision": scorer.revision,
+        "base_digest": base_digest(base),
+        "adapter": adapter_identity(Path(scorer.adapter)) if scorer.adapter else None,
+        "recipe": recipe.model_dump(mode="json", exclude={"training", "validation", "files"}),
+        "encoding": scorer.encoding_digest(base, recipe),
+        "dtype": dtype_name(resolve_dtype(scorer.dtype, device)),
+        "quantization": scorer.quantization,
+        "attn_implementation": scorer.attn_implementation,
+        "merge": scorer.merge,
+        "unpack": scorer.unpack,
+    }

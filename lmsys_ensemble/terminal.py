@@ -1,0 +1,49 @@
+r"""The door to the terminal: what is printed there is text, never a command to the terminal.
+
+Ids, names, paths and texts come from strangers. An escape sequence in one of them could move the cursor, hide lines or
+write to the clipboard; a direction mark could show other characters than there are.
+"""
+
+import json
+import logging
+import re
+from typing import Any
+
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]"
+)
+"""C0 and C1 controls but tab and line feed, marks of direction, separators of lines, lone surrogates."""
+
+_ANY_CONTROLS = re.compile(rf"[\t\n]|{_CONTROLS.pattern}")
+
+
+def printable(text: object) -> str:
+    r"""Return text in which what a terminal would obey is written out; tabs and line feeds stay.
+
+    >>> printable("mine\x1b[2Jyours"), printable("grün\tand\n日本 🙂")
+    ('mine\\x1b[2Jyours', 'grün\tand\n日本 🙂')
+    """
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
+
+
+def printable_json(values: Any) -> str:
+    r"""Return indented JSON that means the same everywhere and holds no character that a terminal would obey.
+
+    >>> printable_json({"id": "\x9b2J"})
+    '{\n  "id": "\\u009b2J"\n}'
+    """
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def has_control_characters(text: str) -> bool:
+    """Tell whether `text` is more than one line of plain characters."""
+    return _ANY_CONTROLS.search(text) is not None
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats log records for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's text, tracebacks included."""
+        return printable(super().format(record))
