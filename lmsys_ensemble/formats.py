@@ -1,0 +1,158 @@
+"""Files of tables: which format their names say, and their bytes, from wherever they come."""
+
+import gzip
+import io
+import re
+import stat
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeAlias, cast
+
+from lmsys_ensemble.errors import InputError
+
+Kind: TypeAlias = Literal["csv", "tsv", "jsonl", "parquet"]
+
+TEXT_SUFFIXES: dict[str, Kind] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
+"""Suffixes of formats that may be packed by gzip, too."""
+
+KINDS: dict[str, Kind] = {**TEXT_SUFFIXES, ".parquet": "parquet", ".pq": "parquet"}
+
+SUFFIXES_TEXT = ".csv, .tsv, .jsonl (each with or without .gz) or .parquet"
+"""What a name may end in, for errors."""
+
+SEPARATORS: dict[Kind, str] = {"csv": ",", "tsv": "\t"}
+
+MAX_INFLATION, INFLATION_FREE_BYTES = 200, 1 << 30
+"""How many times its packed size a file may unpack to, beyond a GiB: battles unpack to 3 to 10 times."""
+
+_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/[^/]+/fd/\d+")
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """What the bytes of a file are: `kind`, and whether gzip has packed them."""
+
+    kind: Kind
+    packed: bool = False
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file of a table that can be opened several times, also where it is a pipe that can be read once.
+
+    Attributes
+    ----------
+    path : Path
+        What errors call it.
+    format : TableFormat
+        Of its bytes.
+    content : bytes or None
+        All of it, where it is a pipe.
+    """
+
+    path: Path
+    format: TableFormat
+    content: bytes | None = field(default=None, repr=False)
+
+    def open(self) -> BinaryIO:
+        """Open the unpacked bytes."""
+        raw = io.BytesIO(self.content) if self.content is not None else open(self.path, "rb")  # noqa: SIM115 - closed by caller
+        if not self.format.packed:
+            return raw
+        size = len(self.content) if self.content is not None else self.path.stat().st_size
+        limit = max(MAX_INFLATION * size, INFLATION_FREE_BYTES)
+        return cast(BinaryIO, io.BufferedReader(_Unpacked(raw, limit, self.path)))
+
+
+class _Unpacked(io.RawIOBase):
+    """What gzip has packed, as far as its size is not that of an attack."""
+
+    def __init__(self, packed: BinaryIO, limit: int, path: Path):
+        self._packed = packed
+        self._unpacked = gzip.GzipFile(fileobj=packed)
+        self._limit = self._left = limit
+        self._path = path
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        try:
+            n_bytes = self._unpacked.readinto(buffer)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{self._path} is no whole gzip file: {error}; fetch or pack it again") from error
+        self._left -= n_bytes
+        if self._left < 0:
+            raise InputError(
+                f"{self._path} unpacks to more than {self._limit:,} bytes, {MAX_INFLATION} times its own size; unpack "
+                "it by hand if it is what you expect"
+            )
+        return n_bytes
+
+    def close(self) -> None:
+        self._unpacked.close()
+        self._packed.close()
+        super().close()
+
+
+def table_format(path: str | Path) -> TableFormat | None:
+    """Return the format that a name says, or None.
+
+    >>> table_format("test.csv.gz")
+    TableFormat(kind='csv', packed=True)
+    """
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    if suffixes[-1:] == [".gz"]:
+        kind = TEXT_SUFFIXES.get(suffixes[-2]) if len(suffixes) > 1 else None
+        return TableFormat(kind, packed=True) if kind else None
+    return TableFormat(KINDS[suffixes[-1]]) if suffixes and suffixes[-1] in KINDS else None
+
+
+def find_table(path: str | Path) -> TableFile:
+    """Find a file of a table and its format; what cannot be read twice is read here.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, its name does not say a format, or it is a folder or a device.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise InputError(f"there is no file {path}{_why(error)}") from error
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path} is a folder, expected a file that ends in {SUFFIXES_TEXT}")
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise InputError(f"{path} is a terminal or a device, expected a file or a pipe with a table in it")
+    named = table_format(path)
+    if not stat.S_ISREG(mode) or is_descriptor(path):
+        content = path.read_bytes()
+        return TableFile(path, named or _sniffed(content), content)
+    if named is None:
+        suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+        raise InputError(f"{path} must end in {SUFFIXES_TEXT}, got {suffix or 'no suffix'!r}")
+    return TableFile(path, named)
+
+
+def is_descriptor(path: str | Path) -> bool:
+    """Tell whether a path stands for a file that is open already, as ``/dev/stdin`` does."""
+    return _DESCRIPTOR.fullmatch(str(path)) is not None
+
+
+def _sniffed(content: bytes) -> TableFormat:
+    """Return the format of bytes without a name."""
+    if content.startswith(b"\x1f\x8b"):
+        beginning = zlib.decompressobj(wbits=31).decompress(content, 1 << 16)
+        return TableFormat(_sniffed(beginning).kind, packed=True)
+    if content.startswith(b"PAR1"):
+        return TableFormat("parquet")
+    if content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+        return TableFormat("jsonl")
+    header = content.split(b"\n", 1)[0]
+    return TableFormat("tsv" if header.count(b"\t") > header.count(b",") else "csv")
+
+
+def _why(error: OSError) -> str:
+    return "" if isinstance(error, FileNotFoundError) else f": {error.strerror}"
