@@ -86,9 +86,11 @@ def test_a_column_that_occurs_twice_is_refused_before_one_is_chosen(tmp_path):
 
 
 def test_a_long_column_has_one_type_from_beginning_to_end(tmp_path):
-    n_rows = 200_000  # pandas decides on the type of every quarter of a million cells anew, by default
-    rows = "".join(f"{row},tie,{'x' if row == n_rows - 1 else row // 2}\n" for row in range(n_rows))
-    path = write(tmp_path, "id,winner,group\n" + rows, "y.csv")
+    # By default pandas decides on types anew after so many rows as make a million cells.
+    n_rows, more = 20_000, ",0" * 64
+    rows = "".join(f"{row},tie,{'x' if row == n_rows - 1 else row // 2}{more}\n" for row in range(n_rows))
+    names = "".join(f",f{number}" for number in range(64))
+    path = write(tmp_path, f"id,winner,group{names}\n{rows}", "y.csv")
     assert set(map(type, read_labels(path).groups)) == {str}
 
 
