@@ -7,20 +7,33 @@ Exit codes: 0, all went well; 1, the work failed; 2, the arguments, a configurat
 import argparse
 import json
 import logging
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
 
 from lmsys_ensemble import __version__
-from lmsys_ensemble.errors import ConfigError, EnsembleError, InputError
+from lmsys_ensemble.arguments import CommandParser
+from lmsys_ensemble.errors import ConfigError, DeviceError, EnsembleError, InputError
 from lmsys_ensemble.runtime.interrupt import TERMINATED_CODE, Terminated
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code."""
-    options = make_parser().parse_args(arguments)
+    """Run a command and return the exit code; a reader that has gone away (``| head``) ends it quietly."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 0
+    finally:
+        _let_go_of_closed_streams()
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = make_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
     )
@@ -33,12 +46,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED_CODE
     except EnsembleError as error:
         print(_paragraph(error), file=sys.stderr)
-        return EXIT_USAGE if isinstance(error, InputError | ConfigError) else EXIT_FAILED
+        return EXIT_USAGE if isinstance(error, InputError | ConfigError | DeviceError) else EXIT_FAILED
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(_paragraph(error), file=sys.stderr)
         return EXIT_FAILED
-    print(json.dumps(values, indent=2, ensure_ascii=False) if options.json else text)
+    if options.json or text:  # none where a table went to standard output
+        print(json.dumps(values, indent=2, ensure_ascii=False) if options.json else text)
     return 0
+
+
+def _let_go_of_closed_streams() -> None:
+    """Turn streams that nobody reads to nowhere, or Python complains of them when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _paragraph(error: BaseException, headline: str = "") -> str:
@@ -48,7 +75,7 @@ def _paragraph(error: BaseException, headline: str = "") -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = CommandParser(
         prog="lmsys-ensemble",
         description="Probabilities of 'A wins, B wins, tie' from several LLM classifiers at once.",
     )
@@ -57,20 +84,20 @@ def make_parser() -> argparse.ArgumentParser:
 
     submit = _command(commands, "submit", "predict a test file and write a checked submission")
     _add_config(submit)
-    submit.add_argument("--test", required=True, metavar="FILE", help="battles, CSV or Parquet")
+    submit.add_argument("--test", required=True, metavar="FILE", help=f"battles, {_TABLES}")
     submit.add_argument("--out", default="submission.csv", metavar="FILE", help="default: submission.csv")
     submit.add_argument("--sample", metavar="FILE", help="sample submission that ids and columns must match")
     _add_run_options(submit)
 
     predict = _command(commands, "predict", "predict a file of battles")
     _add_config(predict)
-    predict.add_argument("--input", required=True, metavar="FILE", help="battles, CSV or Parquet")
-    predict.add_argument("--output", required=True, metavar="FILE", help="CSV or Parquet, by suffix")
+    predict.add_argument("--input", required=True, metavar="FILE", help=f"battles, {_TABLES}")
+    predict.add_argument("--output", required=True, metavar="FILE", help=f"{_TABLES}, by suffix")
     _add_run_options(predict)
 
     evaluate = _command(commands, "evaluate", "measure log loss and accuracy on labelled battles")
     _add_config(evaluate)
-    evaluate.add_argument("--input", required=True, metavar="FILE", help="labelled battles, CSV or Parquet")
+    evaluate.add_argument("--input", required=True, metavar="FILE", help=f"labelled battles, {_TABLES}")
     evaluate.add_argument(
         "--by", metavar="COLUMN", help="measure its values apart; default: source, where there is one"
     )
@@ -81,7 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     plan = _command(commands, "plan", "say how long a run will take, and whether it fits, before it starts")
     _add_config(plan)
-    plan.add_argument("--test", required=True, metavar="FILE", help="battles, CSV or Parquet")
+    plan.add_argument("--test", required=True, metavar="FILE", help=f"battles, {_TABLES}")
     plan.add_argument(
         "--devices", metavar="NxNAME", help="estimate for other devices by arithmetic, as in 2xT4; default: time these"
     )
@@ -149,7 +176,7 @@ def _add_blend(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     command.add_argument(
         "--out", required=True, metavar="FILE",
-        help="with --labels the blender (.json), with --apply the predictions (.csv or .parquet)",
+        help="with --labels the blender (.json), with --apply the predictions",
     )  # fmt: skip
     command.add_argument(
         "--method", choices=["auto", "equal", "greedy", "linear", "log", "stack"],
@@ -228,13 +255,14 @@ def _command(
     return command
 
 
+_TABLES = "CSV, TSV, JSON lines (each also .gz) or Parquet"
 _LABELS_HELP = "id and winner_model_a, winner_model_b, winner_tie (one-hot or soft), or id and winner"
 
 
 def _add_probabilities(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--probabilities", required=True, nargs="+", metavar="FILE",
-        help="one file a system, CSV or Parquet: id, winner_model_a, winner_model_b, winner_tie; matched by id",
+        help=f"one file a system, {_TABLES}: id, winner_model_a, winner_model_b, winner_tie; matched by id",
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import re
 import stat
 import zlib
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias, cast
 
 from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.files import open_descriptor
 
 Kind: TypeAlias = Literal["csv", "tsv", "jsonl", "parquet"]
 
@@ -25,8 +25,6 @@ SEPARATORS: dict[Kind, str] = {"csv": ",", "tsv": "\t"}
 
 MAX_INFLATION, INFLATION_FREE_BYTES = 200, 1 << 30
 """How many times its packed size a file may unpack to, beyond a GiB: battles unpack to 3 to 10 times."""
-
-_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/[^/]+/fd/\d+")
 
 
 @dataclass(frozen=True)
@@ -127,18 +125,13 @@ def find_table(path: str | Path) -> TableFile:
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         raise InputError(f"{path} is a terminal or a device, expected a file or a pipe with a table in it")
     named = table_format(path)
-    if not stat.S_ISREG(mode) or is_descriptor(path):
+    if not stat.S_ISREG(mode) or open_descriptor(path) is not None:
         content = path.read_bytes()
         return TableFile(path, named or _sniffed(content), content)
     if named is None:
         suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
         raise InputError(f"{path} must end in {SUFFIXES_TEXT}, got {suffix or 'no suffix'!r}")
     return TableFile(path, named)
-
-
-def is_descriptor(path: str | Path) -> bool:
-    """Tell whether a path stands for a file that is open already, as ``/dev/stdin`` does."""
-    return _DESCRIPTOR.fullmatch(str(path)) is not None
 
 
 def _sniffed(content: bytes) -> TableFormat:

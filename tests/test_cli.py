@@ -104,7 +104,10 @@ def test_validate_says_what_is_in_the_data_without_loading(folder, capsys):
     [
         (("predict", "--config", "ensemble.yaml", "--input", "tset.csv", "--output", "p.csv"), "no file tset.csv"),
         (("predict", "--config", "ensembel.yaml", "--input", "test.csv", "--output", "p.csv"), "no configuration"),
-        (("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.txt"), ".csv or .parquet"),
+        (
+            ("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.txt"),
+            "or .parquet, got 'p.txt'",
+        ),
         (("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "no/p.csv"), "does not exist"),
         (("submit", "--config", "ensemble.yaml", "--test", "labelled.parquet"), "no file labelled.parquet"),
         (("evaluate", "--config", "ensemble.yaml", "--input", "test.csv"), "no labels found"),

@@ -2,14 +2,15 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.commands.output import TABLE_SUFFIXES, Result, check_suffix, check_writable, write_table
+from lmsys_ensemble.commands.output import Result, finish, shown, write_or_keep, write_table
+from lmsys_ensemble.commands.targets import NamedPath, check_suffix, check_table_name, check_targets, named
 from lmsys_ensemble.crossfit import cross_fit_blender
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.explanation import describe_method, describe_weights, explain_choice, find_unused, fit_with_findings
@@ -41,10 +42,12 @@ def blend(arguments: argparse.Namespace) -> Result:
 def report(arguments: argparse.Namespace) -> Result:
     """Write an offline HTML report on predictions, their blend and its calibration."""
     check_suffix(arguments.out, "--out", (".html", ".htm"))
-    check_writable(arguments.out)
     if arguments.worst_out:
-        check_suffix(arguments.worst_out, "--worst-out")
-        check_writable(arguments.worst_out)
+        check_table_name(arguments.worst_out, "--worst-out")
+    outputs = [("--out", arguments.out), *named("--worst-out", arguments.worst_out)]
+    more = ("battles", "swapped", "blender")
+    read = [*_read_by(arguments), *(path for name in more for path in named(f"--{name}", getattr(arguments, name)))]
+    check_targets(outputs, read, prints_json=arguments.json)
     task, files = _read_members(arguments.probabilities)
     labels = read_labels(arguments.labels, task, arguments.groups)
     names = name_files(arguments.probabilities)
@@ -57,10 +60,10 @@ def report(arguments: argparse.Namespace) -> Result:
             )
         exchanged = [read_predictions(path, task.columns) for path in arguments.swapped]
         swapped = dict(zip(names, _members(exchanged, labels), strict=True))
-    findings = write_report(
-        arguments.out,
-        dict(zip(names, _members(files, labels), strict=True)),
-        labels.labels,
+    make = partial(
+        write_report,
+        members=dict(zip(names, _members(files, labels), strict=True)),
+        labels=labels.labels,
         ids=labels.ids,
         groups=labels.groups,
         blender=Blender.load(arguments.blender) if arguments.blender else None,
@@ -70,21 +73,23 @@ def report(arguments: argparse.Namespace) -> Result:
         n_worst=arguments.worst,
         fitted_elsewhere=arguments.fitted_elsewhere,
     )
+    findings = write_or_keep(arguments.out, make)
     if arguments.worst_out:
-        write_table(findings.worst_rows(), arguments.worst_out)
+        write_or_keep(arguments.worst_out, partial(write_table, findings.worst_rows()))
     summary = findings.summary()
-    path = Path(arguments.out).resolve()
+    path = shown(arguments.out)
     lines = [f"{row['name']}: log loss {row['log_loss']:.4f}" for row in summary]
-    values = {"output": str(path), "rows": len(labels.ids), "models": summary, "warnings": findings.warnings}
-    return values, "\n".join([*lines, *_notes(findings.warnings), f"wrote {path}"])
+    values = {"output": path, "rows": len(labels.ids), "models": summary, "warnings": findings.warnings}
+    text = "\n".join([*lines, *_notes(findings.warnings), f"wrote {path}"])
+    return finish(values, text, arguments.out, arguments.worst_out)
 
 
 def _fit(arguments: argparse.Namespace) -> Result:
     check_suffix(arguments.out, "--out (the blender)", (".json",))
-    check_writable(arguments.out)
     if arguments.predict_out:
-        check_suffix(arguments.predict_out, "--predict-out")
-        check_writable(arguments.predict_out)
+        check_table_name(arguments.predict_out, "--predict-out")
+    outputs = [("--out", arguments.out), *named("--predict-out", arguments.predict_out)]
+    check_targets(outputs, _read_by(arguments), prints_json=arguments.json)
     task, files = _read_members(arguments.probabilities)
     labels = read_labels(arguments.labels, task, arguments.groups)
     members = _members(files, labels)
@@ -92,9 +97,9 @@ def _fit(arguments: argparse.Namespace) -> Result:
     blender = Blender(arguments.method or "auto", arguments.calibration)
     warnings = fit_with_findings(blender, members, labels.labels, labels.groups, names)
     warnings += [*find_unused(blender, names), *_left_out(files, labels)]
-    blender.save(arguments.out)
+    write_or_keep(arguments.out, blender.save)
     values = {
-        "output": str(Path(arguments.out).resolve()),
+        "output": shown(arguments.out),
         **_figures(blender, members, labels, names),
         "warnings": warnings,
     }
@@ -105,15 +110,16 @@ def _fit(arguments: argparse.Namespace) -> Result:
             f"\nwrote the blend to {values['predictions']}; rows with labels were fitted on, "
             "so do not measure the blend with them"
         )
-    return values, text
+    return finish(values, text, arguments.out, arguments.predict_out)
 
 
 def _apply(arguments: argparse.Namespace) -> Result:
     for option in ("method", "calibration", "groups", "predict_out"):
         if getattr(arguments, option) is not None:
             raise InputError(f"--{option.replace('_', '-')} is for fitting; with --apply everything is in the blender")
-    check_suffix(arguments.out, "--out (the predictions)", TABLE_SUFFIXES)
-    check_writable(arguments.out)
+    check_table_name(arguments.out, "--out (the predictions)")
+    read = [*_read_by(arguments), ("--apply", arguments.apply)]
+    check_targets([("--out", arguments.out)], read, prints_json=arguments.json)
     blender = Blender.load(arguments.apply)
     task, files = _read_members(arguments.probabilities)
     names = name_files(arguments.probabilities)
@@ -128,7 +134,11 @@ def _apply(arguments: argparse.Namespace) -> Result:
         "output": path, "rows": rows,
         "weights": None if weights is None else dict(zip(names, weights.tolist(), strict=True)),
     }  # fmt: skip
-    return values, "\n".join(lines)
+    return finish(values, "\n".join(lines), arguments.out)
+
+
+def _read_by(arguments: argparse.Namespace) -> list[NamedPath]:
+    return [*named("--probabilities", arguments.probabilities), *named("--labels", arguments.labels)]
 
 
 def _read_members(paths: Sequence[str]) -> tuple[Task, list[Predictions]]:
@@ -161,8 +171,8 @@ def _write_blend(blender: Blender, files: Sequence[Predictions], task: Task, pat
         )
     table = pd.DataFrame(blender.predict_proba(members), columns=list(task.columns))
     table.insert(0, ID_COLUMN, first.ids)
-    write_table(table, path)
-    return str(Path(path).resolve())
+    write_or_keep(path, partial(write_table, table))
+    return shown(path)
 
 
 def _figures(

@@ -6,8 +6,10 @@ from typing import Any
 
 from lmsys_ensemble.battles import parse_battles, parse_labels
 from lmsys_ensemble.commands.output import Result, say
+from lmsys_ensemble.commands.targets import check_new_folder
 from lmsys_ensemble.config import find_config, models_folder
 from lmsys_ensemble.ensemble import Ensemble
+from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.files import parse_settings, read_mapping
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
 from lmsys_ensemble.tables import read_table
@@ -17,6 +19,7 @@ def train(arguments: argparse.Namespace) -> Result:
     """Train an adapter and a head."""
     from lmsys_ensemble.training.run import train as run
 
+    check_new_folder(arguments.output)
     figures = run(arguments.recipe, arguments.output, data_folder=arguments.data, device=arguments.device, say=say)
     lines = [f"{arguments.output}: adapter, head, recipe.json, golden.json, scorer.yaml, README.md"]
     lines += [
@@ -34,6 +37,9 @@ def import_checkpoint(arguments: argparse.Namespace) -> Result:
     from lmsys_ensemble.modeling.recipe import Recipe, describe_base
     from lmsys_ensemble.modeling.sources import resolve_base
 
+    if not Path(arguments.source).exists():
+        raise InputError(f"there is no checkpoint {arguments.source}")
+    check_new_folder(arguments.output)
     base = resolve_base(arguments.base, arguments.revision)
     described = describe_base(base, arguments.base, arguments.revision)
     pad_token_id = read_mapping(base / "config.json").get("pad_token_id")

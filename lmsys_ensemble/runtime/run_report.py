@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmsys_ensemble.errors import JournalError
+from lmsys_ensemble.errors import JournalError, RunFolderError
 from lmsys_ensemble.runtime.database import check_schema, is_new, open_to_read, read_facts, transaction
 from lmsys_ensemble.runtime.finished import HASH_BYTES, read_finished
 from lmsys_ensemble.runtime.run_folder import JOURNAL_FILE, explained, find_holder
@@ -114,7 +114,7 @@ def read_run(folder: str | Path) -> RunReport:
     folder = Path(folder)
     path = folder / JOURNAL_FILE
     if not path.is_file():
-        raise JournalError(f"{folder} is no run directory: there is no {JOURNAL_FILE} in it")
+        raise RunFolderError(f"{folder} is no run directory: there is no {JOURNAL_FILE} in it")
     with explained(folder), closing(open_to_read(path)) as connection:
         if is_new(connection):
             raise JournalError(f"the run in {folder} has not begun: its {JOURNAL_FILE} is empty")
