@@ -7,7 +7,6 @@ Exit codes: 0, all went well; 1, the work failed; 2, the arguments, a configurat
 import argparse
 import json
 import logging
-import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -16,20 +15,18 @@ from lmsys_ensemble import __version__
 from lmsys_ensemble.arguments import CommandParser
 from lmsys_ensemble.errors import ConfigError, DeviceError, EnsembleError, InputError
 from lmsys_ensemble.runtime.interrupt import TERMINATED_CODE, Terminated
+from lmsys_ensemble.streams import patient_streams
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code; a reader that has gone away (``| head``) ends it quietly."""
-    try:
-        code = _run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = 0
-    finally:
-        _let_go_of_closed_streams()
-    return code
+    with patient_streams():
+        try:
+            return _run(arguments)
+        except BrokenPipeError:
+            return 0
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -55,17 +52,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     if options.json or text:  # none where a table went to standard output
         print(json.dumps(values, indent=2, ensure_ascii=False) if options.json else text)
     return 0
-
-
-def _let_go_of_closed_streams() -> None:
-    """Turn streams that nobody reads to nowhere, or Python complains of them when it ends."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
 
 
 def _paragraph(error: BaseException, headline: str = "") -> str:

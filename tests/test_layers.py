@@ -35,7 +35,7 @@ FLOORS = (
     ("scorers", "training"),
     ("runtime", "config"),
     ("ensemble",),
-    ("submission", "commands", "distributed", "report", "arguments"),
+    ("submission", "commands", "distributed", "report", "arguments", "streams"),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -24,9 +24,8 @@ _STANDARD_OUTPUT = 1
 
 
 def say(text: str) -> None:
-    """Tell the user what takes time, on standard error; nobody there is no reason to stop."""
-    with suppress(BrokenPipeError):
-        print(text, file=sys.stderr, flush=True)
+    """Tell the user what takes time, on standard error."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def is_stream(path: str | Path) -> bool:
@@ -78,9 +77,9 @@ def write_or_keep(
     """
     try:
         return write(path)
-    except BrokenPipeError:  # the reader has what it wanted
-        raise
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and is_standard_output(path):
+            raise  # the reader has what it wanted
         reason = f"{path} could not be written: {error.strerror or error}"
         for other in _other_places(path, run_dir):
             with suppress(OSError):

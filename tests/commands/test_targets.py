@@ -300,6 +300,27 @@ def test_a_folder_that_vanishes_meanwhile_is_made_again_and_one_that_became_a_fi
     assert len(pd.read_json(kept_in(err), lines=True)) == N_ROWS
 
 
+def test_a_reader_of_a_pipe_that_goes_away_loses_nothing(folder, capsys, temporary, monkeypatch):
+    os.mkfifo("out")
+    real = Ensemble.predict
+
+    def predict(self, *arguments, **options):
+        return pd.concat([real(self, *arguments, **options)] * 500, ignore_index=True)  # more than a pipe holds
+
+    def read_a_bit():
+        with open("out", "rb") as pipe:
+            pipe.read(10)
+
+    monkeypatch.setattr(Ensemble, "predict", predict)
+    reader = threading.Thread(target=read_a_bit)
+    reader.start()
+    code, _, err = run(capsys, *PREDICT, "--output", "out")
+    assert code == 1
+    reader.join()
+    assert "out could not be written: Broken pipe" in err
+    assert len(pd.read_csv(kept_in(err))) == 500 * N_ROWS
+
+
 # --- pipes and devices ----------------------------------------------------------------------------------------------
 
 

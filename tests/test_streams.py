@@ -1,0 +1,61 @@
+"""Readers that go away: real pipes, real processes."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+ROWS = 200
+PREDICT = ("predict", "--config", "e.yaml", "--input", "t.csv", "--output")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    table = pd.DataFrame({"id": range(ROWS), "prompt": "p", "response_a": "a", "response_b": "b"})
+    table["prompt"] += table["id"].astype(str)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    scorers = [{"type": "fake", "name": "one"}, {"type": "fake", "name": "two"}]
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({"version": 1, "scorers": scorers}))
+    return tmp_path
+
+
+def into_nobody(folder, arguments, *, also_stderr=False):
+    """Run a command whose standard output, and standard error if wanted, nobody reads from the first byte on."""
+    command = [sys.executable, "-m", "lmsys_ensemble.cli", *arguments]
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT if also_stderr else subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    errors = "" if also_stderr else process.stderr.read()
+    if process.stderr is not None:
+        process.stderr.close()
+    return process.wait(), errors
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",), ("predict", "--help"), ("--version",), ("models", "list"), (*PREDICT, "/dev/stdout"),
+        (*PREDICT, "p.csv", "--json"), ("validate", "--config", "e.yaml", "--input", "t.csv"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)  # fmt: skip
+def test_a_reader_that_goes_away_ends_a_command_quietly(folder, arguments):
+    code, errors = into_nobody(folder, arguments)
+    assert code == 0
+    for word in ("Broken pipe", "Traceback", "Exception", "error"):
+        assert word not in errors
+
+
+def test_nobody_on_standard_error_does_not_end_the_work(folder):
+    code, _ = into_nobody(folder, (*PREDICT, "p.csv"), also_stderr=True)
+    assert code == 0
+    assert len(pd.read_csv(folder / "p.csv")) == ROWS
+
+
+def test_a_mistake_keeps_its_exit_code_though_nobody_reads_of_it(folder):
+    assert into_nobody(folder, (*PREDICT, "p.txt"), also_stderr=True)[0] == 2
+    assert into_nobody(folder, ("predict", "--inptu", "t.csv"), also_stderr=True)[0] == 2
