@@ -8,6 +8,7 @@ import re
 import secrets
 import stat
 import sys
+import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -178,12 +179,28 @@ def defuse(text: str) -> str:
     """Return text that a spreadsheet shows instead of running it as a formula.
 
     For files that people open, never for ids that are matched by. A leading apostrophe, as OWASP advises against
-    CSV injection.
+    CSV injection; also where a formula's sign comes after characters that cannot be seen, or in its full-width form.
+    Line ends become line feeds, because readers take a bare carriage return for the end of a row.
 
     >>> defuse("=HYPERLINK(A1)"), defuse("2 + 2 = 4")
     ("'=HYPERLINK(A1)", '2 + 2 = 4')
     """
-    return f"'{text}" if text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    seen = next((character for character in text if not _is_unseen(character)), "")
+    begins_line = text.startswith(("\t", "\n"))
+    return f"'{text}" if begins_line or unicodedata.normalize("NFKC", seen)[:1] in _FORMULA_SIGNS else text
+
+
+_FORMULA_SIGNS = {"=", "+", "-", "@"}
+
+
+def _is_unseen(character: str) -> bool:
+    """Tell whether a character is blank or invisible: spaces, controls, marks without a letter, what only formats."""
+    return unicodedata.category(character) in {"Cc", "Cf", "Zs", "Zl", "Zp", "Mn", "Me"} or character in _BLANKS
+
+
+_BLANKS = {"\u2800", "\u3164", "\u115f", "\u1160", "\uffa0"}
+"""Letters and symbols that show nothing: the empty Braille pattern and Hangul fillers."""
 
 
 def sha256_of(path: str | Path) -> str:

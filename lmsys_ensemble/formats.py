@@ -107,6 +107,16 @@ def table_format(path: str | Path) -> TableFormat | None:
     return TableFormat(KINDS[suffixes[-1]]) if suffixes and suffixes[-1] in KINDS else None
 
 
+def without_suffix(path: str | Path) -> Path:
+    """Return a path without what says the format.
+
+    >>> without_suffix("run/test.csv.gz").name, without_suffix("v1.2").name
+    ('test', 'v1')
+    """
+    path = Path(path)
+    return path.with_suffix("").with_suffix("") if path.suffix == ".gz" and table_format(path) else path.with_suffix("")
+
+
 def find_table(path: str | Path) -> TableFile:
     """Find a file of a table and its format; what cannot be read twice is read here.
 

@@ -1,5 +1,6 @@
 """Standard output and standard error that may be closed by whoever reads them, as ``| head`` does."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -39,7 +40,12 @@ class PatientStream:
 
 @contextmanager
 def patient_streams() -> Iterator[None]:
-    """Let work go on where nobody reads standard error, and end it quietly where nobody reads standard output."""
+    """Let work go on where nobody reads standard error, and end it quietly where nobody reads standard output.
+
+    What a terminal's encoding lacks (or a file's name that is no UTF-8) is shown escaped instead of ending a command.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     with redirect_stderr(cast(TextIO, PatientStream(sys.stderr))):
         try:
             yield

@@ -1,4 +1,6 @@
+import csv
 import hashlib
+import io
 import json
 import os
 import stat
@@ -7,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import (
     Settings,
+    defuse,
     open_descriptor,
     parse_settings,
     read_mapping,
@@ -22,6 +26,7 @@ from lmsys_ensemble.files import (
     write_atomically,
     write_json,
 )
+from lmsys_ensemble.tables import encode_table
 
 
 class Inner(Settings):
@@ -267,6 +272,43 @@ def test_a_name_of_the_greatest_length_can_be_written(tmp_path):
     name = "ü" * 125 + ".csv"
     write_atomically(tmp_path / name, "x")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+# --- text in spreadsheets -------------------------------------------------------------------------------------------
+
+
+SIGNS = ["=", "+", "-", "@", "＝", "＋", "－", "＠", "﹢", "﹣", "﹦", "﹫"]
+UNSEEN = ["", " ", "\u00a0", "\ufeff", "\u200b", "\u200e", "\u2060", "\u3000", "\u00ad", "\x00", "\x1f", "\u2028",
+          "\u2800", "\u3164", "\u0301", "\ufe0f", "\u202e", " \u200b\ufeff "]  # fmt: skip
+
+
+@pytest.mark.parametrize("unseen", UNSEEN, ids=ascii)
+@pytest.mark.parametrize("sign", SIGNS)
+def test_a_formula_is_defused_whatever_unseen_comes_before_it(unseen, sign):
+    text = f"{unseen}{sign}HYPERLINK(A1)"
+    assert defuse(text) == f"'{text}"
+    assert defuse(f"harmless {text}") == f"harmless {text}"
+
+
+@pytest.mark.parametrize("text", ["\t=1", "\r=1", "\n=1", "\r\n=1", "\tindented", "\nsecond line"])
+def test_text_that_begins_with_a_tab_or_a_line_end_is_defused(text):
+    assert defuse(text).startswith("'")
+
+
+@pytest.mark.parametrize("text", ["", " ", "a", "2 + 2 = 4", "'=1", "日本", "🍍", "1-2", "→ next", "−5"])
+def test_other_text_stays_as_it_is(text):
+    assert defuse(text) == text
+
+
+@given(st.text(st.sampled_from("a=@\r\n\t ,\"'\u200b＝"), max_size=12))
+def test_no_cell_of_a_written_table_begins_with_a_formula_for_any_reader(text):
+    content = encode_table(pd.DataFrame({"id": ["x"], "prompt": [defuse(text)], "n": [1]}), "worst.csv").decode()
+    rows = list(csv.reader(io.StringIO(content, newline="")))
+    assert [len(row) for row in rows] == [3, 3], "no cell ends its row"
+    assert rows[1][1] == defuse(text)
+    assert rows[1][1].lstrip(" \u200b")[:1] not in {"=", "@", "＝"}
+    frame = pd.read_csv(io.StringIO(content, newline=""), dtype=str, keep_default_na=False)
+    assert frame["prompt"].tolist() == [defuse(text)]
 
 
 def test_json_is_readable_by_people(tmp_path):

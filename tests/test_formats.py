@@ -1,6 +1,8 @@
 """Names of files and what they say, packed files, and pipes."""
 
+import csv
 import gzip
+import io
 import os
 import subprocess
 import sys
@@ -45,6 +47,13 @@ def test_a_table_comes_back_with_all_its_digits(name, numbers, tmp_path):
     np.testing.assert_allclose(read.iloc[:, 1:4], numbers.iloc[:, 1:4], rtol=1e-15)
     assert encode_table(numbers, path) == encode_table(numbers, path), "the same table gives the same bytes"
     assert path.read_bytes().startswith(b"\x1f\x8b") == name.endswith(".gz")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_a_bare_carriage_return_does_not_end_a_row(name):
+    content = encode_table(pd.DataFrame({"id": [7], "note": ["a\r=b"], "x": [0.5]}), name).decode()
+    rows = list(csv.reader(io.StringIO(content, newline=""), delimiter="\t" if name == "t.tsv" else ","))
+    assert rows == [["id", "note", "x"], ["7", "a\r=b", "0.5"]]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,5 +1,6 @@
 """Readers that go away: real pipes, real processes."""
 
+import os
 import subprocess
 import sys
 
@@ -59,3 +60,15 @@ def test_nobody_on_standard_error_does_not_end_the_work(folder):
 def test_a_mistake_keeps_its_exit_code_though_nobody_reads_of_it(folder):
     assert into_nobody(folder, (*PREDICT, "p.txt"), also_stderr=True)[0] == 2
     assert into_nobody(folder, ("predict", "--inptu", "t.csv"), also_stderr=True)[0] == 2
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_name_that_the_terminal_cannot_show_does_not_end_a_command(folder, more):
+    name = os.fsencode(folder) + b"/caf\xe9-\xe6\x97\xa5.csv"
+    command = [sys.executable, "-m", "lmsys_ensemble.cli", *PREDICT, name, *more]
+    for encoding in ("utf-8", "ascii"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, cwd=folder, capture_output=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        assert b"caf" in done.stdout
+        assert len(pd.read_csv(name.decode(errors="surrogateescape"))) == ROWS
