@@ -6,7 +6,6 @@ neither is said. So fields are counted first, by Python's own reader, which stre
 
 import csv
 import io
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import TextIO
@@ -14,12 +13,12 @@ from typing import TextIO
 import pandas as pd
 
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.formats import SEPARATORS, TableFile
+from lmsys_ensemble.formats import SEPARATORS, TableFile, check_beginning
 from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS, THREE_WAY, WINNER_COLUMN
 
 _MAX_LISTED = 5
+_MAX_FIELD = 2**31 - 1  # as much as a C long holds everywhere
 _OWN_COLUMNS = (ID_COLUMN, *TEXT_COLUMNS, WINNER_COLUMN, *THREE_WAY.columns)
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -50,8 +49,8 @@ def read_delimited(file: TableFile) -> pd.DataFrame:
 
 def check_rows(file: TableFile, separator: str) -> list[str]:
     """Count the fields of every row and return the header's names; parameters and errors as in `read_delimited`."""
-    csv.field_size_limit(sys.maxsize)
-    _check_marks(file)
+    csv.field_size_limit(_MAX_FIELD)
+    check_beginning(file)
     with file.open() as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         reader = _Rows(text, separator)
@@ -116,16 +115,6 @@ def _check_widths(file: TableFile, header: list[str], rows: _Rows) -> None:
         raise InputError(
             f"{file.path}: rows must have {width} fields like the header ({_shortened(', '.join(header), 100)}); "
             f"{', '.join(listed)}{more}. {cure}"
-        )
-
-
-def _check_marks(file: TableFile) -> None:
-    with file.open() as stream:
-        beginning = stream.read(4)
-    if beginning.startswith(_UTF16_MARKS) or b"\x00" in beginning:
-        raise InputError(
-            f"{file.path}, line 1: the file is UTF-16, expected UTF-8; save it as UTF-8 (in a spreadsheet: "
-            "'CSV UTF-8'), or pass pandas.read_csv(..., encoding='utf-16') from Python"
         )
 
 

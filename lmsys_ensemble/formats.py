@@ -144,12 +144,45 @@ def find_table(path: str | Path) -> TableFile:
     return TableFile(path, named)
 
 
+def check_beginning(file: TableFile) -> None:
+    """Raise `InputError` where a text file begins like one of another kind or encoding.
+
+    Raises
+    ------
+    InputError
+        If it is packed, Parquet or UTF-16; says what to do.
+    """
+    with file.open() as stream:
+        beginning = stream.read(4)
+    for mark, what, cure in _MARKS:
+        if beginning.startswith(mark):
+            raise InputError(f"{file.path}, line 1: the file is {what}, expected {file.format.kind}; {cure}")
+    if beginning.startswith(_UTF16_MARKS) or b"\x00" in beginning:
+        raise InputError(
+            f"{file.path}, line 1: the file is UTF-16, expected UTF-8; save it as UTF-8 (in a spreadsheet: "
+            "'CSV UTF-8'), or pass pandas.read_csv(..., encoding='utf-16') from Python"
+        )
+
+
+_GZIP_MARK, _PARQUET_MARK = b"\x1f\x8b", b"PAR1"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_MARKS = (
+    (_GZIP_MARK, "packed by gzip", "let its name end in .gz"),
+    (b"PK\x03\x04", "a zip archive or a workbook", "unpack it, or save it as CSV"),
+    (_PARQUET_MARK, "Parquet", "let its name end in .parquet"),
+)
+
+
 def _sniffed(content: bytes) -> TableFormat:
     """Return the format of bytes without a name."""
-    if content.startswith(b"\x1f\x8b"):
-        beginning = zlib.decompressobj(wbits=31).decompress(content, 1 << 16)
-        return TableFormat(_sniffed(beginning).kind, packed=True)
-    if content.startswith(b"PAR1"):
+    if content.startswith(_GZIP_MARK):
+        try:
+            beginning = zlib.decompressobj(wbits=31).decompress(content, 1 << 16)
+        except zlib.error:  # said when it is opened
+            beginning = b""
+        kind = _sniffed(beginning).kind if not beginning.startswith(_GZIP_MARK) else "csv"
+        return TableFormat(kind, packed=True)
+    if content.startswith(_PARQUET_MARK):
         return TableFormat("parquet")
     if content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
         return TableFormat("jsonl")

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.formats import TableFile
+from lmsys_ensemble.formats import TableFile, check_beginning
 from lmsys_ensemble.schema import ID_COLUMN
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -23,6 +23,7 @@ def read_json_lines(file: TableFile) -> pd.DataFrame:
     """
     names: dict[str, None] = {}
     rows: list[dict[str, Any]] = []
+    check_beginning(file)
     with file.open() as stream:
         for number, line in enumerate(stream, 1):
             content = line.removeprefix(_BYTE_ORDER_MARK).strip() if number == 1 else line.strip()

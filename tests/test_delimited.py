@@ -111,6 +111,11 @@ def test_a_long_column_has_one_type_from_beginning_to_end(tmp_path):
         ("a.csv", (HEADER + "7,p,a,b\n").encode("utf-16"), r"line 1: the file is UTF-16, expected UTF-8; save"),
         ("a.csv", (HEADER + "7,p,a,b\n").encode("utf-16-le"), "the file is UTF-16"),
         ("a.tsv", (HEADER + "7,p,a,b\n").encode("utf-16-be"), "the file is UTF-16"),
+        ("a.csv", gzip.compress(HEADER.encode()), r"packed by gzip, expected csv; let its name end in \.gz"),
+        ("a.csv.gz", gzip.compress(gzip.compress(HEADER.encode())), "the file is packed by gzip"),
+        ("a.csv", b"PK\x03\x04junk", "the file is a zip archive or a workbook, expected csv; unpack it"),
+        ("a.jsonl", b"PAR1junk", r"the file is Parquet, expected jsonl; let its name end in \.parquet"),
+        ("a.jsonl", "{}".encode("utf-16"), "the file is UTF-16"),
         ("a.csv", b"\n\n", "is empty"),
     ],
 )  # fmt: skip

@@ -136,6 +136,21 @@ def test_a_pipe_is_read_once_and_known_by_its_first_bytes(name, battles_table, t
     assert list(parse_battles(table)) == list(parse_battles(battles_table))
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "is empty"), (b"\x1f\x8bjunk", "no whole gzip file"), (gzip.compress(b"{") * 2, "no JSON"),
+     (gzip.compress(gzip.compress(b"id")), "packed by gzip"), (b"PAR1", "cannot be read as parquet")],
+    ids=["empty", "no gzip", "json", "packed twice", "parquet"],
+)  # fmt: skip
+def test_what_comes_through_a_pipe_and_is_no_table_is_named(content, words, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))
+    writer.start()
+    with pytest.raises(InputError, match=words):
+        read_table(tmp_path / "pipe")
+    writer.join()
+
+
 @pytest.mark.parametrize("redirected", [True, False], ids=["file", "pipe"])
 def test_standard_input_is_read_from_its_beginning(redirected, battles_table, tmp_path):
     path = tmp_path / "test.csv"

@@ -37,9 +37,7 @@ def import_checkpoint(arguments: argparse.Namespace) -> Result:
     from lmsys_ensemble.modeling.recipe import Recipe, describe_base
     from lmsys_ensemble.modeling.sources import resolve_base
 
-    if not Path(arguments.source).exists():
-        raise InputError(f"there is no checkpoint {arguments.source}")
-    check_new_folder(arguments.output)
+    _check_import(arguments)
     base = resolve_base(arguments.base, arguments.revision)
     described = describe_base(base, arguments.base, arguments.revision)
     pad_token_id = read_mapping(base / "config.json").get("pad_token_id")
@@ -74,6 +72,12 @@ def import_checkpoint(arguments: argparse.Namespace) -> Result:
         {"output": str(output), "files": done.files},
         f"{output}: adapter_model.safetensors, adapter_config.json, recipe.json{golden}",
     )
+
+
+def _check_import(arguments: argparse.Namespace) -> None:
+    if not Path(arguments.source).exists():
+        raise InputError(f"there is no checkpoint {arguments.source}")
+    check_new_folder(arguments.output)
 
 
 def models(arguments: argparse.Namespace) -> Result:
