@@ -28,6 +28,9 @@ from lmsys_ensemble.files import (
 )
 from lmsys_ensemble.tables import encode_table
 
+PATIENCE = 30
+"""Seconds that a thread may take to end; one that does not is a failure, not a hanging test."""
+
 
 class Inner(Settings):
     rank: int = 8
@@ -218,10 +221,10 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     read = []
-    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
     reader.start()
     write_atomically(pipe, "through the pipe")
-    reader.join()
+    reader.join(PATIENCE)
     assert read == [b"through the pipe"]
     assert pipe.is_fifo()
 

@@ -18,6 +18,9 @@ from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.formats import TableFormat, table_format
 from lmsys_ensemble.tables import encode_table, read_table
 
+PATIENCE = 30
+"""Seconds that a thread may take to end."""
+
 NAMES = ["t.csv", "t.tsv", "t.jsonl", "t.csv.gz", "t.tsv.gz", "t.jsonl.gz", "t.parquet"]
 
 
@@ -129,10 +132,10 @@ def test_a_pipe_is_read_once_and_known_by_its_first_bytes(name, battles_table, t
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     content = encode_table(battles_table, name)
-    writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writer = threading.Thread(target=pipe.write_bytes, args=(content,), daemon=True)
     writer.start()
     table = read_table(pipe)
-    writer.join()
+    writer.join(PATIENCE)
     assert list(parse_battles(table)) == list(parse_battles(battles_table))
 
 
@@ -144,11 +147,11 @@ def test_a_pipe_is_read_once_and_known_by_its_first_bytes(name, battles_table, t
 )  # fmt: skip
 def test_what_comes_through_a_pipe_and_is_no_table_is_named(content, words, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,), daemon=True)
     writer.start()
     with pytest.raises(InputError, match=words):
         read_table(tmp_path / "pipe")
-    writer.join()
+    writer.join(PATIENCE)
 
 
 @pytest.mark.parametrize("redirected", [True, False], ids=["file", "pipe"])

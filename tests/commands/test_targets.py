@@ -22,6 +22,8 @@ from lmsys_ensemble.schema import THREE_WAY
 from tests.predicted import battle_table, predictions, probability_table
 
 N_ROWS = 40
+PATIENCE = 30
+"""Seconds that a thread may take to end; one that does not is a failure, not a hanging test."""
 PREDICT = ("predict", "--config", "e.yaml", "--input", "test.csv")
 SUBMIT = ("submit", "--config", "e.yaml", "--test", "test.csv")
 FILES = ("--probabilities", "a.csv", "b.csv")
@@ -312,11 +314,11 @@ def test_a_reader_of_a_pipe_that_goes_away_loses_nothing(folder, capsys, tempora
             pipe.read(10)
 
     monkeypatch.setattr(Ensemble, "predict", predict)
-    reader = threading.Thread(target=read_a_bit)
+    reader = threading.Thread(target=read_a_bit, daemon=True)
     reader.start()
     code, _, err = run(capsys, *PREDICT, "--output", "out")
     assert code == 1
-    reader.join()
+    reader.join(PATIENCE)
     assert "out could not be written: Broken pipe" in err
     assert len(pd.read_csv(kept_in(err))) == 500 * N_ROWS
 
@@ -349,14 +351,14 @@ def test_battles_come_through_a_pipe_and_predictions_leave_through_one(folder, c
     os.mkfifo("out")
     read = []
     threads = [
-        threading.Thread(target=lambda: Path("in").write_bytes(Path("test.csv").read_bytes())),
-        threading.Thread(target=lambda: read.append(Path("out").read_bytes())),
+        threading.Thread(target=lambda: Path("in").write_bytes(Path("test.csv").read_bytes()), daemon=True),
+        threading.Thread(target=lambda: read.append(Path("out").read_bytes()), daemon=True),
     ]
     for thread in threads:
         thread.start()
     assert run(capsys, "predict", "--config", "e.yaml", "--input", "in", "--output", "out")[0] == 0
     for thread in threads:
-        thread.join()
+        thread.join(PATIENCE)
     assert read == [(folder / "p.csv").read_bytes()]
     assert Path("out").is_fifo()
 

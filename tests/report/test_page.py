@@ -267,7 +267,7 @@ def test_the_command_takes_a_blender_and_prints_json(folder, capsys):
         (("--out", "r.html", "--swapped", "m0_swapped.csv"), "--swapped has 1 files, --probabilities 2"),
         (("--out", "r.html", "--battles", "x.csv"), "no file x.csv"),
         (("--out", "r.html", "--blender", "x.json"), "no blender x.json"),
-        (("--out", "r.html", "--worst-out", "w.html"), "--worst-out must end in .csv or .parquet"),
+        (("--out", "r.html", "--worst-out", "w.html"), "--worst-out must end in .csv, .tsv"),
         (("--out", "r.html", "--worst", "-3"), "n_worst must be at least 0"),
         (("--out", "r.html", "--fitted-elsewhere"), "pass a fitted one"),
     ],
