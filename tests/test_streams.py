@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from lmsys_ensemble.streams import PatientStream
+
 ROWS = 200
 PREDICT = ("predict", "--config", "e.yaml", "--input", "t.csv", "--output")
 
@@ -55,6 +57,17 @@ def test_nobody_on_standard_error_does_not_end_the_work(folder):
     code, _ = into_nobody(folder, (*PREDICT, "p.csv"), also_stderr=True)
     assert code == 0
     assert len(pd.read_csv(folder / "p.csv")) == ROWS
+
+
+def test_what_is_buffered_for_nobody_is_dropped():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream:
+        patient = PatientStream(stream)
+        assert patient.write("x" * 10) == 10
+        patient.flush()
+        assert patient.write("y" * 100_000) == 100_000
+        assert patient.isatty() is False
 
 
 def test_a_mistake_keeps_its_exit_code_though_nobody_reads_of_it(folder):
