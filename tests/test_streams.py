@@ -30,7 +30,8 @@ def into_nobody(folder, arguments, *, also_stderr=False):
     # Buffered, as people have it: then the pipe is found broken only when all has been printed.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT if also_stderr else subprocess.PIPE,
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if also_stderr else subprocess.PIPE,
         text=True,
     )  # fmt: skip
     process.stdout.close()
