@@ -13,16 +13,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from lmsys_ensemble import __version__
+from lmsys_ensemble.arguments import CommandParser
 from lmsys_ensemble.errors import ConfigError, DeviceError, EnsembleError, InputError
 from lmsys_ensemble.runtime.interrupt import TERMINATED_CODE, Terminated
+from lmsys_ensemble.streams import patient_streams
 from lmsys_ensemble.terminal import PrintableFormatter, printable, printable_json
 
 EXIT_FAILED, EXIT_USAGE, EXIT_TIME_WAS_UP, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code."""
-    options = make_parser().parse_args(arguments)
+    """Run a command and return the exit code; a reader that has gone away (``| head``) ends it quietly."""
+    with patient_streams():
+        try:
+            return _run(arguments)
+        except BrokenPipeError:
+            return 0
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = make_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
     _log_to_terminal(logging.INFO if options.verbose else logging.WARNING)
     try:
         with _starting():
@@ -35,10 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EnsembleError as error:
         print(_paragraph(error), file=sys.stderr)
         return EXIT_USAGE if isinstance(error, InputError | ConfigError | DeviceError) else EXIT_FAILED
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(_paragraph(error), file=sys.stderr)
         return EXIT_FAILED
-    print(printable_json(values) if options.json else printable(text))
+    if options.json or text:  # none where a table went to standard output
+        print(printable_json(values) if options.json else printable(text))
     return EXIT_TIME_WAS_UP if values.get("time_was_up") else 0
 
 
@@ -80,7 +93,7 @@ def _width() -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = CommandParser(
         prog="lmsys-ensemble",
         description="Probabilities of 'A wins, B wins, tie' from several LLM classifiers at once.",
     )
@@ -89,20 +102,20 @@ def make_parser() -> argparse.ArgumentParser:
 
     submit = _command(commands, "submit", "predict a test file and write a checked submission")
     _add_config(submit)
-    submit.add_argument("--test", required=True, metavar="FILE", help="battles, CSV or Parquet")
+    submit.add_argument("--test", required=True, metavar="FILE", help=f"battles, {_TABLES}")
     submit.add_argument("--out", default="submission.csv", metavar="FILE", help="default: submission.csv")
     submit.add_argument("--sample", metavar="FILE", help="sample submission that ids and columns must match")
     _add_run_options(submit)
 
     predict = _command(commands, "predict", "predict a file of battles")
     _add_config(predict)
-    predict.add_argument("--input", required=True, metavar="FILE", help="battles, CSV or Parquet")
-    predict.add_argument("--output", required=True, metavar="FILE", help="CSV or Parquet, by suffix")
+    predict.add_argument("--input", required=True, metavar="FILE", help=f"battles, {_TABLES}")
+    predict.add_argument("--output", required=True, metavar="FILE", help=f"{_TABLES}, by suffix")
     _add_run_options(predict)
 
     evaluate = _command(commands, "evaluate", "measure log loss and accuracy on labelled battles")
     _add_config(evaluate)
-    evaluate.add_argument("--input", required=True, metavar="FILE", help="labelled battles, CSV or Parquet")
+    evaluate.add_argument("--input", required=True, metavar="FILE", help=f"labelled battles, {_TABLES}")
     evaluate.add_argument(
         "--by", metavar="COLUMN", help="measure its values apart; default: source, where there is one"
     )
@@ -113,7 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     plan = _command(commands, "plan", "say how long a run will take, and whether it fits, before it starts")
     _add_config(plan)
-    plan.add_argument("--test", required=True, metavar="FILE", help="battles, CSV or Parquet")
+    plan.add_argument("--test", required=True, metavar="FILE", help=f"battles, {_TABLES}")
     plan.add_argument(
         "--devices", metavar="NxNAME", help="estimate for other devices by arithmetic, as in 2xT4; default: time these"
     )
@@ -190,7 +203,7 @@ def _add_blend(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )  # fmt: skip
     command.add_argument(
         "--out", required=True, metavar="FILE",
-        help="with --labels the blender (.json), with --apply the predictions (.csv or .parquet)",
+        help="with --labels the blender (.json), with --apply the predictions",
     )  # fmt: skip
     command.add_argument(
         "--method", choices=["auto", "equal", "greedy", "linear", "log", "stack"],
@@ -269,14 +282,15 @@ def _command(
     return command
 
 
+_TABLES = "CSV, TSV, JSON lines (each also .gz) or Parquet"
 _LABELS_HELP = "id and winner_model_a, winner_model_b, winner_tie (one-hot or soft), or id and winner"
 
 
 def _add_probabilities(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--probabilities", required=True, nargs="+", metavar="[NAME=]FILE",
-        help="one file a system, CSV or Parquet: id, winner_model_a, winner_model_b, winner_tie; rows are matched by "
-        "id, systems by name (without one, the file's)",
+        help=f"one file a system, {_TABLES}: id, winner_model_a, winner_model_b, winner_tie; rows are matched by id, "
+        "systems by name (without one, the file's)",
     )  # fmt: skip
 
 

@@ -13,7 +13,9 @@
     │   └── GoldenError                  loads, but does not give the numbers it gave when saved
     ├── DeviceError                      a device that is not there or cannot do what is asked
     ├── ContractError                    a scorer that does not keep the contract (see check_scorer)
-    ├── JournalError                     a run directory: in use, of other settings, damaged, or on a full disk
+    ├── JournalError                     a run directory: in use, damaged, or on a full disk
+    │   └── RunFolderError               (a ConfigError, too) no run directory, or one of other settings
+    ├── OutputError                      a result that could not be written where it should go; says where it is kept
     ├── MissingDependencyError (ImportError)
     └── ScoringError                     a scorer failed while it ran; names scorer, device and rows
 
@@ -91,7 +93,15 @@ class ContractError(EnsembleError):
 
 
 class JournalError(EnsembleError):
-    """A run directory that is in use, holds results of other settings, is damaged or cannot be written."""
+    """A run directory that is in use, damaged or cannot be written."""
+
+
+class RunFolderError(JournalError, ConfigError):
+    """A run directory that is none, or of other settings: other arguments are needed."""
+
+
+class OutputError(EnsembleError):
+    """A result that could not be written where it should go; the message says where it is kept."""
 
 
 class MissingDependencyError(EnsembleError, ImportError):

@@ -4,8 +4,13 @@ import difflib
 import hashlib
 import json
 import os
-import tempfile
+import re
+import secrets
+import stat
+import sys
+import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +18,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lmsys_ensemble.documents import parse_json, parse_yaml
 from lmsys_ensemble.errors import ConfigError
+
+_STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
+_DESCRIPTOR = re.compile(rf"/dev/({'|'.join(_STREAMS)})|/(?:dev|proc/(?:self|thread-self))/fd/(\d+)")
+_MAX_LINKS = 40
 
 
 class Settings(BaseModel):
@@ -107,21 +116,72 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the process is killed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that it is there whole or not at all, even if the process is killed.
+
+    A link is followed; permissions and owner of a file that exists are kept. What is no regular file (a pipe, a
+    device, ``/dev/stdout``) cannot be replaced and is written to.
+    """
     data = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor = open_descriptor(path)
+    if descriptor is not None:
+        sys.stdout.flush()
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(data)
+    elif is_special(path):
+        with open(path, "wb") as file:
+            file.write(data)
+    else:
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace(target, data)
+
+
+def _replace(target: Path, data: bytes) -> None:
+    existing = target.stat() if target.exists() else None
+    temporary = target.with_name(f".{target.name[:60]}.{secrets.token_hex(6)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    # The system applies the umask, which cannot be read without changing it for other threads.
+    descriptor = os.open(temporary, flags, 0o666 if existing is None else 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        if existing is not None:
+            if hasattr(os, "chown"):
+                with suppress(PermissionError):  # only root may give files away
+                    os.chown(temporary, existing.st_uid, existing.st_gid)
+            os.chmod(temporary, stat.S_IMODE(existing.st_mode))
+        os.replace(temporary, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def open_descriptor(path: str | Path) -> int | None:
+    """Return the number of the open file that a path stands for, as ``/dev/stdout`` and links to it do.
+
+    >>> open_descriptor("/dev/stdout"), open_descriptor("submission.csv")
+    (1, None)
+    """
+    current = os.path.abspath(path)
+    for _ in range(_MAX_LINKS):
+        if found := _DESCRIPTOR.fullmatch(current):
+            return _STREAMS[found[1]] if found[1] else int(found[2])
+        try:
+            current = os.path.normpath(os.path.join(os.path.dirname(current), os.readlink(current)))
+        except OSError:
+            return None
+    return None
+
+
+def is_special(path: str | Path) -> bool:
+    """Tell whether there is something that is neither a regular file nor a folder."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def write_json(path: str | Path, values: Any) -> None:
@@ -134,21 +194,31 @@ def defuse(text: str) -> str:
     """Return text that a spreadsheet shows instead of running it as a formula.
 
     For files that people open, never for ids that are matched by. A leading apostrophe, as OWASP advises against
-    CSV injection.
+    CSV injection; also where a formula's sign comes after characters that cannot be seen, or in its full-width form.
+    Line ends become line feeds, because readers take a bare carriage return for the end of a row.
 
     >>> defuse("=HYPERLINK(A1)"), defuse("2 + 2 = 4")
     ("'=HYPERLINK(A1)", '2 + 2 = 4')
     """
-    return f"'{text}" if text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    seen = next((character for character in text if not _is_unseen(character)), "")
+    begins_line = text.startswith(("\t", "\n"))
+    return f"'{text}" if begins_line or unicodedata.normalize("NFKC", seen)[:1] in _FORMULA_SIGNS else text
+
+
+_FORMULA_SIGNS = {"=", "+", "-", "@"}
+
+
+def _is_unseen(character: str) -> bool:
+    """Tell whether a character is blank or invisible: spaces, controls, marks without a letter, what only formats."""
+    return unicodedata.category(character) in {"Cc", "Cf", "Zs", "Zl", "Zp", "Mn", "Me"} or character in _BLANKS
+
+
+_BLANKS = {"\u2800", "\u3164", "\u115f", "\u1160", "\uffa0"}
+"""Letters and symbols that show nothing: the empty Braille pattern and Hangul fillers."""
 
 
 def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

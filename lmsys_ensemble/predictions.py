@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.battles import parse_labels
 from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.formats import without_suffix
 from lmsys_ensemble.probabilities import Probabilities, check_probabilities
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
 from lmsys_ensemble.tables import MAX_LISTED_FAULTS, parse_ids, read_table
@@ -114,7 +115,7 @@ def locate(ids: "pd.Index[Any]", among: "pd.Index[Any]", complaint: str, wanted_
 
 
 def read_predictions(path: str | Path, columns: Sequence[str] = THREE_WAY.columns) -> Predictions:
-    """Read a CSV or Parquet file with the column ``id`` and one column a class.
+    """Read a file (CSV, Parquet or another; see `read_table`) with the column ``id`` and one column a class.
 
     Raises
     ------
@@ -132,7 +133,7 @@ def parse_predictions(table: pd.DataFrame, source: str | Path, columns: Sequence
 
 
 def read_labels(path: str | Path, task: Task = THREE_WAY, groups: str | None = None) -> Labels:
-    """Read a CSV or Parquet file with the column ``id`` and labels.
+    """Read a file (CSV, Parquet or another; see `read_table`) with the column ``id`` and labels.
 
     Parameters
     ----------
@@ -167,8 +168,8 @@ def name_files(paths: Sequence[str | Path]) -> list[str]:
     >>> name_files(["run1/oof.csv", "run2/oof.csv", "gemma.csv"])
     ['run1/oof', 'run2/oof', 'gemma']
     """
-    short = [Path(path).stem for path in paths]
-    longer = [Path(path).with_suffix("").as_posix() for path in paths]
+    longer = [without_suffix(path).as_posix() for path in paths]
+    short = [Path(path).name for path in longer]
     names = [long if short.count(name) > 1 else name for name, long in zip(short, longer, strict=True)]
     return [
         f"{name} ({names[:position].count(name) + 1})" if names.count(name) > 1 else name

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from lmsys_ensemble.errors import InputError, SubmissionError
 from lmsys_ensemble.files import write_atomically
 from lmsys_ensemble.probabilities import renormalise
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
-from lmsys_ensemble.tables import MAX_LISTED_FAULTS, parse_ids
+from lmsys_ensemble.tables import MAX_LISTED_FAULTS, encode_table, parse_ids
 
 SUM_TOLERANCE = 1e-6
 """How far a row's sum may lie from 1 in a prediction (which comes from a softmax, not from a rounded file)."""
@@ -52,14 +53,67 @@ def build_submission(
     table = pd.DataFrame(probabilities.loc[:, columns])
     _check_values(table, task)
     if sample is not None:
-        table, columns = _align(table, ids, sample, columns)
+        wanted = check_sample(sample, ids, task=task)
+        table = table.iloc[ids.get_indexer(wanted)].reset_index(drop=True)
+        table[ID_COLUMN] = sample[ID_COLUMN].to_numpy()
+        columns = [str(name) for name in sample.columns]
     table[list(task.columns)] = renormalise(table[list(task.columns)].to_numpy())
     return table.loc[:, columns].reset_index(drop=True)
 
 
+def check_sample(
+    sample: pd.DataFrame, ids: "pd.Index[Any]", *, task: Task = THREE_WAY, source: str = "predictions"
+) -> "pd.Index[Any]":
+    """Compare a sample submission with the ids that will be or were predicted; nothing needs to be scored for it.
+
+    Parameters
+    ----------
+    sample : DataFrame
+        The competition's sample submission.
+    ids : pandas.Index
+        Unique ids of the rows that are predicted.
+    task : Task
+        Gives the columns.
+    source : str
+        What errors call the rows that `ids` belong to.
+
+    Returns
+    -------
+    pandas.Index
+        The sample's ids, in its order.
+
+    Raises
+    ------
+    SubmissionError
+        If its columns are others, ids occur twice, or ids differ; names ids and their kinds.
+    """
+    expected = [ID_COLUMN, *task.columns]
+    if sorted(map(str, sample.columns)) != sorted(expected):
+        raise SubmissionError(
+            f"the sample has the columns {', '.join(map(str, sample.columns))}, expected {', '.join(expected)}"
+        )
+    try:
+        wanted = parse_ids(sample[ID_COLUMN])
+    except InputError as error:
+        raise SubmissionError(f"sample: {error}") from error
+    lacking, extra = wanted.difference(ids), ids.difference(wanted)
+    if len(lacking) or len(extra):
+        kinds = ""
+        if ids.dtype != wanted.dtype:
+            kinds = f"; ids are {ids.dtype} in the {source}, {wanted.dtype} in the sample"
+        raise SubmissionError(
+            f"ids differ from the sample's: {len(lacking)} of the sample have no prediction "
+            f"({_listed(lacking.tolist())}), "
+            f"{len(extra)} {source} are not in the sample ({_listed(extra.tolist())}){kinds}"
+        )
+    return wanted
+
+
 def write_submission(submission: pd.DataFrame, path: str | Path) -> None:
-    """Write a submission as CSV, atomically, with all digits of its numbers."""
-    write_atomically(path, submission.to_csv(index=False))
+    """Write a submission as CSV, atomically, with all digits of its numbers; packed where the name ends in .gz."""
+    write_atomically(
+        path, encode_table(submission, path if str(path).lower().endswith(".csv.gz") else "submission.csv")
+    )
 
 
 def _check_values(table: pd.DataFrame, task: Task) -> None:
@@ -77,34 +131,6 @@ def _check_values(table: pd.DataFrame, task: Task) -> None:
         if rows.any():
             ids = np.asarray(table[ID_COLUMN])[rows].tolist()
             raise SubmissionError(f"{len(ids)} rows {fault}: {_listed(ids)}")
-
-
-def _align(
-    table: pd.DataFrame, ids: "pd.Index[int] | pd.Index[str]", sample: pd.DataFrame, columns: list[str]
-) -> tuple[pd.DataFrame, list[str]]:
-    if set(sample.columns) != set(columns):
-        raise SubmissionError(
-            f"the sample has the columns {', '.join(map(str, sample.columns))}, expected {', '.join(columns)}"
-        )
-    try:
-        wanted = parse_ids(sample[ID_COLUMN])
-    except InputError as error:
-        raise SubmissionError(f"sample: {error}") from error
-    lacking, extra = wanted.difference(ids), ids.difference(wanted)
-    if len(lacking) or len(extra):
-        types = (
-            ""
-            if ids.dtype == wanted.dtype
-            else f"; ids are {ids.dtype} in the predictions, {wanted.dtype} in the sample"
-        )
-        raise SubmissionError(
-            f"ids differ from the sample's: {len(lacking)} of the sample have no prediction "
-            f"({_listed(lacking.tolist())}), "
-            f"{len(extra)} predictions are not in the sample ({_listed(extra.tolist())}){types}"
-        )
-    aligned = table.iloc[ids.get_indexer(wanted)].reset_index(drop=True)
-    aligned[ID_COLUMN] = sample[ID_COLUMN].to_numpy()
-    return aligned, [str(name) for name in sample.columns]
 
 
 def _listed(ids: Sequence[object]) -> str:

@@ -2,53 +2,83 @@
 
 import csv
 import difflib
-import sys
+import gzip
+import io
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from lmsys_ensemble.delimited import read_delimited
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS, THREE_WAY, WINNER_COLUMN
+from lmsys_ensemble.formats import SEPARATORS, TableFile, TableFormat, find_table, table_format
+from lmsys_ensemble.json_lines import encode_json_lines, read_json_lines
+from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY
 
 MAX_LISTED_FAULTS = 10
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a CSV or Parquet file of battles.
+    """Read a file of battles, labels or predictions.
 
     Texts of a CSV stay texts (an answer that reads ``null`` or ``NA`` is not a missing value), and ids stay strings
-    unless all of them are integers written the canonical way, so that ``007`` is not turned into 7.
+    unless all of them are integers written the canonical way, so that ``007`` is not turned into 7. Every row must
+    have as many fields as the header.
 
     Parameters
     ----------
     path : str or Path
-        File whose suffix is ``.csv``, ``.parquet`` or ``.pq``.
+        File whose name ends in ``.csv``, ``.tsv`` or ``.jsonl`` (each also with ``.gz``), ``.parquet`` or ``.pq``.
+        A pipe or ``/dev/stdin`` is read once, and known by its first bytes where it has no such name.
 
     Raises
     ------
     InputError
-        If there is no such file, its suffix is unknown or its content is not what the suffix says.
+        If there is no such file, its suffix is unknown or its content is not what the suffix says; names lines.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    suffix = path.suffix.lower()
+    file = find_table(path)
     try:
-        if suffix in {".parquet", ".pq"}:
-            return pd.read_parquet(path)
-        if suffix == ".csv":
-            csv.field_size_limit(sys.maxsize)
-            header = pd.read_csv(path, nrows=0).columns
-            as_text = {name: str for name in (ID_COLUMN, *TEXT_COLUMNS, WINNER_COLUMN) if name in header}
-            keep: dict[str, list[str]] = {name: [] for name in as_text}
-            table = pd.read_csv(path, dtype=as_text, na_values=keep, keep_default_na=False)
-            return _with_numbers(table)
+        return _read(file)
+    except InputError:
+        raise
     except (ValueError, OSError, UnicodeError) as error:
-        raise InputError(f"{path} cannot be read as {suffix[1:]}: {error}") from error
-    raise InputError(f"{path} must end in .csv or .parquet, got {suffix or 'no suffix'!r}")
+        raise InputError(f"{path} cannot be read as {file.format.kind}: {error}") from error
+
+
+def _read(file: TableFile) -> pd.DataFrame:
+    if file.format.kind == "parquet":
+        with file.open() as stream:
+            return pd.read_parquet(stream)
+    if file.format.kind == "jsonl":
+        return read_json_lines(file)
+    return _with_numbers(read_delimited(file))
+
+
+def encode_table(table: pd.DataFrame, path: str | Path) -> bytes:
+    """Return the bytes of a table in the format that a name says, with all digits of its numbers; by default CSV.
+
+    Nothing but the file's name decides what is in it, so that the same table gives the same bytes.
+    """
+    wanted = table_format(path) or TableFormat("csv")
+    if wanted.kind == "parquet":
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        return buffer.getvalue()
+    if wanted.kind == "jsonl":
+        content = encode_json_lines(table)
+    else:
+        content = _delimited(table, SEPARATORS[wanted.kind]).encode()
+    return gzip.compress(content, mtime=0) if wanted.packed else content
+
+
+def _delimited(table: pd.DataFrame, separator: str) -> str:
+    # A bare carriage return ends a row for many readers, and is not quoted by itself.
+    bare = any("\r" in value for column in table for value in table[column].tolist() if isinstance(value, str))
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
+    return table.to_csv(index=False, sep=separator, quoting=quoting, lineterminator="\n")
 
 
 def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
@@ -69,7 +99,7 @@ def parse_ids(column: "pd.Series[Any]") -> "pd.Index[Any]":
     Raises
     ------
     InputError
-        If an id is missing, no integer or string, or not unique.
+        If an id is missing, no integer or string, not unique, or holds control characters or line breaks.
     """
     ids: pd.Index[Any] = pd.Index(column)
     faulty = [
@@ -82,6 +112,16 @@ def parse_ids(column: "pd.Series[Any]") -> "pd.Index[Any]":
             f"ids must be integers or texts that are not empty; {len(faulty)} are not: "
             f"{', '.join(faulty[:MAX_LISTED_FAULTS])}"
         )
+    unprintable = [
+        f"position {i}: {value!r}"
+        for i, value in enumerate(column.tolist())
+        if isinstance(value, str) and not value.isprintable() and any(map(_is_control, value))
+    ]
+    if unprintable:
+        raise InputError(
+            f"ids must not hold control characters or line breaks; {len(unprintable)} do: "
+            f"{', '.join(unprintable[:MAX_LISTED_FAULTS])}"
+        )
     if len({isinstance(value, str) for value in column}) > 1:
         raise InputError("ids must be all integers or all strings, got a mixture")
     if not ids.is_unique:
@@ -89,6 +129,10 @@ def parse_ids(column: "pd.Series[Any]") -> "pd.Index[Any]":
         listed = ", ".join(repr(value) for value in twice[:MAX_LISTED_FAULTS])
         raise InputError(f"{len(twice)} ids occur more than once (rows are never merged): {listed}")
     return ids
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in {"Cc", "Zl", "Zp"}
 
 
 def require_columns(table: pd.DataFrame, names: Sequence[str]) -> None:

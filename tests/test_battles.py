@@ -308,6 +308,14 @@ def test_ids_of_a_csv_become_numbers_only_where_nothing_is_lost(ids, dtype, tmp_
     assert (read.dtype == "int64") == (dtype == "int64")
 
 
+@pytest.mark.parametrize("row_id", ["a\nb", "a\r=1+1", "\x1b[31mred", "nul\x00", "next\x85", "line\u2028", "\x7f"])
+def test_ids_with_control_characters_or_line_breaks_are_refused(row_id):
+    with pytest.raises(InputError, match=r"1 do: position 1: ") as caught:
+        parse_ids(pd.Series(["fine", row_id]))
+    assert str(caught.value).isprintable(), "the error itself shows none"
+    assert parse_ids(pd.Series(["grün", "日本 7", "👩‍💻", "a b"])).tolist() == ["grün", "日本 7", "👩‍💻", "a b"]
+
+
 def test_an_id_that_a_csv_leaves_out_is_missing(tmp_path):
     path = tmp_path / "battles.csv"
     path.write_text("id,prompt,response_a,response_b\n,p,a,b\n5,p,a,b\n")
@@ -319,11 +327,11 @@ def test_an_id_that_a_csv_leaves_out_is_missing(tmp_path):
     ("name", "content", "words"),
     [
         ("absent.csv", None, "there is no file"),
-        ("battles.txt", b"id\n1\n", r"must end in \.csv or \.parquet, got '\.txt'"),
+        ("battles.txt", b"id\n1\n", r"must end in \.csv, \.tsv, .*, got '\.txt'"),
         ("battles", b"id\n1\n", "no suffix"),
         ("battles.parquet", b"not parquet", "cannot be read as parquet"),
-        ("battles.csv", b"", "cannot be read as csv"),
-        ("battles.csv", b"id,prompt\n1,\xff\xfe\n", "cannot be read as csv"),
+        ("battles.csv", b"", "is empty, expected a header and rows"),
+        ("battles.csv", b"id,prompt\n1,\xff\xfe\n", "line 2, byte 3: 0xff"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(name, content, words, tmp_path):

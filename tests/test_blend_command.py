@@ -149,7 +149,7 @@ def test_two_classes_are_seen_from_the_columns(folder, capsys):
         (("--out", "b.json"), "give either --labels, to fit a blender, or --apply"),
         (("--out", "b.json", "--labels", "y.csv", "--apply", "b.json"), "give either --labels"),
         (("--out", "b.csv", "--labels", "y.csv"), "--out (the blender) must end in .json, got 'b.csv'"),
-        (("--out", "b.json", "--apply", "b.json"), "--out (the predictions) must end in .csv or .parquet"),
+        (("--out", "b.json", "--apply", "b.json"), "--out (the predictions) must end in .csv, .tsv"),
         (("--out", "b.csv", "--apply", "b.json"), "there is no blender b.json"),
         (("--out", "b.csv", "--apply", "b.json", "--method", "log"), "--method is for fitting"),
         (("--out", "b.csv", "--apply", "b.json", "--predict-out", "p.csv"), "--predict-out is for fitting"),

@@ -104,7 +104,10 @@ def test_validate_says_what_is_in_the_data_without_loading(folder, capsys):
     [
         (("predict", "--config", "ensemble.yaml", "--input", "tset.csv", "--output", "p.csv"), "no file tset.csv"),
         (("predict", "--config", "ensembel.yaml", "--input", "test.csv", "--output", "p.csv"), "no configuration"),
-        (("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.txt"), ".csv or .parquet"),
+        (
+            ("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.txt"),
+            "or .parquet, got 'p.txt'",
+        ),
         (("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "no/p.csv"), "does not exist"),
         (("submit", "--config", "ensemble.yaml", "--test", "labelled.parquet"), "no file labelled.parquet"),
         (("evaluate", "--config", "ensemble.yaml", "--input", "test.csv"), "no labels found"),
@@ -151,6 +154,49 @@ def test_a_mistake_in_the_data_is_said_before_a_model_is_fetched(folder, capsys,
     code, _, err = run(capsys, *arguments)
     assert code == 2
     assert err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("runs", "show", "absent"), "absent is no run directory"),
+        (("predict", "--run-dir", "test.csv"), "test.csv is a file, expected the directory of a run"),
+        (("predict", "--run-dir", "full"), "full is not empty and no run directory"),
+        (("predict", "--run-dir", "run", "--config", "other.yaml"), "run holds results of other settings"),
+        (("predict", "--config", "pinned.yaml"), "device 'cuda:77' is not on this machine"),
+        (("import-checkpoint", "no.pth", "--base", "b", "--template", "turns", "--max-tokens", 8, "--output", "o"),
+         "there is no checkpoint no.pth"),
+    ],
+)  # fmt: skip
+def test_a_wrong_folder_device_or_setting_is_exit_code_2_and_says_nothing_of_finished_work(
+    folder, capsys, arguments, message
+):
+    write_config([{"type": "fake", "seed": 7, "name": "one"}], {"method": "equal"})
+    (folder / "ensemble.yaml").rename("other.yaml")
+    write_config([{"type": "llama", "model": "m", "device": "cuda:77"}], {"method": "equal"})
+    (folder / "ensemble.yaml").rename("pinned.yaml")
+    write_config([{"type": "fake", "seed": 1, "name": "one"}], {"method": "equal"})
+    (folder / "full").mkdir()
+    (folder / "full" / "note.txt").touch()
+    common = ("--input", "test.csv", "--output", "p.csv")
+    run(capsys, "predict", "--config", "ensemble.yaml", *common, "--run-dir", "run")
+    (folder / "p.csv").unlink()
+    if arguments[0] == "predict":
+        arguments = (arguments[0], "--config", "ensemble.yaml", *common, *arguments[1:])
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())
+    assert "to keep finished work" not in err
+    assert not (folder / "p.csv").exists()
+
+
+def test_finished_work_is_spoken_of_only_where_something_ran(folder, capsys):
+    faulty = {"type": "faulty", "name": "one"}
+    for setting, said in (({"fail_load": True}, False), ({"raise_at": 3}, True)):
+        write_config([{**faulty, **setting}], {"method": "equal"})
+        code, _, err = run(capsys, "predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
+        assert code == 1
+        assert ("to keep finished work" in " ".join(err.split())) == said
 
 
 def test_unknown_commands_name_the_known_ones(capsys):

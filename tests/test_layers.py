@@ -22,6 +22,9 @@ FLOORS = (
         "probabilities",
         "metrics",
         "tables",
+        "formats",
+        "delimited",
+        "json_lines",
         "battles",
         "folds",
         "intervals",
@@ -35,7 +38,7 @@ FLOORS = (
     ("scorers", "training"),
     ("runtime", "config"),
     ("ensemble",),
-    ("submission", "commands", "distributed", "report"),
+    ("submission", "commands", "distributed", "report", "arguments", "streams"),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

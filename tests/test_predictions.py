@@ -82,6 +82,7 @@ def test_an_empty_group_is_a_missing_one(tmp_path):
     [
         (["a.csv", "b/b.parquet"], ["a", "b"]),
         (["one/p.csv", "two/p.csv", "q.csv"], ["one/p", "two/p", "q"]),
+        (["a.csv.gz", "v1.2.jsonl", "a.jsonl.gz"], ["a (1)", "v1.2", "a (2)"]),
         (["p.csv", "p.csv", "p.parquet"], ["p (1)", "p (2)", "p (3)"]),
     ],
 )

@@ -195,7 +195,7 @@ def test_what_is_no_run_is_refused(tmp_path, capsys, content):
     with pytest.raises(JournalError, match=r"is no run directory|has not begun|is damaged or no journal of a run"):
         read_run(tmp_path)
     code, out, err = show(capsys, tmp_path)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2 if content is None else 1, "")
     assert err.startswith("error: ")
 
 

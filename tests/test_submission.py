@@ -1,3 +1,4 @@
+import gzip
 import os
 import zlib
 
@@ -11,7 +12,7 @@ from pandas.testing import assert_frame_equal
 from lmsys_ensemble.errors import InputError, SubmissionError
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
-from lmsys_ensemble.submission import build_submission, write_submission
+from lmsys_ensemble.submission import build_submission, check_sample, write_submission
 
 COLUMNS = list(THREE_WAY.columns)
 BIG_IDS = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=8, unique=True)
@@ -137,6 +138,38 @@ def test_ids_that_differ_from_the_samples_are_named(sample_ids, words):
 def test_a_sample_of_another_competition_is_refused():
     with pytest.raises(SubmissionError, match="the sample has the columns id, winner, expected id, winner_model_a"):
         build_submission(predictions_for([1]), pd.DataFrame({"id": [1], "winner": ["tie"]}))
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        (
+            {"id": [1, 2, 4]},
+            r"1 of the sample have no prediction \(4\), 1 rows of test.csv are not in the sample \(3\)",
+        ),
+        ({"id": ["1", "2", "3"]}, "ids are int64 in the rows of test.csv, (str|object) in the sample"),
+        ({"id": [1, 2, 2]}, "sample: 1 ids occur more than once"),
+        ({"winner": ["tie"] * 3}, "the sample has the columns id, .*winner, expected"),
+    ],
+)
+def test_a_sample_is_checked_by_ids_alone(sample, words):
+    right = pd.DataFrame({"id": [1, 2, 3], **dict.fromkeys(COLUMNS, 1 / 3)})
+    ids = pd.Index([3, 1, 2])
+    assert check_sample(right, ids).tolist() == [1, 2, 3]
+    with pytest.raises(SubmissionError, match=words):
+        check_sample(right.assign(**sample), ids, source="rows of test.csv")
+
+
+def test_a_sample_with_a_column_twice_is_refused():
+    sample = pd.DataFrame([[1, 1, 0, 0, 0]], columns=["id", "id", *COLUMNS])
+    with pytest.raises(SubmissionError, match="the sample has the columns id, id"):
+        check_sample(sample, pd.Index([1]))
+
+
+def test_a_packed_submission_is_that_submission(tmp_path):
+    write_submission(predictions_for([1, 2]), tmp_path / "plain.csv")
+    write_submission(predictions_for([1, 2]), tmp_path / "packed.csv.gz")
+    assert gzip.decompress((tmp_path / "packed.csv.gz").read_bytes()) == (tmp_path / "plain.csv").read_bytes()
 
 
 def test_a_submission_error_is_an_input_error():

@@ -2,15 +2,16 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.commands.members import match_blender, match_swapped, parse_member_files
-from lmsys_ensemble.commands.output import TABLE_SUFFIXES, Result, check_suffix, check_writable, write_table
+from lmsys_ensemble.commands.members import MemberFiles, match_blender, match_swapped, parse_member_files
+from lmsys_ensemble.commands.output import Result, finish, shown, write_or_keep, write_table
+from lmsys_ensemble.commands.targets import NamedPath, check_suffix, check_table_name, check_targets, named
 from lmsys_ensemble.crossfit import cross_fit_blender
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.explanation import describe_method, describe_weights, explain_choice, find_unused, fit_with_findings
@@ -41,14 +42,18 @@ def blend(arguments: argparse.Namespace) -> Result:
 def report(arguments: argparse.Namespace) -> Result:
     """Write an offline HTML report on predictions, their blend and its calibration."""
     check_suffix(arguments.out, "--out", (".html", ".htm"))
-    check_writable(arguments.out)
     if arguments.worst_out:
-        check_suffix(arguments.worst_out, "--worst-out")
-        check_writable(arguments.worst_out)
+        check_table_name(arguments.worst_out, "--worst-out")
     given = parse_member_files(arguments.probabilities)
     swapped_files = None
     if arguments.swapped:
         swapped_files = match_swapped(parse_member_files(arguments.swapped, "--swapped"), given)
+    outputs = [("--out", arguments.out), *named("--worst-out", arguments.worst_out)]
+    read = [
+        *_read_by(given, arguments), *named("--battles", arguments.battles), *named("--blender", arguments.blender),
+        *named("--swapped", (swapped_files or {}).values()),
+    ]  # fmt: skip
+    check_targets(outputs, read, prints_json=arguments.json)
     blender = match_blender(Blender.load(arguments.blender), given) if arguments.blender else None
     task, files = _read_members(given.paths)
     labels = read_labels(arguments.labels, task, arguments.groups)
@@ -56,10 +61,10 @@ def report(arguments: argparse.Namespace) -> Result:
     if swapped_files is not None:
         exchanged = [read_predictions(path, task.columns) for path in swapped_files.values()]
         swapped = dict(zip(swapped_files, _members(exchanged, labels), strict=True))
-    findings = write_report(
-        arguments.out,
-        dict(zip(given.names, _members(files, labels), strict=True)),
-        labels.labels,
+    make = partial(
+        write_report,
+        members=dict(zip(given.names, _members(files, labels), strict=True)),
+        labels=labels.labels,
         ids=labels.ids,
         groups=labels.groups,
         blender=blender,
@@ -69,31 +74,34 @@ def report(arguments: argparse.Namespace) -> Result:
         n_worst=arguments.worst,
         fitted_elsewhere=arguments.fitted_elsewhere,
     )
+    findings = write_or_keep(arguments.out, make)
     if arguments.worst_out:
-        write_table(findings.worst_rows(), arguments.worst_out)
+        write_or_keep(arguments.worst_out, partial(write_table, findings.worst_rows()))
     summary = findings.summary()
-    path = Path(arguments.out).resolve()
+    path = shown(arguments.out)
     lines = [f"{row['name']}: log loss {row['log_loss']:.4f}" for row in summary]
-    values = {"output": str(path), "rows": len(labels.ids), "models": summary, "warnings": findings.warnings}
-    return values, "\n".join([*lines, *_notes(findings.warnings), f"wrote {path}"])
+    values = {"output": path, "rows": len(labels.ids), "models": summary, "warnings": findings.warnings}
+    text = "\n".join([*lines, *_notes(findings.warnings), f"wrote {path}"])
+    return finish(values, text, arguments.out, arguments.worst_out)
 
 
 def _fit(arguments: argparse.Namespace) -> Result:
     check_suffix(arguments.out, "--out (the blender)", (".json",))
-    check_writable(arguments.out)
     if arguments.predict_out:
-        check_suffix(arguments.predict_out, "--predict-out")
-        check_writable(arguments.predict_out)
-    names, paths = (given := parse_member_files(arguments.probabilities)).names, given.paths
-    task, files = _read_members(paths)
+        check_table_name(arguments.predict_out, "--predict-out")
+    given = parse_member_files(arguments.probabilities)
+    names = given.names
+    outputs = [("--out", arguments.out), *named("--predict-out", arguments.predict_out)]
+    check_targets(outputs, _read_by(given, arguments), prints_json=arguments.json)
+    task, files = _read_members(given.paths)
     labels = read_labels(arguments.labels, task, arguments.groups)
     members = _members(files, labels)
     blender = Blender(arguments.method or "auto", arguments.calibration)
     warnings = fit_with_findings(blender, members, labels.labels, labels.groups, names)
     warnings += [*find_unused(blender, names), *_left_out(files, labels)]
-    blender.save(arguments.out)
+    write_or_keep(arguments.out, blender.save)
     values = {
-        "output": str(Path(arguments.out).resolve()),
+        "output": shown(arguments.out),
         **_figures(blender, members, labels, names),
         "warnings": warnings,
     }
@@ -104,30 +112,36 @@ def _fit(arguments: argparse.Namespace) -> Result:
             f"\nwrote the blend to {values['predictions']}; rows with labels were fitted on, "
             "so do not measure the blend with them"
         )
-    return values, text
+    return finish(values, text, arguments.out, arguments.predict_out)
 
 
 def _apply(arguments: argparse.Namespace) -> Result:
     for option in ("method", "calibration", "groups", "predict_out"):
         if getattr(arguments, option) is not None:
             raise InputError(f"--{option.replace('_', '-')} is for fitting; with --apply everything is in the blender")
-    check_suffix(arguments.out, "--out (the predictions)", TABLE_SUFFIXES)
-    check_writable(arguments.out)
+    check_table_name(arguments.out, "--out (the predictions)")
     given = parse_member_files(arguments.probabilities)
+    read = [*_read_by(given, arguments), ("--apply", arguments.apply)]
+    check_targets([("--out", arguments.out)], read, prints_json=arguments.json)
     blender = match_blender(Blender.load(arguments.apply), given)
     task, files = _read_members(given.paths)
     path = _write_blend(blender, files, task, arguments.out)
-    rows, weights = len(files[0].ids), getattr(blender, "weights_", None)
-    shown = None if weights is None else dict(zip(given.names, weights.tolist(), strict=True))
+    rows, found = len(files[0].ids), getattr(blender, "weights_", None)
+    weights = None if found is None else dict(zip(given.names, found.tolist(), strict=True))
     warnings = []
     if getattr(blender, "member_names_", None) is None:
         warnings.append(
             "the blender's file has no names of members: the files are trusted to come in the order of "
-            f"{'fitting' if shown else 'the weights'}, {', '.join(given.names)}. A blender fitted anew knows them"
+            f"{'fitting' if weights else 'the weights'}, {', '.join(given.names)}. A blender fitted anew knows them"
         )
-    lines = [] if shown is None else [f"weights: {', '.join(f'{name} {weight:.4f}' for name, weight in shown.items())}"]
-    values = {"output": path, "rows": rows, "weights": shown, "warnings": warnings}
-    return values, "\n".join([*lines, *_notes(warnings), f"wrote {rows} rows to {path}"])
+    lines = [f"weights: {', '.join(f'{name} {weight:.4f}' for name, weight in weights.items())}"] if weights else []
+    values = {"output": path, "rows": rows, "weights": weights, "warnings": warnings}
+    text = "\n".join([*lines, *_notes(warnings), f"wrote {rows} rows to {path}"])
+    return finish(values, text, arguments.out)
+
+
+def _read_by(given: MemberFiles, arguments: argparse.Namespace) -> list[NamedPath]:
+    return [*named("--probabilities", given.paths), *named("--labels", arguments.labels)]
 
 
 def _read_members(paths: Sequence[str]) -> tuple[Task, list[Predictions]]:
@@ -160,8 +174,8 @@ def _write_blend(blender: Blender, files: Sequence[Predictions], task: Task, pat
         )
     table = pd.DataFrame(blender.predict_proba(members), columns=list(task.columns))
     table.insert(0, ID_COLUMN, first.ids)
-    write_table(table, path)
-    return str(Path(path).resolve())
+    write_or_keep(path, partial(write_table, table))
+    return shown(path)
 
 
 def _figures(

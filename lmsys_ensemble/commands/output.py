@@ -1,19 +1,27 @@
-"""What all commands share: the shape of their results, what they say while they work, where they may write."""
+"""What all commands share: the shape of their results, what they say while they work, how results are written."""
 
+import os
+import secrets
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
-from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.files import write_atomically
+from lmsys_ensemble.errors import OutputError
+from lmsys_ensemble.files import is_special, open_descriptor, write_atomically
+from lmsys_ensemble.tables import encode_table
 from lmsys_ensemble.terminal import printable
 
 Result = tuple[dict[str, Any], str]
 """What a command prints: values for ``--json``, and a text for people."""
 
-TABLE_SUFFIXES = (".csv", ".parquet")
+Written = TypeVar("Written")
+
+_STANDARD_OUTPUT = 1
 
 
 def say(text: str) -> None:
@@ -21,24 +29,69 @@ def say(text: str) -> None:
     print(printable(text), file=sys.stderr, flush=True)
 
 
-def check_writable(path: str | Path) -> None:
-    """Raise `InputError` before hours of work if the result could not be written."""
-    folder = Path(path).resolve().parent
-    if not folder.is_dir():
-        raise InputError(f"the folder {folder} does not exist; make it before the run")
-    if Path(path).is_dir():
-        raise InputError(f"{path} is a folder, expected the path of a file")
+def is_stream(path: str | Path) -> bool:
+    """Tell whether a path is a pipe, a device or an open file, whose name says no format."""
+    return open_descriptor(path) is not None or is_special(path)
 
 
-def check_suffix(path: str | Path, option: str, allowed: tuple[str, ...] = TABLE_SUFFIXES) -> None:
-    """Raise `InputError` where the name of a file does not say what will be in it."""
-    if Path(path).suffix.lower() not in allowed:
-        raise InputError(f"{option} must end in {' or '.join(allowed)}, got {Path(path).name!r}")
+def is_standard_output(path: str | Path) -> bool:
+    """Tell whether a path is standard output itself."""
+    return open_descriptor(path) == _STANDARD_OUTPUT
+
+
+def shown(path: str | Path) -> str:
+    """Return a path as results name it: in full, streams as they were given."""
+    return str(path) if is_stream(path) else str(Path(path).resolve())
+
+
+def finish(values: dict[str, Any], text: str, *outputs: str | Path | None) -> Result:
+    """Return what a command prints; where an output was standard output itself, the text goes to standard error."""
+    if any(path is not None and is_standard_output(path) for path in outputs):
+        say(text)
+        text = ""
+    return values, text
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write predictions as CSV or Parquet, by suffix; ids stay as they came, because others are matched by them."""
-    if Path(path).suffix.lower() == ".csv":
-        write_atomically(path, table.to_csv(index=False))
-    else:
-        write_atomically(path, table.to_parquet(index=False))
+    """Write predictions in the format that the name says; ids stay as they came, because others are matched by them."""
+    write_atomically(path, encode_table(table, path))
+
+
+def write_or_keep(
+    path: str | Path, write: Callable[[str | Path], Written], run_dir: str | Path | None = None
+) -> Written:
+    """Write a result; where that fails, keep it somewhere else and say where.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where it should go.
+    write : callable
+        Writes the result to the path that it is given.
+    run_dir : str or Path, optional
+        The run's folder, the first place to keep it in.
+
+    Raises
+    ------
+    OutputError
+        If the result is not where it should be; names the file that holds it.
+    """
+    try:
+        return write(path)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and is_standard_output(path):
+            raise  # the reader has what it wanted
+        reason = f"{path} could not be written: {error.strerror or error}"
+        for other in _other_places(path, run_dir):
+            with suppress(OSError):
+                write(other)
+                raise OutputError(f"{reason}. Nothing is lost: the result is kept in {other}") from error
+        raise OutputError(f"{reason}, and neither could a copy in {tempfile.gettempdir()} or {os.getcwd()}") from error
+
+
+def _other_places(path: str | Path, run_dir: str | Path | None) -> Iterator[Path]:
+    name = Path(path).name[:60] if not is_stream(path) else "result.csv"
+    folders = [Path(run_dir)] if run_dir else []
+    for folder in [*folders, Path(tempfile.gettempdir()), Path.cwd()]:
+        if folder.is_dir():
+            yield (folder / f"lmsys-ensemble-{secrets.token_hex(4)}-{name}").resolve()

@@ -7,9 +7,10 @@ from typing import Any
 
 from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.commands.output import Result, say
+from lmsys_ensemble.commands.targets import check_new_folder
 from lmsys_ensemble.config import bundled_config, find_config, models_folder
 from lmsys_ensemble.ensemble import Ensemble
-from lmsys_ensemble.errors import CheckError, DeviceError, collected
+from lmsys_ensemble.errors import CheckError, DeviceError, InputError, collected
 from lmsys_ensemble.files import parse_settings, read_object
 from lmsys_ensemble.scorers.base import Scorer
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
@@ -20,6 +21,7 @@ def train(arguments: argparse.Namespace) -> Result:
     """Train an adapter and a head."""
     from lmsys_ensemble.training.run import train as run
 
+    check_new_folder(arguments.output)
     figures = run(
         arguments.recipe, arguments.output, data_folder=arguments.data, device=arguments.device,
         overwrite=arguments.overwrite, say=say,
@@ -40,6 +42,7 @@ def import_checkpoint(arguments: argparse.Namespace) -> Result:
     from lmsys_ensemble.modeling.recipe import Recipe, describe_base
     from lmsys_ensemble.modeling.sources import resolve_base
 
+    _check_import(arguments)
     base = resolve_base(arguments.base, arguments.revision)
     described = describe_base(base, arguments.base, arguments.revision)
     pad_token_id = read_object(base / "config.json").get("pad_token_id")
@@ -74,6 +77,12 @@ def import_checkpoint(arguments: argparse.Namespace) -> Result:
         {"output": str(output), "files": done.files},
         f"{output}: adapter_model.safetensors, adapter_config.json, recipe.json{golden}",
     )
+
+
+def _check_import(arguments: argparse.Namespace) -> None:
+    if not Path(arguments.source).exists():
+        raise InputError(f"there is no checkpoint {arguments.source}")
+    check_new_folder(arguments.output)
 
 
 def models(arguments: argparse.Namespace) -> Result:

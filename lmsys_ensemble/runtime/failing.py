@@ -39,21 +39,23 @@ def raise_failure(failure: Failure, others: str, cure: str) -> NoReturn:
     others : str
         What became of the other scorers.
     cure : str
-        How to resume, a sentence without its full stop.
+        How to resume, a sentence without its full stop; empty where there is nothing to resume.
     """
     job, error = failure.job, failure.error
+    ending = f". {cure}" if cure else ""
     if job is None:
         if isinstance(error, EnsembleError):
-            error.add_note(cure)
+            if cure:
+                error.add_note(cure)
             raise error
-        raise EnsembleError(f"the run failed: {type(error).__name__}: {error}. {cure}") from error
+        raise EnsembleError(f"the run failed: {type(error).__name__}: {error}{ending}") from error
     where = f"scorer {job.name!r} on {failure.device}"
     rows = _rows_at_hand(failure)
     if isinstance(error, EnsembleError):
-        error.add_note(f"{where}{rows}; {others}. {cure}")
+        error.add_note(f"{where}{rows}; {others}{ending}")
         raise error
     raise ScoringError(
-        f"{where} failed: {type(error).__name__}: {error}{rows}. {others[0].upper()}{others[1:]}. {cure}",
+        f"{where} failed: {type(error).__name__}: {error}{rows}. {others[0].upper()}{others[1:]}{ending}",
         scorer=job.name,
         device=failure.device,
         row_ids=failure.row_ids[:_MAX_LISTED],
@@ -78,10 +80,15 @@ def too_many_failed(job: Job, reasons: dict[int, str], device: str, allowed: flo
     )
 
 
-def how_to_resume(run_dir: str | Path | None, jobs: Sequence[Job]) -> str:
-    """Return what to do with what is finished, a sentence without its full stop."""
+def how_to_resume(run_dir: str | Path | None, jobs: Sequence[Job], failure: Failure | None = None) -> str:
+    """Return what to do with what is finished, a sentence without its full stop.
+
+    Empty where a scorer failed before any had begun with its rows, so that there was nothing to keep.
+    """
     if run_dir is None:
-        return "Pass run_dir= (--run-dir) to keep finished work"
+        begun = failure is None or len(failure.row_ids) > 0 or any(job.cost_begun for job in jobs)
+        begun = begun or any(job.n_finished for job in jobs)
+        return "Pass run_dir= (--run-dir) to keep finished work" if begun else ""
     n_done = sum(job.n_finished for job in jobs)
     n_wanted = sum(job.n_wanted for job in jobs)
     return f"{n_done} of {n_wanted} rows of all scorers are kept in {run_dir}: rerun with the same run_dir to resume"

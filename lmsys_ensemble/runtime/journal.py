@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from lmsys_ensemble.errors import ContractError, JournalError
+from lmsys_ensemble.errors import ContractError, JournalError, RunFolderError
 from lmsys_ensemble.files import write_json
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.runtime.database import SCHEMA_VERSION, open_database, read_facts, transaction
@@ -265,7 +265,7 @@ def _take_fingerprints(
     changed = [name for name, text in settings.items() if known.get(name, text) != text]
     if changed and not rescore:
         faults = [fault for name in changed for fault in differences(name, known[name], settings[name])]
-        raise JournalError(
+        raise RunFolderError(
             f"{folder} holds results of other settings: {'; '.join(faults)}. Go on with the old settings, give another "
             "run directory, or pass rescore=True (--rescore) to score anew with these"
         )

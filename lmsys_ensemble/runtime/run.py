@@ -260,7 +260,7 @@ class Run:
         failures = self._scheduler.failures
         if failures and (self._scheduler.stop.is_set() or all(job.failure is not None for job in self._jobs)):
             others = "the other scorers were stopped" if self._scheduler.stop.is_set() else "no scorer is left"
-            raise_failure(failures[0], others, how_to_resume(self.options.run_dir, self._jobs))
+            raise_failure(failures[0], others, how_to_resume(self.options.run_dir, self._jobs, failures[0]))
         for job in self._jobs:
             if job.n_to_score and job.failure is None:
                 job.progress.finish()  # those that the deadline has ended, too

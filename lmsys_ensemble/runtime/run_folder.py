@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from lmsys_ensemble.errors import ConfigError, JournalError
+from lmsys_ensemble.errors import ConfigError, JournalError, RunFolderError
 from lmsys_ensemble.files import read_mapping, write_json
 
 JOURNAL_FILE = "journal.sqlite"
@@ -22,7 +22,7 @@ SUMMARY_FILE = "summary.json"
 LOCK_FILE = "run.lock"
 HOLDER_FILE = "holder.json"
 
-_OWN_FILES = (JOURNAL_FILE, MANIFEST_FILE, SUMMARY_FILE, LOCK_FILE, HOLDER_FILE)
+OWN_FILES = (JOURNAL_FILE, MANIFEST_FILE, SUMMARY_FILE, LOCK_FILE, HOLDER_FILE)
 
 _LOCK_PATIENCE = 0.3
 """Seconds for which a lock is tried: `find_holder` in another process may hold it for an instant."""
@@ -41,14 +41,14 @@ def check_run_folder(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise JournalError(f"{folder} is a file, expected the directory of a run; give another path")
+        raise RunFolderError(f"{folder} is a file, expected the directory of a run; give another path")
     names = [path.name for path in folder.iterdir()]
     if JOURNAL_FILE in names:
         return
     # A run that was killed while it made its folder leaves some of its own files and no journal yet.
-    foreign = sorted(name for name in names if not name.lstrip(".").startswith(_OWN_FILES))
+    foreign = sorted(name for name in names if not name.lstrip(".").startswith(OWN_FILES))
     if foreign:
-        raise JournalError(
+        raise RunFolderError(
             f"{folder} is not empty and no run directory: it holds {', '.join(foreign[:3])}"
             f"{', ...' if len(foreign) > 3 else ''} and no {JOURNAL_FILE}. Give a new or an empty directory"
         )

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmsys_ensemble.errors import JournalError
+from lmsys_ensemble.errors import JournalError, RunFolderError
 from lmsys_ensemble.runtime.database import (
     check_schema,
     check_structure,
@@ -122,7 +122,7 @@ def read_run(folder: str | Path) -> RunReport:
     folder = Path(folder)
     path = folder / JOURNAL_FILE
     if not path.is_file():
-        raise JournalError(f"{folder} is no run directory: there is no {JOURNAL_FILE} in it")
+        raise RunFolderError(f"{folder} is no run directory: there is no {JOURNAL_FILE} in it")
     with explained(folder), closing(open_to_read(path)) as connection:
         if is_new(connection):
             raise JournalError(f"the run in {folder} has not begun: its {JOURNAL_FILE} is empty")

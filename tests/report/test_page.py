@@ -362,7 +362,7 @@ def test_members_blender_and_swapped_files_are_matched_by_name(folder, capsys):
         (("--out", "r.html", "--swapped", "m0_swapped.csv"), "--swapped has 1 files, --probabilities 2"),
         (("--out", "r.html", "--battles", "x.csv"), "no file x.csv"),
         (("--out", "r.html", "--blender", "x.json"), "no blender x.json"),
-        (("--out", "r.html", "--worst-out", "w.html"), "--worst-out must end in .csv or .parquet"),
+        (("--out", "r.html", "--worst-out", "w.html"), "--worst-out must end in .csv, .tsv"),
         (("--out", "r.html", "--worst", "-3"), "n_worst must be at least 0"),
         (("--out", "r.html", "--fitted-elsewhere"), "pass a fitted one"),
     ],
