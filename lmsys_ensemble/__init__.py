@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Battles": "lmsys_ensemble.battles",
+    "Battles": "lmsys_ensemble.data.battles",
     "Blender": "lmsys_ensemble.blending.blender",
     "ClassifierScorer": "lmsys_ensemble.scorers.classifier",
     "Ensemble": "lmsys_ensemble.ensemble",
@@ -23,13 +23,13 @@ _EXPORTS = {
     "LlamaScorer": "lmsys_ensemble.scorers.llama",
     "SavedScorer": "lmsys_ensemble.scorers.saved",
     "Scorer": "lmsys_ensemble.scorers.base",
-    "build_submission": "lmsys_ensemble.submission",
+    "build_submission": "lmsys_ensemble.data.submission",
     "check_scorer": "lmsys_ensemble.scorers.check",
-    "parse_battles": "lmsys_ensemble.battles",
-    "parse_labels": "lmsys_ensemble.battles",
-    "read_table": "lmsys_ensemble.tables",
+    "parse_battles": "lmsys_ensemble.data.battles",
+    "parse_labels": "lmsys_ensemble.data.battles",
+    "read_table": "lmsys_ensemble.data.tables",
     "write_report": "lmsys_ensemble.report.page",
-    "write_submission": "lmsys_ensemble.submission",
+    "write_submission": "lmsys_ensemble.data.submission",
 }
 
 __all__ = [
@@ -55,8 +55,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
     from lmsys_ensemble.blending.blender import Blender
+    from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+    from lmsys_ensemble.data.submission import build_submission, write_submission
+    from lmsys_ensemble.data.tables import read_table
     from lmsys_ensemble.ensemble import Ensemble
     from lmsys_ensemble.errors import EnsembleError
     from lmsys_ensemble.report.page import write_report
@@ -68,8 +70,6 @@ if TYPE_CHECKING:
     from lmsys_ensemble.scorers.gemma import GemmaScorer
     from lmsys_ensemble.scorers.llama import LlamaScorer
     from lmsys_ensemble.scorers.saved import SavedScorer
-    from lmsys_ensemble.submission import build_submission, write_submission
-    from lmsys_ensemble.tables import read_table
 
 
 def __getattr__(name: str) -> Any:

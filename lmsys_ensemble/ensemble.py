@@ -8,13 +8,13 @@ from typing import Any, Self, Unpack, get_args
 import numpy as np
 import pandas as pd
 
-from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.config import bundled_config, check_parts, read_config, write_config
+from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+from lmsys_ensemble.data.frames import TableLike, as_frame
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation import evaluate_models
 from lmsys_ensemble.files import suggest
-from lmsys_ensemble.frames import TableLike, as_frame
 from lmsys_ensemble.metrics import class_prior
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.runtime.bars import Display

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmsys_ensemble.data.tables import encode_table
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import (
     Settings,
@@ -26,7 +27,6 @@ from lmsys_ensemble.files import (
     write_atomically,
     write_json,
 )
-from lmsys_ensemble.tables import encode_table
 
 PATIENCE = 30
 """Seconds that a thread may take to end; one that does not is a failure, not a hanging test."""

@@ -165,7 +165,7 @@ def test_a_forbidden_import_is_found(module, source, words):
         ("battles", "from lmsys_ensemble.probabilities import softmax"),
         ("scorers.classifier", "def load():\n    from lmsys_ensemble.modeling.loading import load"),
         ("scorers.gemma", "from .base import Scorer\nfrom lmsys_ensemble.scorers.classifier import ClassifierScorer"),
-        ("commands", "from lmsys_ensemble.submission import build_submission"),
+        ("commands", "from lmsys_ensemble.data.submission import build_submission"),
         ("cli", "from lmsys_ensemble import __version__, commands"),
         ("modeling.loading", "import torch\nfrom peft import LoraConfig"),
     ],

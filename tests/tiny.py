@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.templates import get_template
 from lmsys_ensemble.encoding.tokens import Encoder
 from lmsys_ensemble.modeling.recipe import Recipe

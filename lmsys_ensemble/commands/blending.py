@@ -13,12 +13,7 @@ from lmsys_ensemble.commands.members import MemberFiles, match_blender, match_sw
 from lmsys_ensemble.commands.output import Result, finish, shown, write_or_keep, write_table
 from lmsys_ensemble.commands.targets import NamedPath, check_suffix, check_table_name, check_targets, named
 from lmsys_ensemble.crossfit import cross_fit_blender
-from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.explanation import describe_method, describe_weights, explain_choice, find_unused, fit_with_findings
-from lmsys_ensemble.folds import group_codes
-from lmsys_ensemble.intervals import paired_difference
-from lmsys_ensemble.metrics import class_prior, log_loss, row_log_losses
-from lmsys_ensemble.predictions import (
+from lmsys_ensemble.data.predictions import (
     Labels,
     Predictions,
     locate,
@@ -26,10 +21,15 @@ from lmsys_ensemble.predictions import (
     read_labels,
     read_predictions,
 )
+from lmsys_ensemble.data.tables import read_table
+from lmsys_ensemble.errors import ConfigError, InputError
+from lmsys_ensemble.explanation import describe_method, describe_weights, explain_choice, find_unused, fit_with_findings
+from lmsys_ensemble.folds import group_codes
+from lmsys_ensemble.intervals import paired_difference
+from lmsys_ensemble.metrics import class_prior, log_loss, row_log_losses
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.report.page import write_report
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, TWO_WAY, Task
-from lmsys_ensemble.tables import read_table
 
 
 def blend(arguments: argparse.Namespace) -> Result:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.blending.members import check_names, explain_mismatch, listed
+from lmsys_ensemble.data.predictions import name_files
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.predictions import name_files
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from lmsys_ensemble.data.tables import encode_table
 from lmsys_ensemble.errors import OutputError
 from lmsys_ensemble.files import is_special, open_descriptor, write_atomically
-from lmsys_ensemble.tables import encode_table
 from lmsys_ensemble.terminal import printable
 
 Result = tuple[dict[str, Any], str]

@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.commands.output import Result, say
 from lmsys_ensemble.commands.targets import check_new_folder
 from lmsys_ensemble.config import bundled_config, find_config, models_folder
+from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import CheckError, DeviceError, InputError, collected
 from lmsys_ensemble.files import parse_settings, read_object
 from lmsys_ensemble.scorers.base import Scorer
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
-from lmsys_ensemble.tables import read_table
 
 
 def train(arguments: argparse.Namespace) -> Result:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from lmsys_ensemble.battles import parse_battles, parse_labels
 from lmsys_ensemble.commands.output import Result, finish, say, shown, write_or_keep, write_table
 from lmsys_ensemble.commands.targets import (
     NamedPath,
@@ -18,12 +17,13 @@ from lmsys_ensemble.commands.targets import (
     named,
 )
 from lmsys_ensemble.config import bundled_config, find_config
+from lmsys_ensemble.data.battles import parse_battles, parse_labels
+from lmsys_ensemble.data.submission import build_submission, check_sample, write_submission
+from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.runtime.bars import Display
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.schema import ID_COLUMN
-from lmsys_ensemble.submission import build_submission, check_sample, write_submission
-from lmsys_ensemble.tables import read_table
 
 
 def submit(arguments: argparse.Namespace) -> Result:

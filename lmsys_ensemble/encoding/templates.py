@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lmsys_ensemble.battles import Battle, Turns
+from lmsys_ensemble.data.battles import Battle, Turns
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import suggest
 from lmsys_ensemble.schema import PROMPT, RESPONSE_A, RESPONSE_B, TEXT_COLUMNS

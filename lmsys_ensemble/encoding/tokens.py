@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from lmsys_ensemble.battles import Battle, Battles
+from lmsys_ensemble.data.battles import Battle, Battles
 from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL, estimate_tokens, retention_table
 from lmsys_ensemble.encoding.templates import Piece, Template
 from lmsys_ensemble.encoding.truncation import POLICIES, Policy, balanced_shares

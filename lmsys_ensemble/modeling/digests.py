@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoder
 from lmsys_ensemble.files import read_object, sha256_of
 from lmsys_ensemble.modeling.golden import golden_battles

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import GoldenError
 from lmsys_ensemble.files import Settings, parse_settings, read_mapping, write_json

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from lmsys_ensemble.battles import Battles, parse_battles
 from lmsys_ensemble.blending.checks import check_members
+from lmsys_ensemble.data.battles import Battles, parse_battles
+from lmsys_ensemble.data.predictions import locate
+from lmsys_ensemble.data.tables import parse_ids
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.folds import group_codes
-from lmsys_ensemble.predictions import locate
 from lmsys_ensemble.probabilities import Probabilities, check_labels, check_probabilities, swap_classes
 from lmsys_ensemble.schema import ID_COLUMN, Task
-from lmsys_ensemble.tables import parse_ids
 
 SOURCE_COLUMN = "source"
 

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
 
 CHUNKS_PER_SLOT = 32
 """So many that the last chunks of the slots end at nearly the same time."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import CheckError, ConfigError, EnsembleError, collected
 from lmsys_ensemble.runtime.devices import assign_devices
 from lmsys_ensemble.runtime.fallback import check_ready

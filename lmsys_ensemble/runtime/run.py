@@ -9,8 +9,8 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from lmsys_ensemble.battles import Battles
 from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ConfigError, JournalError
 from lmsys_ensemble.runtime.bars import Display, Screen
 from lmsys_ensemble.runtime.budget import Clock, Deadline, margins

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.progress import NoProgress as NoProgress
 from lmsys_ensemble.progress import Progress as Progress

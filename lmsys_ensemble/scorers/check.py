@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ContractError
 from lmsys_ensemble.probabilities import Logits, softmax
 from lmsys_ensemble.scorers.base import Scorer

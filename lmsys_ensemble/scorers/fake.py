@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.schema import Task, task_of
 from lmsys_ensemble.scorers.base import Scorer

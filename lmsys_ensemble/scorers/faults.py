@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lmsys_ensemble import errors
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ConfigError, ModelError
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.scorers.fake import FakeScorer

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
+from lmsys_ensemble.data.predictions import Predictions, read_predictions
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.files import sha256_of
-from lmsys_ensemble.predictions import Predictions, read_predictions
 from lmsys_ensemble.probabilities import Logits, log_probabilities
 from lmsys_ensemble.schema import Task, task_of
 from lmsys_ensemble.scorers.base import Scorer

@@ -1,6 +1,6 @@
 import pytest
 
-from lmsys_ensemble.battles import Battle
+from lmsys_ensemble.data.battles import Battle
 from lmsys_ensemble.encoding.templates import TEMPLATES, get_template
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.schema import TEXT_COLUMNS

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmsys_ensemble.battles import Battles, parse_battles
+from lmsys_ensemble.data.battles import Battles, parse_battles
+from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL
 from lmsys_ensemble.encoding.templates import TEMPLATES, get_template
 from lmsys_ensemble.encoding.tokens import MAX_CHARACTERS_PER_TOKEN, Encoder
 from lmsys_ensemble.encoding.truncation import POLICIES
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.schema import TEXT_COLUMNS
-from lmsys_ensemble.tables import read_table
 
 from .conftest import BOS_ID, CONTROL_TOKENS, EOS_ID
 

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.retention import FIELD_CODES
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.adapters import inject_lora, save_adapter

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.report.slices import MAX_SOURCES, slice_lengths, slice_sources, slice_turns
 
 

@@ -225,7 +225,7 @@ def test_a_run_is_never_later_than_its_budget_by_more_than_a_row(share, swap, n_
 
 
 def items_battles(rows):
-    from lmsys_ensemble.battles import Battles
+    from lmsys_ensemble.data.battles import Battles
 
     prompts, responses_a, responses_b = ([(row[field],) for row in rows] for field in range(3))
     import pandas as pd

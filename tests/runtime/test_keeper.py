@@ -17,7 +17,7 @@ from pandas.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
 
 from lmsys_ensemble import Blender, ClassifierScorer, Ensemble, FakeScorer, FaultyScorer, LlamaScorer, SavedScorer
-from lmsys_ensemble.battles import parse_battles
+from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.errors import ConfigError, DeviceError, ModelError, ScoringError
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.runtime.bars import Screen

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmsys_ensemble.battles import parse_battles
+from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.runtime import projection as projection_module
 from lmsys_ensemble.runtime.pool import Slot, usable_cores

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmsys_ensemble import Ensemble, FakeScorer
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.runtime import items as items_module
 from lmsys_ensemble.runtime.bars import Screen
 from lmsys_ensemble.runtime.budget import Deadline

@@ -5,7 +5,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from lmsys_ensemble.battles import parse_battles
+from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.errors import InputError, ScoringError
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.probabilities import softmax

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lmsys_ensemble.battles import parse_battles
+from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.scorers.base import NoProgress
 from lmsys_ensemble.scorers.check import check_scorer
 from lmsys_ensemble.scorers.fake import FakeScorer

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmsys_ensemble import errors
-from lmsys_ensemble.battles import parse_battles
+from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.errors import ConfigError, ContractError, ModelError
 from lmsys_ensemble.runtime.progress import StopScoring
 from lmsys_ensemble.scorers.base import NoProgress

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmsys_ensemble.battles import Battles, parse_battles
+from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY

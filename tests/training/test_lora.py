@@ -3,7 +3,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from lmsys_ensemble.battles import parse_battles, parse_labels
+from lmsys_ensemble.data.battles import parse_battles, parse_labels
 from lmsys_ensemble.encoding.batches import plan_batches
 from lmsys_ensemble.modeling.adapters import inject_lora
 from lmsys_ensemble.modeling.depth import only_layers

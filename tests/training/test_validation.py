@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmsys_ensemble.battles import Battles
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.training.dataset import Labelled
 from lmsys_ensemble.training.validation import length_baseline, length_features, validate

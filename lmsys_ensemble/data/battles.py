@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lmsys_ensemble.data.frames import TableLike, as_frame
+from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, parse_ids, require_columns
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.frames import TableLike, as_frame
 from lmsys_ensemble.probabilities import Probabilities, check_probabilities
 from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS, THREE_WAY, WINNER_COLUMN, Task
-from lmsys_ensemble.tables import MAX_LISTED_FAULTS, parse_ids, require_columns
 
 Turns: TypeAlias = tuple[str, ...]
 TextFormat: TypeAlias = Literal["auto", "json", "list", "plain"]
@@ -119,7 +119,7 @@ def parse_battles(table: TableLike, text_format: TextFormat = "auto") -> Battles
     ----------
     table : DataFrame
         With the columns ``id``, ``prompt``, ``response_a`` and ``response_b``; others are ignored. Polars and Arrow
-        tables, paths of files and lists of dicts are taken, too; see `lmsys_ensemble.frames.as_frame`.
+        tables, paths of files and lists of dicts are taken, too; see `lmsys_ensemble.data.frames.as_frame`.
     text_format : {"auto", "json", "list", "plain"}
         What the text columns hold. ``auto`` decides for each column: real lists, strings that are JSON lists of
         strings and nulls (where at least half of the cells are), or plain strings of one turn.

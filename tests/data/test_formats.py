@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmsys_ensemble import formats
-from lmsys_ensemble.battles import parse_battles
+from lmsys_ensemble.data import formats
+from lmsys_ensemble.data.battles import parse_battles
+from lmsys_ensemble.data.formats import TableFormat, table_format
+from lmsys_ensemble.data.tables import encode_table, read_table
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.formats import TableFormat, table_format
-from lmsys_ensemble.tables import encode_table, read_table
 
 PATIENCE = 30
 """Seconds that a thread may take to end."""

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmsys_ensemble.battles import Battles, parse_battles, parse_labels
+from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+from lmsys_ensemble.data.tables import parse_ids, read_table
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.schema import TEXT_COLUMNS, TWO_WAY
-from lmsys_ensemble.tables import parse_ids, read_table
 
 ANY_TEXT = st.lists(st.characters() | st.integers(0xD800, 0xDFFF).map(chr), max_size=12).map("".join)
 """All of Unicode, lone surrogates included."""

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lmsys_ensemble.battles import parse_labels
+from lmsys_ensemble.data.battles import parse_labels
+from lmsys_ensemble.data.formats import without_suffix
+from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, parse_ids, read_table
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.formats import without_suffix
 from lmsys_ensemble.probabilities import Probabilities, check_probabilities
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
-from lmsys_ensemble.tables import MAX_LISTED_FAULTS, parse_ids, read_table
 
 GROUP_COLUMN = "group"
 """Column that says which rows share a prompt, where no other is named."""
@@ -138,7 +138,7 @@ def read_labels(path: str | Path, task: Task = THREE_WAY, groups: str | None = N
     Parameters
     ----------
     path : str or Path
-        The file; see `lmsys_ensemble.battles.parse_labels` for the labels' columns.
+        The file; see `lmsys_ensemble.data.battles.parse_labels` for the labels' columns.
     task : Task
         Classes and their order.
     groups : str, optional

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from lmsys_ensemble.data.formats import TableFile, check_beginning
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.formats import TableFile, check_beginning
 from lmsys_ensemble.schema import ID_COLUMN
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lmsys_ensemble.data.predictions import name_files, read_labels, read_predictions
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.predictions import name_files, read_labels, read_predictions
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from tests.predicted import predictions, probability_table
 

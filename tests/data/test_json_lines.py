@@ -5,10 +5,10 @@ import json
 import pandas as pd
 import pytest
 
-from lmsys_ensemble.battles import parse_battles
+from lmsys_ensemble.data.battles import parse_battles
+from lmsys_ensemble.data.predictions import read_labels
+from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.predictions import read_labels
-from lmsys_ensemble.tables import read_table
 
 
 def write(folder, *rows):

@@ -12,8 +12,8 @@ from typing import TextIO
 
 import pandas as pd
 
+from lmsys_ensemble.data.formats import SEPARATORS, TableFile, check_beginning
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.formats import SEPARATORS, TableFile, check_beginning
 from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS, THREE_WAY, WINNER_COLUMN
 
 _MAX_LISTED = 5

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
+from lmsys_ensemble.data.submission import build_submission, check_sample, write_submission
 from lmsys_ensemble.errors import InputError, SubmissionError
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
-from lmsys_ensemble.submission import build_submission, check_sample, write_submission
 
 COLUMNS = list(THREE_WAY.columns)
 BIG_IDS = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=8, unique=True)

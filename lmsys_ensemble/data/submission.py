@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, encode_table, parse_ids
 from lmsys_ensemble.errors import InputError, SubmissionError
 from lmsys_ensemble.files import write_atomically
 from lmsys_ensemble.probabilities import renormalise
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
-from lmsys_ensemble.tables import MAX_LISTED_FAULTS, encode_table, parse_ids
 
 SUM_TOLERANCE = 1e-6
 """How far a row's sum may lie from 1 in a prediction (which comes from a softmax, not from a rounded file)."""

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from lmsys_ensemble.delimited import read_delimited
+from lmsys_ensemble.data.delimited import read_delimited
+from lmsys_ensemble.data.formats import SEPARATORS, TableFile, TableFormat, find_table, table_format
+from lmsys_ensemble.data.json_lines import encode_json_lines, read_json_lines
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.formats import SEPARATORS, TableFile, TableFormat, find_table, table_format
-from lmsys_ensemble.json_lines import encode_json_lines, read_json_lines
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY
 
 MAX_LISTED_FAULTS = 10

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.tables import read_table
 
 TableLike: TypeAlias = Any
 """What `as_frame` takes. No type says "has the Arrow stream protocol or is a path", so that errors say it."""

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmsys_ensemble.battles import parse_battles
+from lmsys_ensemble.data.battles import parse_battles
+from lmsys_ensemble.data.predictions import read_labels
+from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.predictions import read_labels
-from lmsys_ensemble.tables import read_table
 
 HEADER = "id,prompt,response_a,response_b\n"
 

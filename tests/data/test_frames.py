@@ -5,8 +5,8 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from lmsys_ensemble import Ensemble, FakeScorer, parse_battles, parse_labels
+from lmsys_ensemble.data.frames import as_frame
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.frames import as_frame
 from lmsys_ensemble.schema import THREE_WAY
 
 
