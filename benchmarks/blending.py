@@ -24,9 +24,9 @@ from sklearn.linear_model import LogisticRegression
 
 from lmsys_ensemble import __version__
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.folds import group_folds
-from lmsys_ensemble.intervals import paired_difference
-from lmsys_ensemble.metrics import row_log_losses
+from lmsys_ensemble.evaluation.folds import group_folds
+from lmsys_ensemble.evaluation.intervals import paired_difference
+from lmsys_ensemble.evaluation.metrics import row_log_losses
 from lmsys_ensemble.probabilities import check_probabilities, log_probabilities, renormalise
 
 N_FOLDS, SEEDS = 5, (0, 1, 2)

@@ -14,7 +14,7 @@ from sklearn import __version__ as sklearn_version
 
 from lmsys_ensemble import __version__
 from lmsys_ensemble.blending.selection import candidate_recipes, select_recipe
-from lmsys_ensemble.metrics import log_loss
+from lmsys_ensemble.evaluation.metrics import log_loss
 
 SIZES = (1_000, 2_000, 4_000, 5_748)
 

@@ -17,9 +17,9 @@ import torch
 from tqdm import tqdm
 
 from lmsys_ensemble.encoding.batches import plan_batches
-from lmsys_ensemble.folds import group_codes, group_folds
-from lmsys_ensemble.intervals import paired_difference
-from lmsys_ensemble.metrics import row_log_losses
+from lmsys_ensemble.evaluation.folds import group_codes, group_folds
+from lmsys_ensemble.evaluation.intervals import paired_difference
+from lmsys_ensemble.evaluation.metrics import row_log_losses
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.pooling import pad_batch, pool, pooled_size
 from lmsys_ensemble.modeling.recipe import Recipe

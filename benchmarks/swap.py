@@ -21,9 +21,9 @@ from held_out import read_held_out
 
 from lmsys_ensemble import Ensemble
 from lmsys_ensemble.encoding import prefixes
-from lmsys_ensemble.folds import group_codes
-from lmsys_ensemble.intervals import paired_difference
-from lmsys_ensemble.metrics import row_log_losses
+from lmsys_ensemble.evaluation.folds import group_codes
+from lmsys_ensemble.evaluation.intervals import paired_difference
+from lmsys_ensemble.evaluation.metrics import row_log_losses
 from lmsys_ensemble.probabilities import renormalise, swap_classes
 from lmsys_ensemble.runtime.pool import usable_cores
 

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.blending.diagnosis import MemberWarning
-from lmsys_ensemble.folds import group_codes, group_folds
+from lmsys_ensemble.evaluation.folds import group_codes, group_folds
 from lmsys_ensemble.probabilities import Probabilities
 
 

@@ -13,9 +13,9 @@ from lmsys_ensemble.config import bundled_config, check_parts, read_config, writ
 from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.data.frames import TableLike, as_frame
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.evaluation import evaluate_models
+from lmsys_ensemble.evaluation.evaluate import evaluate_models
+from lmsys_ensemble.evaluation.metrics import class_prior
 from lmsys_ensemble.files import suggest
-from lmsys_ensemble.metrics import class_prior
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.runtime.bars import Display
 from lmsys_ensemble.runtime.keeper import Keeper
@@ -285,7 +285,7 @@ class Ensemble(Keeper):
         DataFrame
             One row a model, slice and measure, with the columns ``model``, ``by``, ``slice``, ``metric``, ``value``,
             ``low`` and ``high`` (95 % bootstrap interval), ``n_rows`` and ``n_groups``; see
-            `lmsys_ensemble.evaluation.evaluate`. The model ``class prior`` predicts the mean label of all rows.
+            `lmsys_ensemble.evaluation.evaluate.evaluate`. The model ``class prior`` predicts the mean label of all rows.
 
         Raises
         ------

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.blending.diagnosis import MemberWarning
 from lmsys_ensemble.blending.selection import MIN_GROUPS
-from lmsys_ensemble.intervals import Difference
+from lmsys_ensemble.evaluation.intervals import Difference
 from lmsys_ensemble.probabilities import Probabilities
 
 NEGLIGIBLE_SHARE = 0.005

@@ -9,7 +9,7 @@ import pytest
 
 from lmsys_ensemble import Blender
 from lmsys_ensemble.cli import main
-from lmsys_ensemble.metrics import log_loss
+from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from tests.predicted import predictions, probability_table, row_ids
 

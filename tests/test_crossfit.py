@@ -4,7 +4,7 @@ import pytest
 from lmsys_ensemble import Blender
 from lmsys_ensemble.crossfit import cross_fit_blender
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.metrics import log_loss
+from lmsys_ensemble.evaluation.metrics import log_loss
 from tests.predicted import predictions
 
 

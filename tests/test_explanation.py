@@ -7,6 +7,7 @@ import pytest
 from lmsys_ensemble import Blender
 from lmsys_ensemble.blending.recipe import METHODS
 from lmsys_ensemble.blending.selection import CANDIDATES
+from lmsys_ensemble.evaluation.intervals import Difference
 from lmsys_ensemble.explanation import (
     describe_difference,
     describe_method,
@@ -16,7 +17,6 @@ from lmsys_ensemble.explanation import (
     find_unused,
     fit_with_findings,
 )
-from lmsys_ensemble.intervals import Difference
 from tests.predicted import predictions
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.folds import group_codes, group_folds
+from lmsys_ensemble.evaluation.folds import group_codes, group_folds
 from lmsys_ensemble.probabilities import check_labels, swap_order
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 

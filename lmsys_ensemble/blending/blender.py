@@ -28,8 +28,8 @@ from lmsys_ensemble.blending.recipe import Method, Recipe
 from lmsys_ensemble.blending.selection import candidate_recipes, select_recipe
 from lmsys_ensemble.blending.stored import StoredAsJson
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.folds import group_codes
-from lmsys_ensemble.metrics import row_log_losses
+from lmsys_ensemble.evaluation.folds import group_codes
+from lmsys_ensemble.evaluation.metrics import row_log_losses
 from lmsys_ensemble.probabilities import Probabilities
 
 

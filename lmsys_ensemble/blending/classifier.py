@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from lmsys_ensemble.blending.checks import check_sample_weight
 from lmsys_ensemble.blending.labels import check_classes, parse_class_labels
 from lmsys_ensemble.blending.members import MemberProbabilities
-from lmsys_ensemble.metrics import row_accuracies
+from lmsys_ensemble.evaluation.metrics import row_accuracies
 from lmsys_ensemble.probabilities import Probabilities
 
 
@@ -33,7 +33,7 @@ class BlendingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(classes[blended.argmax(axis=1)])
 
     def score(self, probabilities: MemberProbabilities, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the accuracy, as every scikit-learn classifier does; for the log loss see `lmsys_ensemble.evaluation`.
+        """Return the accuracy, as every scikit-learn classifier does; for the log loss see `lmsys_ensemble.evaluation.evaluate`.
 
         Parameters are those of `fit`. With soft labels it is the accuracy expected over the annotators.
         """

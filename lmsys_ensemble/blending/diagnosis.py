@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.checks import Array
-from lmsys_ensemble.intervals import standard_error
-from lmsys_ensemble.metrics import row_accuracies, row_log_losses
+from lmsys_ensemble.evaluation.intervals import standard_error
+from lmsys_ensemble.evaluation.metrics import row_accuracies, row_log_losses
 from lmsys_ensemble.probabilities import Probabilities, log_probabilities
 
 MIN_ROWS = 200

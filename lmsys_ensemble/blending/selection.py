@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.checks import Array
 from lmsys_ensemble.blending.recipe import Recipe, parse_calibration
-from lmsys_ensemble.folds import group_codes, group_folds
-from lmsys_ensemble.intervals import paired_differences, standard_error
-from lmsys_ensemble.metrics import row_log_losses
+from lmsys_ensemble.evaluation.folds import group_codes, group_folds
+from lmsys_ensemble.evaluation.intervals import paired_differences, standard_error
+from lmsys_ensemble.evaluation.metrics import row_log_losses
 from lmsys_ensemble.probabilities import Probabilities
 
 CANDIDATES = (
@@ -88,7 +88,7 @@ def cross_fit(
     weights : ndarray of shape (n_rows,)
         Weights of the rows.
     folds : ndarray of shape (n_rows,)
-        Fold of every row, see `lmsys_ensemble.folds.group_folds`.
+        Fold of every row, see `lmsys_ensemble.evaluation.folds.group_folds`.
 
     Returns
     -------

@@ -3,8 +3,8 @@
 import numpy as np
 
 from lmsys_ensemble.blending.checks import Array
+from lmsys_ensemble.evaluation.regression import bias_basis, fit_softmax, scale_basis
 from lmsys_ensemble.probabilities import Probabilities, log_probabilities, swap_order
-from lmsys_ensemble.regression import bias_basis, fit_softmax, scale_basis
 
 MIN_INVERSE_TEMPERATURE = 0.01
 """Temperatures end at 100, where hardly anything is left of a prediction that should rather be left out."""
@@ -36,7 +36,7 @@ def fit_temperature(
         Whether the two responses share one bias.
     l2 : float
         Pull of 1 / temperature towards 1 and of the biases towards 0; see
-        `lmsys_ensemble.regression.fit_softmax`.
+        `lmsys_ensemble.evaluation.regression.fit_softmax`.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def fit_temperature(
 
 
 def tied_biases(n_scorers: int, n_classes: int, swap_equivariant: bool) -> Array:
-    """Class biases as in `lmsys_ensemble.regression.bias_basis`; on request the two responses share one."""
+    """Class biases as in `lmsys_ensemble.evaluation.regression.bias_basis`; on request the two responses share one."""
     basis = bias_basis(n_scorers, n_classes)
     return tie_swapped(basis) if swap_equivariant else basis
 

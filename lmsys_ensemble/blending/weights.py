@@ -4,8 +4,8 @@ import numpy as np
 
 from lmsys_ensemble.blending.checks import Array
 from lmsys_ensemble.blending.temperature import MIN_INVERSE_TEMPERATURE, centred, tie_swapped, tied_biases
+from lmsys_ensemble.evaluation.regression import fit_softmax, minimise, scale_basis
 from lmsys_ensemble.probabilities import PROBABILITY_FLOOR, Probabilities, log_probabilities
-from lmsys_ensemble.regression import fit_softmax, minimise, scale_basis
 
 GREEDY_STEPS = 50
 """Scorers that greedy selection draws at most: weights are multiples of 1 / 50 or coarser."""
@@ -115,7 +115,7 @@ def fit_exponents(
         Whether to fit class biases, and whether the two responses share one.
     l2 : float
         Pull of the exponents towards 1 / n_scorers and of the biases towards 0; see
-        `lmsys_ensemble.regression.fit_softmax`.
+        `lmsys_ensemble.evaluation.regression.fit_softmax`.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def fit_stack(
     swap_equivariant : bool
         Whether exchanging the two responses in all members must exchange them in the result.
     l2 : float
-        Pull towards the equal logarithmic pool; see `lmsys_ensemble.regression.fit_softmax`.
+        Pull towards the equal logarithmic pool; see `lmsys_ensemble.evaluation.regression.fit_softmax`.
 
     Returns
     -------

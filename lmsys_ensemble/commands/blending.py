@@ -23,10 +23,10 @@ from lmsys_ensemble.data.predictions import (
 )
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.errors import ConfigError, InputError
+from lmsys_ensemble.evaluation.folds import group_codes
+from lmsys_ensemble.evaluation.intervals import paired_difference
+from lmsys_ensemble.evaluation.metrics import class_prior, log_loss, row_log_losses
 from lmsys_ensemble.explanation import describe_method, describe_weights, explain_choice, find_unused, fit_with_findings
-from lmsys_ensemble.folds import group_codes
-from lmsys_ensemble.intervals import paired_difference
-from lmsys_ensemble.metrics import class_prior, log_loss, row_log_losses
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.report.page import write_report
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, TWO_WAY, Task

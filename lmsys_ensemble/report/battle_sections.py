@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmsys_ensemble.intervals import N_BOOTSTRAP
-from lmsys_ensemble.metrics import N_BINS, row_log_losses
+from lmsys_ensemble.evaluation.intervals import N_BOOTSTRAP
+from lmsys_ensemble.evaluation.metrics import N_BINS, row_log_losses
 from lmsys_ensemble.report.cells import class_names, difference_cell, section, with_interval
 from lmsys_ensemble.report.figures import Interval, interval_figure, signed
 from lmsys_ensemble.report.findings import Findings, SliceFigures

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmsys_ensemble.metrics import reliability_table
+from lmsys_ensemble.evaluation.metrics import reliability_table
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.report.cells import class_names, section, with_interval
 from lmsys_ensemble.report.figures import Bin, reliability_figure

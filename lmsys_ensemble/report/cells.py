@@ -2,7 +2,7 @@
 
 import math
 
-from lmsys_ensemble.intervals import Difference
+from lmsys_ensemble.evaluation.intervals import Difference
 from lmsys_ensemble.report.figures import signed
 from lmsys_ensemble.report.markup import Content, Markup, element
 from lmsys_ensemble.schema import Task

@@ -42,7 +42,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Bin:
-    """A point of a reliability diagram; see `lmsys_ensemble.metrics.reliability_table`."""
+    """A point of a reliability diagram; see `lmsys_ensemble.evaluation.metrics.reliability_table`."""
 
     bin: int
     predicted: float

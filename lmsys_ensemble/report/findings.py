@@ -15,11 +15,11 @@ from lmsys_ensemble.blending.diagnosis import find_leaks
 from lmsys_ensemble.blending.members import MemberOrderWarning
 from lmsys_ensemble.crossfit import CrossFit, cross_fit_blender
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.evaluation import evaluate
+from lmsys_ensemble.evaluation.evaluate import evaluate
+from lmsys_ensemble.evaluation.intervals import Difference, paired_difference
+from lmsys_ensemble.evaluation.metrics import class_prior, log_loss, log_loss_interval, row_log_losses
 from lmsys_ensemble.explanation import explain_choice, find_unused, fit_with_findings
 from lmsys_ensemble.files import defuse
-from lmsys_ensemble.intervals import Difference, paired_difference
-from lmsys_ensemble.metrics import class_prior, log_loss, log_loss_interval, row_log_losses
 from lmsys_ensemble.probabilities import Probabilities, swap_classes
 from lmsys_ensemble.report.material import Material, find_exchanged
 from lmsys_ensemble.report.slices import Slicing, slice_battles
@@ -43,7 +43,7 @@ class Model:
     swapped : ndarray of shape (n_rows, n_classes) or None
         For the battles with their responses exchanged.
     figures : DataFrame
-        From `lmsys_ensemble.evaluation.evaluate`.
+        From `lmsys_ensemble.evaluation.evaluate.evaluate`.
     to_equal : Difference
         Of its log loss to the equal average's.
     """

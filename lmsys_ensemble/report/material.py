@@ -14,7 +14,7 @@ from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.predictions import locate
 from lmsys_ensemble.data.tables import parse_ids
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.folds import group_codes
+from lmsys_ensemble.evaluation.folds import group_codes
 from lmsys_ensemble.probabilities import Probabilities, check_labels, check_probabilities, swap_classes
 from lmsys_ensemble.schema import ID_COLUMN, Task
 

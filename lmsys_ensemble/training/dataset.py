@@ -14,7 +14,7 @@ from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.folds import holdout_split
+from lmsys_ensemble.evaluation.folds import holdout_split
 from lmsys_ensemble.probabilities import Probabilities, swap_classes
 from lmsys_ensemble.schema import Task
 from lmsys_ensemble.training.settings import DataSettings

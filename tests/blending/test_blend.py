@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lmsys_ensemble.blending.blend import Blend, heat
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.metrics import log_loss
+from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.probabilities import check_labels, log_probabilities, softmax
 
 seeds = st.integers(0, 2**32 - 1)

@@ -19,7 +19,7 @@ from sklearn.utils import get_tags
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.blending.recipe import METHODS
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.metrics import accuracy, log_loss
+from lmsys_ensemble.evaluation.metrics import accuracy, log_loss
 
 from .conftest import simulate
 

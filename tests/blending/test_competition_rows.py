@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.folds import group_folds
-from lmsys_ensemble.intervals import paired_difference
+from lmsys_ensemble.evaluation.folds import group_folds
+from lmsys_ensemble.evaluation.intervals import paired_difference
 
 
 def out_of_fold_losses(method, calibration, members, y, n_folds=5):

@@ -3,7 +3,7 @@ import pytest
 
 from lmsys_ensemble.blending.recipe import METHODS, Recipe, parse_calibration
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.metrics import log_loss
+from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.probabilities import check_labels, softmax
 
 from .conftest import simulate

@@ -9,9 +9,9 @@ from lmsys_ensemble.blending.selection import (
     cross_fit,
     select_recipe,
 )
-from lmsys_ensemble.folds import group_folds
-from lmsys_ensemble.intervals import paired_difference
-from lmsys_ensemble.metrics import row_log_losses
+from lmsys_ensemble.evaluation.folds import group_folds
+from lmsys_ensemble.evaluation.intervals import paired_difference
+from lmsys_ensemble.evaluation.metrics import row_log_losses
 from lmsys_ensemble.probabilities import check_labels, softmax
 
 from .conftest import simulate

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from lmsys_ensemble.blending.blend import heat
 from lmsys_ensemble.blending.temperature import MIN_INVERSE_TEMPERATURE, fit_temperature, tie_swapped
-from lmsys_ensemble.metrics import log_loss
+from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.probabilities import check_labels, log_probabilities, renormalise, softmax
 
 from .conftest import draw_labels, simulate

@@ -12,7 +12,7 @@ from lmsys_ensemble.blending.weights import (
     mean_exponents,
     select_greedily,
 )
-from lmsys_ensemble.metrics import log_loss
+from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.probabilities import check_labels, log_probabilities, softmax, swap_order
 
 from .conftest import draw_labels, simulate

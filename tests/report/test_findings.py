@@ -5,7 +5,7 @@ import pytest
 from lmsys_ensemble import Blender
 from lmsys_ensemble.crossfit import cross_fit_blender
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.metrics import log_loss
+from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.report import write_report
 from lmsys_ensemble.schema import TWO_WAY
 from tests.predicted import battle_table, predictions

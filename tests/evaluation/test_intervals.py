@@ -3,9 +3,9 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from lmsys_ensemble import intervals
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.intervals import (
+from lmsys_ensemble.evaluation import intervals
+from lmsys_ensemble.evaluation.intervals import (
     bootstrap_sums,
     paired_difference,
     paired_differences,

@@ -6,8 +6,8 @@ from scipy.optimize import approx_fprime
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from lmsys_ensemble.evaluation.regression import bias_basis, fit_softmax, minimise, scale_basis
 from lmsys_ensemble.probabilities import softmax
-from lmsys_ensemble.regression import bias_basis, fit_softmax, minimise, scale_basis
 
 
 def problem(seed, n_rows=80, n_features=4, n_classes=3):

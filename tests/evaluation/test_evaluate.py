@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.evaluation import METRICS, evaluate
-from lmsys_ensemble.metrics import (
+from lmsys_ensemble.evaluation.evaluate import METRICS, evaluate
+from lmsys_ensemble.evaluation.metrics import (
     accuracy,
     brier_score,
     calibration_slope,

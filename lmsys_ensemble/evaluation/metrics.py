@@ -4,7 +4,7 @@ Labels are always of shape (n_rows, n_classes): one-hot, or soft where several a
 label stands for one annotator drawn at random, and every measure is the expectation over that draw.
 
 The functions that start with ``row_`` give one number a row; a measure is their mean. See
-`lmsys_ensemble.evaluation.evaluate` for all of them in one table, with intervals.
+`lmsys_ensemble.evaluation.evaluate.evaluate` for all of them in one table, with intervals.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.folds import group_codes
-from lmsys_ensemble.intervals import bootstrap_sums, sums_by_group
+from lmsys_ensemble.evaluation.folds import group_codes
+from lmsys_ensemble.evaluation.intervals import bootstrap_sums, sums_by_group
+from lmsys_ensemble.evaluation.regression import bias_basis, fit_softmax, scale_basis
 from lmsys_ensemble.probabilities import Probabilities, log_probabilities, swap_order
-from lmsys_ensemble.regression import bias_basis, fit_softmax, scale_basis
 
 N_BINS = 15
 """Bins of equal width of the calibration errors, as in Guo et al. 2017 (arXiv:1706.04599)."""

@@ -6,7 +6,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.metrics import log_loss as reference_log_loss
 
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.metrics import (
+from lmsys_ensemble.evaluation.metrics import (
     accuracy,
     brier_score,
     calibration_slope,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.folds import holdout_split
+from lmsys_ensemble.evaluation.folds import holdout_split
 
 
 @given(

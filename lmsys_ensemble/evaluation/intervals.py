@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmsys_ensemble.folds import group_codes
+from lmsys_ensemble.evaluation.folds import group_codes
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ def sums_by_group(values: Array, codes: NDArray[np.intp]) -> Array:
     values : ndarray of shape (n_rows, n_columns)
         Numbers to add.
     codes : ndarray of shape (n_rows,)
-        Numbers of the groups, see `lmsys_ensemble.folds.group_codes`.
+        Numbers of the groups, see `lmsys_ensemble.evaluation.folds.group_codes`.
 
     Returns
     -------

@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.folds import group_codes
-from lmsys_ensemble.intervals import N_BOOTSTRAP, bootstrap_sums, sums_by_group
-from lmsys_ensemble.metrics import (
+from lmsys_ensemble.evaluation.folds import group_codes
+from lmsys_ensemble.evaluation.intervals import N_BOOTSTRAP, bootstrap_sums, sums_by_group
+from lmsys_ensemble.evaluation.metrics import (
     recalibration,
     row_accuracies,
     row_brier_scores,
