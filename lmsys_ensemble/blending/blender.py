@@ -24,8 +24,8 @@ from lmsys_ensemble.blending.members import (
     order_of,
     split_members,
 )
-from lmsys_ensemble.blending.recipe import Method, Recipe
 from lmsys_ensemble.blending.selection import candidate_recipes, select_recipe
+from lmsys_ensemble.blending.spec import Method, Recipe
 from lmsys_ensemble.blending.stored import StoredAsJson
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.folds import group_codes

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.checks import Array
-from lmsys_ensemble.blending.recipe import Recipe, parse_calibration
+from lmsys_ensemble.blending.spec import Recipe, parse_calibration
 from lmsys_ensemble.evaluation.folds import group_codes, group_folds
 from lmsys_ensemble.evaluation.intervals import paired_differences, standard_error
 from lmsys_ensemble.evaluation.metrics import row_log_losses

@@ -11,7 +11,7 @@ from pydantic import Field
 from lmsys_ensemble.blending.blend import Blend, Pool
 from lmsys_ensemble.blending.checks import as_fixed
 from lmsys_ensemble.blending.members import check_names
-from lmsys_ensemble.blending.recipe import Method
+from lmsys_ensemble.blending.spec import Method
 from lmsys_ensemble.documents import parse_json
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import Settings, parse_settings, write_json

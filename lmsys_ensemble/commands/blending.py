@@ -9,10 +9,17 @@ import numpy as np
 import pandas as pd
 
 from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.blending.crossfit import cross_fit_blender
+from lmsys_ensemble.blending.explanation import (
+    describe_method,
+    describe_weights,
+    explain_choice,
+    find_unused,
+    fit_with_findings,
+)
 from lmsys_ensemble.commands.members import MemberFiles, match_blender, match_swapped, parse_member_files
 from lmsys_ensemble.commands.output import Result, finish, shown, write_or_keep, write_table
 from lmsys_ensemble.commands.targets import NamedPath, check_suffix, check_table_name, check_targets, named
-from lmsys_ensemble.crossfit import cross_fit_blender
 from lmsys_ensemble.data.predictions import (
     Labels,
     Predictions,
@@ -26,7 +33,6 @@ from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.folds import group_codes
 from lmsys_ensemble.evaluation.intervals import paired_difference
 from lmsys_ensemble.evaluation.metrics import class_prior, log_loss, row_log_losses
-from lmsys_ensemble.explanation import describe_method, describe_weights, explain_choice, find_unused, fit_with_findings
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.report.page import write_report
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, TWO_WAY, Task

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.blending.crossfit import CrossFit, cross_fit_blender
 from lmsys_ensemble.blending.diagnosis import find_leaks
+from lmsys_ensemble.blending.explanation import explain_choice, find_unused, fit_with_findings
 from lmsys_ensemble.blending.members import MemberOrderWarning
-from lmsys_ensemble.crossfit import CrossFit, cross_fit_blender
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.evaluation.evaluate import evaluate
 from lmsys_ensemble.evaluation.intervals import Difference, paired_difference
 from lmsys_ensemble.evaluation.metrics import class_prior, log_loss, log_loss_interval, row_log_losses
-from lmsys_ensemble.explanation import explain_choice, find_unused, fit_with_findings
 from lmsys_ensemble.files import defuse
 from lmsys_ensemble.probabilities import Probabilities, swap_classes
 from lmsys_ensemble.report.material import Material, find_exchanged

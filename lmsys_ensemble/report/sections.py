@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lmsys_ensemble.explanation import describe_weights, explain_folds
+from lmsys_ensemble.blending.explanation import describe_weights, explain_folds
 from lmsys_ensemble.report.cells import DASH, class_names, difference_cell, section, with_interval
 from lmsys_ensemble.report.figures import Interval, interval_figure, signed
 from lmsys_ensemble.report.findings import Findings, Model

@@ -1,6 +1,6 @@
 """The headline of the page: what the blend is worth, and which of its two estimates says what."""
 
-from lmsys_ensemble.explanation import describe_difference, describe_method
+from lmsys_ensemble.blending.explanation import describe_difference, describe_method
 from lmsys_ensemble.report.cells import difference_cell
 from lmsys_ensemble.report.findings import Findings
 from lmsys_ensemble.report.markup import Markup, table

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from lmsys_ensemble.blending.blender import Blender, BlenderNotFittedError, MissingMemberWarning
 from lmsys_ensemble.blending.diagnosis import MemberWarning
 from lmsys_ensemble.blending.members import MemberOrderWarning
-from lmsys_ensemble.blending.recipe import METHODS
+from lmsys_ensemble.blending.spec import METHODS
 from lmsys_ensemble.errors import ConfigError, EnsembleError, InputError
 
 from .conftest import simulate

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.blending.recipe import METHODS
+from lmsys_ensemble.blending.spec import METHODS
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.evaluation.metrics import accuracy, log_loss
 

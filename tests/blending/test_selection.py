@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from lmsys_ensemble.blending.recipe import Recipe
 from lmsys_ensemble.blending.selection import (
     CANDIDATES,
     MIN_GROUPS,
@@ -9,6 +8,7 @@ from lmsys_ensemble.blending.selection import (
     cross_fit,
     select_recipe,
 )
+from lmsys_ensemble.blending.spec import Recipe
 from lmsys_ensemble.evaluation.folds import group_folds
 from lmsys_ensemble.evaluation.intervals import paired_difference
 from lmsys_ensemble.evaluation.metrics import row_log_losses

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from lmsys_ensemble import Blender
-from lmsys_ensemble.crossfit import cross_fit_blender
+from lmsys_ensemble.blending.crossfit import cross_fit_blender
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.report import write_report

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lmsys_ensemble import Blender
-from lmsys_ensemble.crossfit import cross_fit_blender
+from lmsys_ensemble.blending.crossfit import cross_fit_blender
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.evaluation.metrics import log_loss
 from tests.predicted import predictions

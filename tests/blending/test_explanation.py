@@ -5,10 +5,7 @@ import pandas as pd
 import pytest
 
 from lmsys_ensemble import Blender
-from lmsys_ensemble.blending.recipe import METHODS
-from lmsys_ensemble.blending.selection import CANDIDATES
-from lmsys_ensemble.evaluation.intervals import Difference
-from lmsys_ensemble.explanation import (
+from lmsys_ensemble.blending.explanation import (
     describe_difference,
     describe_method,
     describe_weights,
@@ -17,6 +14,9 @@ from lmsys_ensemble.explanation import (
     find_unused,
     fit_with_findings,
 )
+from lmsys_ensemble.blending.selection import CANDIDATES
+from lmsys_ensemble.blending.spec import METHODS
+from lmsys_ensemble.evaluation.intervals import Difference
 from tests.predicted import predictions
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lmsys_ensemble.blending.recipe import METHODS, Recipe, parse_calibration
+from lmsys_ensemble.blending.spec import METHODS, Recipe, parse_calibration
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.probabilities import check_labels, softmax
