@@ -14,8 +14,8 @@ import pytest
 
 from lmsys_ensemble.cli import main
 from lmsys_ensemble.errors import JournalError
-from lmsys_ensemble.runtime.journal import Journal
-from lmsys_ensemble.runtime.run_report import MAX_LISTED_ERRORS, read_run
+from lmsys_ensemble.journal.journal import Journal
+from lmsys_ensemble.journal.status import MAX_LISTED_ERRORS, read_run
 from tests.runtime.journal_writer import FINGERPRINTS, N_ROWS, commit, errors_of, rows_of
 
 REPOSITORY = Path(__file__).parents[1]

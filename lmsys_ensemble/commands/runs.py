@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lmsys_ensemble.commands.output import Result
-from lmsys_ensemble.runtime.run_report import RunReport, ScorerReport, read_run
+from lmsys_ensemble.journal.status import RunReport, ScorerReport, read_run
 
 _SHOWN_ERRORS = 10
 

@@ -13,7 +13,7 @@ from lmsys_ensemble.commands.output import is_standard_output, is_stream
 from lmsys_ensemble.data.formats import SUFFIXES_TEXT, table_format
 from lmsys_ensemble.data.tables import encode_table
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.runtime.run_folder import OWN_FILES
+from lmsys_ensemble.journal.folder import OWN_FILES
 from lmsys_ensemble.schema import ID_COLUMN
 
 NamedPath: TypeAlias = tuple[str, str | Path]

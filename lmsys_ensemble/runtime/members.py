@@ -7,7 +7,7 @@ from typing import Any
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.blending.members import order_of
 from lmsys_ensemble.errors import EnsembleError
-from lmsys_ensemble.runtime.fingerprints import canonical_json, differences
+from lmsys_ensemble.journal.fingerprints import canonical_json, differences
 from lmsys_ensemble.scorers.base import Scorer
 
 

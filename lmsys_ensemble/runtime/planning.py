@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.runtime.items import Items, Positions, pair_up, plan_chunks
-from lmsys_ensemble.runtime.journal import Journal
 from lmsys_ensemble.runtime.options import RunOptions
 
 

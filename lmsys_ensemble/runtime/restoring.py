@@ -3,10 +3,10 @@
 import numpy as np
 
 from lmsys_ensemble.errors import JournalError
+from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.progress import OUT_OF_MEMORY
 from lmsys_ensemble.runtime.failing import EARLIER, Failure, too_many_failed
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.journal import Journal
 from lmsys_ensemble.runtime.options import RunOptions
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ConfigError, JournalError
+from lmsys_ensemble.journal.fingerprints import canonical_json, digest_of
+from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.runtime.bars import Display, Screen
 from lmsys_ensemble.runtime.budget import Clock, Deadline, margins
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
@@ -21,12 +23,10 @@ from lmsys_ensemble.runtime.failing import (
     raise_failure,
 )
 from lmsys_ensemble.runtime.fallback import blend_rows, check_ready, ready_or_average, weights_of
-from lmsys_ensemble.runtime.fingerprints import canonical_json, digest_of
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.interrupt import Terminated, terminable
 from lmsys_ensemble.runtime.items import chunk_limit, make_items, make_rows
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.journal import Journal
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.outcome import (
     Outcome,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lmsys_ensemble.errors import ScoringError
+from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.runtime import ending
 from lmsys_ensemble.runtime.ending import (
@@ -30,7 +31,6 @@ from lmsys_ensemble.runtime.failing import NOT_FINITE, Failure, too_many_failed
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.items import Positions
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.journal import Journal
 from lmsys_ensemble.runtime.pool import Slot
 from lmsys_ensemble.runtime.preparing import Preparer
 from lmsys_ensemble.runtime.progress import Call, StopScoring

@@ -11,7 +11,7 @@ import threading
 
 import numpy as np
 
-from lmsys_ensemble.runtime.journal import Journal
+from lmsys_ensemble.journal.journal import Journal
 
 FINGERPRINTS = {"one": {"class": "tests:One", "recipe": {"max_tokens": 1024, "classes": ["a", "b", "tie"]}}}
 N_ROWS = 200

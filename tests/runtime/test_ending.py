@@ -17,10 +17,10 @@ import pytest
 from lmsys_ensemble import Ensemble, FakeScorer
 from lmsys_ensemble.blending.blender import MissingMemberWarning
 from lmsys_ensemble.errors import DeviceError, ScoringError
+from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.runtime import ending, items
 from lmsys_ensemble.runtime.ending import Gate, after_deadline_s
-from lmsys_ensemble.runtime.journal import Journal
 from lmsys_ensemble.runtime.progress import StopScoring
 
 PATIENCE = 60

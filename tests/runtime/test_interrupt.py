@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from lmsys_ensemble import FakeScorer
+from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.runtime.interrupt import Terminated, terminable
-from lmsys_ensemble.runtime.journal import Journal
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from lmsys_ensemble import Ensemble, FakeScorer
 from lmsys_ensemble.runtime import items, run
-from lmsys_ensemble.runtime.journal import Journal
+from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.runtime.planning import Planner
 
 folder, swap, n_random, n_slots, n_rows = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])

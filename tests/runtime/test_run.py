@@ -13,12 +13,12 @@ import pytest
 from lmsys_ensemble import Blender, Ensemble, FakeScorer, SavedScorer
 from lmsys_ensemble.blending.blender import MissingMemberWarning
 from lmsys_ensemble.errors import ConfigError, ContractError, EnsembleError, JournalError, ScoringError
+from lmsys_ensemble.journal.journal import Journal
+from lmsys_ensemble.journal.status import read_run
 from lmsys_ensemble.modeling.rescue import score_rows
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.runtime import items
-from lmsys_ensemble.runtime.journal import Journal
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
-from lmsys_ensemble.runtime.run_report import read_run
 from lmsys_ensemble.schema import TWO_WAY
 from lmsys_ensemble.scorers.base import NoProgress
 from lmsys_ensemble.scorers.faults import FaultyScorer

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from lmsys_ensemble import Blender, Ensemble, FakeScorer, GemmaScorer, LlamaScorer, SavedScorer, parse_battles
 from lmsys_ensemble.errors import ConfigError, JournalError
+from lmsys_ensemble.journal.journal import Journal
+from lmsys_ensemble.journal.status import read_run
 from lmsys_ensemble.probabilities import softmax, swap_classes
 from lmsys_ensemble.runtime import items
-from lmsys_ensemble.runtime.journal import Journal
-from lmsys_ensemble.runtime.run_report import read_run
 from lmsys_ensemble.runtime.swapping import average_passes, closest_to_call
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from tests.tiny import make_battles as make_real_battles

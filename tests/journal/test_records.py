@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from lmsys_ensemble.errors import JournalError
-from lmsys_ensemble.runtime.database import open_database
-from lmsys_ensemble.runtime.journal import Journal
-from lmsys_ensemble.runtime.records import Record, checksum_of, digest_of_bytes, read_records
-from lmsys_ensemble.runtime.run_report import read_run
+from lmsys_ensemble.journal.database import open_database
+from lmsys_ensemble.journal.journal import Journal
+from lmsys_ensemble.journal.records import Record, checksum_of, digest_of_bytes, read_records
+from lmsys_ensemble.journal.status import read_run
 from tests.runtime.journal_writer import rows_of
 
 FINGERPRINTS = {"one": {"seed": 1}, "two": {"seed": 2}}

@@ -15,13 +15,10 @@ import numpy as np
 
 from lmsys_ensemble.errors import ContractError, JournalError, RunFolderError
 from lmsys_ensemble.files import write_json
-from lmsys_ensemble.probabilities import Logits
-from lmsys_ensemble.runtime.database import SCHEMA_VERSION, open_database, read_facts, transaction
-from lmsys_ensemble.runtime.fingerprints import canonical_json, differences, digest_of
-from lmsys_ensemble.runtime.finished import Finished, pack_rows, read_finished, unpack_rows
-from lmsys_ensemble.runtime.plan_record import append_plan, read_plan
-from lmsys_ensemble.runtime.records import Record, digest_of_bytes
-from lmsys_ensemble.runtime.run_folder import (
+from lmsys_ensemble.journal.database import SCHEMA_VERSION, open_database, read_facts, transaction
+from lmsys_ensemble.journal.fingerprints import canonical_json, differences, digest_of
+from lmsys_ensemble.journal.finished import Finished, pack_rows, read_finished, unpack_rows
+from lmsys_ensemble.journal.folder import (
     JOURNAL_FILE,
     SUMMARY_FILE,
     RunLock,
@@ -30,6 +27,9 @@ from lmsys_ensemble.runtime.run_folder import (
     explained,
     write_manifest,
 )
+from lmsys_ensemble.journal.plan_record import append_plan, read_plan
+from lmsys_ensemble.journal.records import Record, digest_of_bytes
+from lmsys_ensemble.probabilities import Logits
 
 
 class Journal:

@@ -4,9 +4,9 @@ import sqlite3
 from pathlib import Path
 
 from lmsys_ensemble.errors import JournalError
-from lmsys_ensemble.runtime.plan_record import append_plan
-from lmsys_ensemble.runtime.records import digest_of_bytes, read_records
-from lmsys_ensemble.runtime.run_folder import damaged
+from lmsys_ensemble.journal.folder import damaged
+from lmsys_ensemble.journal.plan_record import append_plan
+from lmsys_ensemble.journal.records import digest_of_bytes, read_records
 
 
 def upgrade(connection: sqlite3.Connection, path: Path) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.errors import JournalError
+from lmsys_ensemble.journal.records import HASH_BYTES, Record, read_records
 from lmsys_ensemble.probabilities import Logits
-from lmsys_ensemble.runtime.records import HASH_BYTES, Record, read_records
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmsys_ensemble.errors import JournalError
-from lmsys_ensemble.runtime.records import checksum_of
-from lmsys_ensemble.runtime.run_folder import damaged
+from lmsys_ensemble.journal.folder import damaged
+from lmsys_ensemble.journal.records import checksum_of
 
 
 def read_plan(connection: sqlite3.Connection, path: Path) -> list[bytes]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmsys_ensemble.errors import JournalError, RunFolderError
-from lmsys_ensemble.runtime.database import (
+from lmsys_ensemble.journal.database import (
     check_schema,
     check_structure,
     is_new,
@@ -16,9 +16,9 @@ from lmsys_ensemble.runtime.database import (
     transaction,
     version_of,
 )
-from lmsys_ensemble.runtime.finished import put_together
-from lmsys_ensemble.runtime.records import HASH_BYTES, Record, read_records
-from lmsys_ensemble.runtime.run_folder import JOURNAL_FILE, explained, find_holder
+from lmsys_ensemble.journal.finished import put_together
+from lmsys_ensemble.journal.folder import JOURNAL_FILE, explained, find_holder
+from lmsys_ensemble.journal.records import HASH_BYTES, Record, read_records
 
 MAX_LISTED_ERRORS = 100
 

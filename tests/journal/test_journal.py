@@ -16,9 +16,9 @@ import pytest
 
 import lmsys_ensemble
 from lmsys_ensemble.errors import ContractError, JournalError
-from lmsys_ensemble.runtime.database import SCHEMA_VERSION
-from lmsys_ensemble.runtime.journal import Journal
-from lmsys_ensemble.runtime.run_folder import find_holder
+from lmsys_ensemble.journal.database import SCHEMA_VERSION
+from lmsys_ensemble.journal.folder import find_holder
+from lmsys_ensemble.journal.journal import Journal
 from tests.runtime.journal_writer import (
     FINGERPRINTS,
     N_ROWS,

@@ -7,9 +7,9 @@ import sqlite3
 import pytest
 
 from lmsys_ensemble.errors import JournalError
-from lmsys_ensemble.runtime.database import SCHEMA_VERSION
-from lmsys_ensemble.runtime.journal import Journal
-from lmsys_ensemble.runtime.run_report import read_run
+from lmsys_ensemble.journal.database import SCHEMA_VERSION
+from lmsys_ensemble.journal.journal import Journal
+from lmsys_ensemble.journal.status import read_run
 from tests.runtime.journal_writer import FINGERPRINTS, N_ROWS, chunks_in, commit, errors_of, logits_of, rows_of
 
 N_CHUNKS = 6
@@ -144,7 +144,7 @@ def test_a_journal_is_brought_up_to_date_as_a_whole_or_not_at_all(folder, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lmsys_ensemble.runtime.upgrade.append_plan", interrupted)
+        patch.setattr("lmsys_ensemble.journal.upgrade.append_plan", interrupted)
         with pytest.raises(KeyboardInterrupt):
             Journal.open(folder, FINGERPRINTS)
     assert version(folder) == 1

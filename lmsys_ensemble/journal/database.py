@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lmsys_ensemble import __version__
 from lmsys_ensemble.errors import JournalError
-from lmsys_ensemble.runtime.run_folder import damaged
-from lmsys_ensemble.runtime.upgrade import upgrade
+from lmsys_ensemble.journal.folder import damaged
+from lmsys_ensemble.journal.upgrade import upgrade
 
 logger = logging.getLogger(__name__)
 
