@@ -8,7 +8,7 @@ from lmsys_ensemble.commands.output import Result
 from lmsys_ensemble.commands.scoring import make_ensemble, pull_bundled
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.data.tables import read_table
-from lmsys_ensemble.runtime.projection import Projection, parse_machine, project, project_elsewhere
+from lmsys_ensemble.runtime.estimate import Projection, parse_machine, project, project_elsewhere
 
 GIB = 2**30
 

@@ -5,7 +5,7 @@ import numpy as np
 from lmsys_ensemble.errors import JournalError
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.progress import OUT_OF_MEMORY
-from lmsys_ensemble.runtime.failing import EARLIER, Failure, too_many_failed
+from lmsys_ensemble.runtime.failures import EARLIER, Failure, too_many_failed
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.options import RunOptions
 

@@ -18,7 +18,7 @@ from lmsys_ensemble.runtime.bars import Display, Screen
 from lmsys_ensemble.runtime.budget import Clock, Deadline, margins
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
 from lmsys_ensemble.runtime.ending import Gate, LeftBehind, check_free
-from lmsys_ensemble.runtime.failing import (
+from lmsys_ensemble.runtime.failures import (
     how_to_resume,
     raise_failure,
 )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.runtime.budget import Deadline
-from lmsys_ensemble.runtime.failing import Failure
+from lmsys_ensemble.runtime.failures import Failure
 from lmsys_ensemble.runtime.handout import reorder, take_probe, take_what_fits
 from lmsys_ensemble.runtime.items import Positions
 from lmsys_ensemble.runtime.jobs import Job

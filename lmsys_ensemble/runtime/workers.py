@@ -27,7 +27,7 @@ from lmsys_ensemble.runtime.ending import (
     wait_briefly,
     wait_for,
 )
-from lmsys_ensemble.runtime.failing import NOT_FINITE, Failure, too_many_failed
+from lmsys_ensemble.runtime.failures import NOT_FINITE, Failure, too_many_failed
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.items import Positions
 from lmsys_ensemble.runtime.jobs import Job

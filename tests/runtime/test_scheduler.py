@@ -14,7 +14,7 @@ from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.runtime import items as items_module
 from lmsys_ensemble.runtime.bars import Screen
 from lmsys_ensemble.runtime.budget import Deadline
-from lmsys_ensemble.runtime.failing import Failure
+from lmsys_ensemble.runtime.failures import Failure
 from lmsys_ensemble.runtime.items import chunk_limit, cut, make_items
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.pool import Slot

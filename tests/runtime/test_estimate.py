@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.runtime import projection as projection_module
-from lmsys_ensemble.runtime.pool import Slot, usable_cores
-from lmsys_ensemble.runtime.projection import (
+from lmsys_ensemble.runtime.estimate import (
     ScorerProjection,
     makespan,
     parse_machine,
@@ -17,6 +16,7 @@ from lmsys_ensemble.runtime.projection import (
     project_elsewhere,
     sample_by_length,
 )
+from lmsys_ensemble.runtime.pool import Slot, usable_cores
 from lmsys_ensemble.runtime.sampling import guess_load
 from lmsys_ensemble.scorers.base import Costs
 from lmsys_ensemble.scorers.fake import FakeScorer
