@@ -17,14 +17,14 @@ _EXPORTS = {
     "ClassifierScorer": "lmsys_ensemble.scorers.classifier",
     "Ensemble": "lmsys_ensemble.ensemble",
     "EnsembleError": "lmsys_ensemble.errors",
-    "FakeScorer": "lmsys_ensemble.scorers.fake",
-    "FaultyScorer": "lmsys_ensemble.scorers.faults",
+    "FakeScorer": "lmsys_ensemble.testing.fake",
+    "FaultyScorer": "lmsys_ensemble.testing.faults",
     "GemmaScorer": "lmsys_ensemble.scorers.gemma",
     "LlamaScorer": "lmsys_ensemble.scorers.llama",
     "SavedScorer": "lmsys_ensemble.scorers.saved",
     "Scorer": "lmsys_ensemble.scorers.base",
     "build_submission": "lmsys_ensemble.data.submission",
-    "check_scorer": "lmsys_ensemble.scorers.check",
+    "check_scorer": "lmsys_ensemble.testing.check",
     "parse_battles": "lmsys_ensemble.data.battles",
     "parse_labels": "lmsys_ensemble.data.battles",
     "read_table": "lmsys_ensemble.data.tables",
@@ -63,13 +63,13 @@ if TYPE_CHECKING:
     from lmsys_ensemble.errors import EnsembleError
     from lmsys_ensemble.report.page import write_report
     from lmsys_ensemble.scorers.base import Scorer
-    from lmsys_ensemble.scorers.check import check_scorer
     from lmsys_ensemble.scorers.classifier import ClassifierScorer
-    from lmsys_ensemble.scorers.fake import FakeScorer
-    from lmsys_ensemble.scorers.faults import FaultyScorer
     from lmsys_ensemble.scorers.gemma import GemmaScorer
     from lmsys_ensemble.scorers.llama import LlamaScorer
     from lmsys_ensemble.scorers.saved import SavedScorer
+    from lmsys_ensemble.testing.check import check_scorer
+    from lmsys_ensemble.testing.fake import FakeScorer
+    from lmsys_ensemble.testing.faults import FaultyScorer
 
 
 def __getattr__(name: str) -> Any:

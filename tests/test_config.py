@@ -10,8 +10,8 @@ from lmsys_ensemble.config import bundled_config, find_config, models_folder, re
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import ConfigError, RegistryError
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
-from lmsys_ensemble.scorers.fake import FakeScorer
 from lmsys_ensemble.scorers.saved import SavedScorer
+from lmsys_ensemble.testing.fake import FakeScorer
 
 INLINE = """
 version: 1

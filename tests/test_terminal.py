@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from lmsys_ensemble.cli import main
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.scorers.fake import FakeScorer
 from lmsys_ensemble.terminal import PrintableFormatter, has_control_characters, printable, printable_json
+from lmsys_ensemble.testing.fake import FakeScorer
 
 ESCAPES = ["\x1b[2J", "\x1b]52;c;cm0=\x07", "\x9b31m", "\r", "\x08", "\x7f", "\u202e", "\u2066", "\u2028", "\x00"]
 

@@ -8,7 +8,7 @@ from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.runtime import pool
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
 from lmsys_ensemble.runtime.pool import Slot, make_slots
-from lmsys_ensemble.scorers.fake import FakeScorer
+from lmsys_ensemble.testing.fake import FakeScorer
 
 
 class Model(FakeScorer):

@@ -19,7 +19,7 @@ from lmsys_ensemble.runtime.estimate import (
 from lmsys_ensemble.runtime.pool import Slot, usable_cores
 from lmsys_ensemble.runtime.sampling import guess_load
 from lmsys_ensemble.scorers.base import Costs
-from lmsys_ensemble.scorers.fake import FakeScorer
+from lmsys_ensemble.testing.fake import FakeScorer
 
 TWO = [Slot(0, "cuda:0"), Slot(1, "cuda:1")]
 

@@ -21,7 +21,7 @@ from lmsys_ensemble.runtime import items
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.schema import TWO_WAY
 from lmsys_ensemble.scorers.base import NoProgress
-from lmsys_ensemble.scorers.faults import FaultyScorer
+from lmsys_ensemble.testing.faults import FaultyScorer
 
 
 @pytest.fixture(autouse=True)

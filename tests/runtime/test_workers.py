@@ -12,7 +12,7 @@ from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.runtime import items
 from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.scorers.base import NoProgress
-from lmsys_ensemble.scorers.fake import FakeScorer
+from lmsys_ensemble.testing.fake import FakeScorer
 
 PATIENCE = 60
 """Seconds after which a test that waits for another thread or process has failed."""

@@ -17,10 +17,10 @@ from lmsys_ensemble.modeling import loading, tokenization
 from lmsys_ensemble.modeling.recipe import describe_base, write_recipe
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.scorers.base import NoProgress
-from lmsys_ensemble.scorers.check import check_scorer
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
 from lmsys_ensemble.scorers.gemma import GemmaScorer
 from lmsys_ensemble.scorers.llama import LlamaScorer
+from lmsys_ensemble.testing.check import check_scorer
 from tests.tiny import encode, make_battles, make_recipe, plain_logits, plain_model, save_base
 
 KINDS = {"llama": LlamaScorer, "gemma2": GemmaScorer, "gemma3": GemmaScorer, "modernbert": ClassifierScorer}

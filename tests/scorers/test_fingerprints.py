@@ -15,11 +15,11 @@ from lmsys_ensemble.errors import InputError, JournalError
 from lmsys_ensemble.modeling import digests
 from lmsys_ensemble.modeling.digests import base_digest
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
-from lmsys_ensemble.scorers.fake import FakeScorer
-from lmsys_ensemble.scorers.faults import FaultyScorer
 from lmsys_ensemble.scorers.gemma import GemmaScorer
 from lmsys_ensemble.scorers.llama import LlamaScorer
 from lmsys_ensemble.scorers.saved import SavedScorer
+from lmsys_ensemble.testing.fake import FakeScorer
+from lmsys_ensemble.testing.faults import FaultyScorer
 from tests.tiny import make_battles, save_classifier
 
 CLASSIFIER_CHANGES = {

@@ -5,11 +5,11 @@ import pytest
 
 from lmsys_ensemble.errors import ConfigError, MissingDependencyError, RegistryError
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
-from lmsys_ensemble.scorers.fake import FakeScorer
 from lmsys_ensemble.scorers.gemma import GemmaScorer
 from lmsys_ensemble.scorers.llama import LlamaScorer
 from lmsys_ensemble.scorers.registry import GROUP, build_scorer, get_scorer_class, scorer_names, scorer_type
 from lmsys_ensemble.scorers.saved import SavedScorer
+from lmsys_ensemble.testing.fake import FakeScorer
 
 BUILT_IN = {
     "classifier": ClassifierScorer,
@@ -39,7 +39,7 @@ def install(tmp_path, monkeypatch):
 
 
 OTHERS = """
-from lmsys_ensemble.scorers.fake import FakeScorer
+from lmsys_ensemble.testing.fake import FakeScorer
 
 class Mine(FakeScorer):
     path_settings = ("vocabulary",)
@@ -74,7 +74,7 @@ def test_an_installed_package_adds_a_scorer(install, tmp_path):
 
 def test_two_packages_that_register_one_name_are_named(install):
     install("others", OTHERS, fake="others:Mine")
-    expected = "fake = lmsys_ensemble.scorers.fake:FakeScorer; fake = others:Mine. Uninstall one of them"
+    expected = "fake = lmsys_ensemble.testing.fake:FakeScorer; fake = others:Mine. Uninstall one of them"
     for look in (scorer_names, lambda: get_scorer_class("fake"), lambda: get_scorer_class("saved")):
         with pytest.raises(RegistryError, match=re.escape(expected)):
             look()

@@ -8,8 +8,8 @@ from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY
-from lmsys_ensemble.scorers.check import check_scorer
 from lmsys_ensemble.scorers.saved import SavedScorer
+from lmsys_ensemble.testing.check import check_scorer
 
 COLUMNS = list(THREE_WAY.columns)
 

@@ -11,10 +11,10 @@ from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.errors import ConfigError, ContractError, ModelError
 from lmsys_ensemble.runtime.progress import StopScoring
 from lmsys_ensemble.scorers.base import NoProgress
-from lmsys_ensemble.scorers.check import check_scorer
-from lmsys_ensemble.scorers.fake import FakeScorer
-from lmsys_ensemble.scorers.faults import FaultyScorer
 from lmsys_ensemble.scorers.registry import scorer_type
+from lmsys_ensemble.testing.check import check_scorer
+from lmsys_ensemble.testing.fake import FakeScorer
+from lmsys_ensemble.testing.faults import FaultyScorer
 
 PATIENCE = 60
 """Seconds after which a test that waits for another thread or process has failed."""
@@ -149,8 +149,8 @@ def test_loading_fails_as_told(battles):
 
 
 DYING = """
-from lmsys_ensemble.scorers.check import example_battles
-from lmsys_ensemble.scorers.faults import FaultyScorer
+from lmsys_ensemble.testing.check import example_battles
+from lmsys_ensemble.testing.faults import FaultyScorer
 scorer = FaultyScorer(die_at=6)
 try:
     scorer.score(example_battles())

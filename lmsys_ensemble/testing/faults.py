@@ -14,7 +14,7 @@ from lmsys_ensemble import errors
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ConfigError, ModelError
 from lmsys_ensemble.probabilities import Logits
-from lmsys_ensemble.scorers.fake import FakeScorer
+from lmsys_ensemble.testing.fake import FakeScorer
 
 _HANG_SECONDS = 0.01
 """How long a hanging scorer sleeps before it asks again whether it is to stop."""
@@ -49,7 +49,7 @@ class FaultyScorer(FakeScorer):
 
     Examples
     --------
-    >>> from lmsys_ensemble.scorers.check import example_battles
+    >>> from lmsys_ensemble.testing.check import example_battles
     >>> scorer = FaultyScorer(seed=1, raise_at=2, error="ZeroDivisionError")
     >>> scorer.score(example_battles()[:2]).shape
     (2, 3)

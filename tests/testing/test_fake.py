@@ -3,8 +3,8 @@ import pytest
 
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.scorers.base import NoProgress
-from lmsys_ensemble.scorers.check import check_scorer
-from lmsys_ensemble.scorers.fake import FakeScorer
+from lmsys_ensemble.testing.check import check_scorer
+from lmsys_ensemble.testing.fake import FakeScorer
 
 
 def test_the_fake_keeps_the_contract_of_scorers(battles_table):
