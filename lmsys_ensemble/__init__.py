@@ -9,7 +9,7 @@ Names are imported when they are first used, so that ``import lmsys_ensemble`` t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from lmsys_ensemble._version import __version__
 
 _EXPORTS = {
     "Battles": "lmsys_ensemble.data.battles",

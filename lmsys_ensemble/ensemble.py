@@ -285,7 +285,8 @@ class Ensemble(Keeper):
         DataFrame
             One row a model, slice and measure, with the columns ``model``, ``by``, ``slice``, ``metric``, ``value``,
             ``low`` and ``high`` (95 % bootstrap interval), ``n_rows`` and ``n_groups``; see
-            `lmsys_ensemble.evaluation.evaluate.evaluate`. The model ``class prior`` predicts the mean label of all rows.
+            `lmsys_ensemble.evaluation.evaluate.evaluate`. The model ``class prior`` predicts the mean label of all
+            rows.
 
         Raises
         ------

@@ -1,8 +1,12 @@
-"""Imports go down only. What a module may import is decided by the floor that its room is on."""
+"""Imports go down only. What a module may import is decided by the floor that its room is on.
+
+A room is a package below ``lmsys_ensemble``, or a module that stands by itself. Rooms on one floor do not import each
+other, and the files inside a room do not import each other in a circle.
+"""
 
 import ast
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,41 +17,19 @@ PACKAGE = "lmsys_ensemble"
 FOLDER = Path(lmsys_ensemble.__file__).parent
 
 FLOORS = (
-    ("schema", "errors"),
-    (
-        "files",
-        "frames",
-        "documents",
-        "terminal",
-        "probabilities",
-        "metrics",
-        "tables",
-        "formats",
-        "delimited",
-        "json_lines",
-        "battles",
-        "folds",
-        "intervals",
-        "regression",
-        "evaluation",
-        "predictions",
-        "progress",
-    ),
+    ("schema", "errors", "progress", "terminal", "streams", "_version"),
+    ("documents", "probabilities"),
+    ("files",),
+    ("data", "evaluation", "journal"),
     ("encoding", "blending"),
-    ("modeling", "crossfit", "explanation"),
+    ("modeling", "report"),
     ("scorers", "training"),
-    ("runtime", "config"),
-    ("ensemble",),
-    ("submission", "commands", "distributed", "report", "arguments", "streams"),
+    ("runtime", "config", "testing"),
+    ("ensemble", "arguments"),
+    ("commands",),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-
-NEIGHBOURS = {1}
-"""Floors whose rooms may import each other."""
-
-DOORS = {("commands", "submission"), ("commands", "distributed"), ("commands", "report")}
-"""Pairs of rooms on one floor of which the first may import the second: commands only call what the others do."""
 
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes"}
 HEAVY_ROOMS = {"modeling", "training"}
@@ -72,7 +54,7 @@ def imported_modules(source: str, module: str, is_package: bool = False) -> Iter
             if base == PACKAGE:
                 yield from ((node.lineno, exported_from(name.name)) for name in node.names)
             else:
-                yield node.lineno, base
+                yield from ((node.lineno, submodule(base, name.name)) for name in node.names)
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in {"import_module", "__import__"}:
@@ -86,30 +68,55 @@ def exported_from(name: str) -> str:
     return lmsys_ensemble._EXPORTS.get(name, f"{PACKAGE}.{name}")
 
 
+def submodule(base: str, name: str) -> str:
+    """Return the module that ``from base import name`` reaches: `base`, or a module inside it."""
+    inside = FOLDER.parent.joinpath(*base.split("."), f"{name}.py")
+    return f"{base}.{name}" if base.startswith(f"{PACKAGE}.") and inside.is_file() else base
+
+
 def faults(source: str, module: str, is_package: bool = False) -> list[str]:
     """Return what a module imports and must not."""
     room, found = room_of(module), []
     if room not in FLOOR_OF:
         return [f"{module} is on no floor: enter {room!r} into FLOORS of this test, where the design wants it"]
-    for line, imported in imported_modules(source, module, is_package):
+    for line, imported in dict.fromkeys(imported_modules(source, module, is_package)):
         where = f"{module}, line {line}: imports {imported}"
         if imported.split(".")[0] in HEAVY and room not in HEAVY_ROOMS:
             found.append(f"{where}; only {' and '.join(sorted(HEAVY_ROOMS))} may")
-        if imported.split(".")[0] != PACKAGE or imported == PACKAGE:
+        if imported.split(".")[0] != PACKAGE:
+            continue
+        if imported == PACKAGE:
+            found.append(f"{where}, which stands above all: take the version from {PACKAGE}._version")
             continue
         other = room_of(imported)
         if other not in FLOOR_OF:
             found.append(f"{where}, which is on no floor: enter {other!r} into FLOORS of this test")
         elif FLOOR_OF[other] > FLOOR_OF[room]:
             found.append(f"{where}, which is on floor {FLOOR_OF[other]}, above its own, {FLOOR_OF[room]}")
-        elif (
-            FLOOR_OF[other] == FLOOR_OF[room]
-            and other != room
-            and FLOOR_OF[room] not in NEIGHBOURS
-            and (room, other) not in DOORS
-        ):
+        elif FLOOR_OF[other] == FLOOR_OF[room] and other != room:
             found.append(f"{where}, a neighbour on floor {FLOOR_OF[room]}")
     return found
+
+
+def find_circle(imports: Mapping[str, set[str]]) -> list[str]:
+    """Return modules that import each other in a circle, the first one again at the end; empty where there is none."""
+    finished: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in finished:
+            return []
+        for other in sorted(imports.get(module, ())):
+            if circle := visit(other, [*path, module]):
+                return circle
+        finished.add(module)
+        return []
+
+    for module in sorted(imports):
+        if circle := visit(module, []):
+            return circle
+    return []
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -128,27 +135,52 @@ def test_a_module_imports_only_from_lower_floors_and_torch_only_where_models_are
     assert faults(path.read_text(encoding="utf-8"), module, path.name == "__init__.py") == []
 
 
-def test_every_room_of_the_house_was_looked_at():
-    seen = {room_of(name) for name, _ in modules()}
-    assert {"battles", "encoding", "modeling", "scorers", "training", "runtime", "ensemble", "submission"} <= seen
+def test_no_modules_import_each_other_in_a_circle():
+    known = dict(modules())
+    imports = {
+        module: {other for _, other in imported_modules(path.read_text("utf-8"), module, path.name == "__init__.py")}
+        & known.keys() - {module}
+        for module, path in known.items()
+    }
+    assert find_circle(imports) == []
+
+
+def test_a_circle_is_found():
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"d", "b"}, "d": set()}) == ["b", "c", "b"]
+    assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_every_room_of_the_house_was_looked_at_and_is_there():
+    assert {room_of(name) for name, _ in modules()} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("package", sorted(path.parent for path in FOLDER.glob("*/__init__.py")), ids=lambda p: p.name)
+def test_every_room_opens_with_a_map_that_names_its_modules(package):
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    named = [line.split()[0].strip("`") for line in text.splitlines() if line.startswith("`")]
+    assert sorted(named) == sorted(path.stem for path in package.glob("*.py") if path.stem != "__init__")
 
 
 @pytest.mark.parametrize(
     ("module", "source", "words"),
     [
-        ("battles", "import lmsys_ensemble.ensemble", "floor 6, above its own, 1"),
-        ("battles", "from lmsys_ensemble.encoding import tokens", "floor 2"),
-        ("battles", "from lmsys_ensemble import Ensemble", "imports lmsys_ensemble.ensemble"),
-        ("battles", "from lmsys_ensemble import ensemble", "imports lmsys_ensemble.ensemble"),
+        ("data.battles", "import lmsys_ensemble.ensemble", "floor 8, above its own, 3"),
+        ("data.battles", "from lmsys_ensemble.encoding import tokens", "floor 4"),
+        ("data.battles", "from lmsys_ensemble import Ensemble", "imports lmsys_ensemble.ensemble"),
+        ("data.battles", "from lmsys_ensemble import ensemble", "imports lmsys_ensemble.ensemble"),
+        ("data.battles", "from lmsys_ensemble import __version__", "_version"),
+        ("data.battles", "from lmsys_ensemble.evaluation import folds", "a neighbour on floor 3"),
         ("scorers.base", "def load():\n    from lmsys_ensemble.runtime.workers import score_all", "line 2"),
-        ("scorers.base", "if TYPE_CHECKING:\n    from lmsys_ensemble.ensemble import Ensemble", "floor 6"),
+        ("scorers.base", "if TYPE_CHECKING:\n    from lmsys_ensemble.ensemble import Ensemble", "floor 8"),
         ("scorers.base", "from ..runtime import workers", "imports lmsys_ensemble.runtime"),
-        ("scorers.base", "from importlib import import_module\nimport_module('lmsys_ensemble.cli')", "floor 8"),
-        ("scorers.base", "from lmsys_ensemble.training.run import train", "a neighbour on floor 4"),
-        ("training.run", "from lmsys_ensemble.scorers.base import Scorer", "a neighbour on floor 4"),
-        ("encoding.tokens", "from lmsys_ensemble.blending.blender import Blender", "a neighbour on floor 2"),
-        ("submission", "from lmsys_ensemble.commands import submit", "a neighbour on floor 7"),
-        ("battles", "from lmsys_ensemble.attic import old", "'attic'"),
+        ("scorers.base", "from importlib import import_module\nimport_module('lmsys_ensemble.cli')", "floor 10"),
+        ("scorers.base", "__import__('lmsys_ensemble.cli')", "floor 10"),
+        ("scorers.base", "from lmsys_ensemble.training.run import train", "a neighbour on floor 6"),
+        ("training.run", "from lmsys_ensemble.scorers.base import Scorer", "a neighbour on floor 6"),
+        ("encoding.tokens", "from lmsys_ensemble.blending.blender import Blender", "a neighbour on floor 4"),
+        ("journal.journal", "from lmsys_ensemble.runtime.jobs import Job", "floor 7, above its own, 3"),
+        ("data.submission", "from lmsys_ensemble.commands import submit", "floor 9, above its own, 3"),
+        ("data.battles", "from lmsys_ensemble.attic import old", "'attic'"),
         ("attic", "import json", "enter 'attic' into FLOORS"),
         ("scorers.base", "def load():\n    import torch", "only modeling and training may"),
         ("runtime.devices", "from transformers.utils import logging", "only modeling and training may"),
@@ -162,11 +194,11 @@ def test_a_forbidden_import_is_found(module, source, words):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("battles", "from lmsys_ensemble.probabilities import softmax"),
+        ("data.battles", "from lmsys_ensemble.probabilities import softmax"),
         ("scorers.classifier", "def load():\n    from lmsys_ensemble.modeling.loading import load"),
         ("scorers.gemma", "from .base import Scorer\nfrom lmsys_ensemble.scorers.classifier import ClassifierScorer"),
         ("commands", "from lmsys_ensemble.data.submission import build_submission"),
-        ("cli", "from lmsys_ensemble import __version__, commands"),
+        ("cli", "from lmsys_ensemble import commands\nfrom lmsys_ensemble._version import __version__"),
         ("modeling.loading", "import torch\nfrom peft import LoraConfig"),
     ],
 )

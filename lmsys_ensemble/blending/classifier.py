@@ -33,7 +33,9 @@ class BlendingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(classes[blended.argmax(axis=1)])
 
     def score(self, probabilities: MemberProbabilities, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the accuracy, as every scikit-learn classifier does; for the log loss see `lmsys_ensemble.evaluation.evaluate`.
+        """Return the accuracy, as every scikit-learn classifier does.
+
+        For the log loss see `lmsys_ensemble.evaluation.evaluate`.
 
         Parameters are those of `fit`. With soft labels it is the accuracy expected over the annotators.
         """

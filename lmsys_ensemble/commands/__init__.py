@@ -1,4 +1,14 @@
-"""What each command of the command line does: reads files, calls the library, returns what is to be printed."""
+"""What each command does: reads files, calls the library, returns what is to be printed.
+
+`output`       The shape of results; what is said meanwhile; how results are written.
+`targets`      Where results may go, checked before anything is loaded.
+`members`      NAME=FILE: files of predictions and whose they are.
+`scoring`      predict, submit, evaluate.
+`planning`     plan.
+`blending`     blend, report.
+`preparation`  train, import-checkpoint, models, validate.
+`runs`         runs show.
+"""
 
 from lmsys_ensemble.commands.blending import blend, report
 from lmsys_ensemble.commands.output import Result

@@ -1,1 +1,11 @@
-"""data."""
+"""Tables in, battles out; predictions and submissions.
+
+`formats`      Which format a file's name says, and its bytes, from wherever they come.
+`delimited`    Comma- and tab-separated values: every row's fields are counted.
+`json_lines`   JSON lines: one object per line.
+`tables`       Reading and writing tables; ids and columns are checked here.
+`frames`       Paths, Arrow and polars tables and lists of rows, as DataFrames.
+`battles`      A prompt and two responses, each a sequence of turns; labels.
+`predictions`  Predictions and labels in files, brought together by id.
+`submission`   A checked submission, written whole or not at all.
+"""

@@ -1,1 +1,12 @@
-"""journal."""
+"""The durable record of a run: nothing that is finished is lost or falsified. Knows nothing of running.
+
+`folder`        A run's folder: whose it is, who works in it, what goes wrong with disks.
+`fingerprints`  Fingerprints of scorers: one spelling, a digest, differences.
+`records`       One finished chunk as a row of the table, and its checksum.
+`plan_record`   The recorded plan of chunks, as a chain of digests.
+`database`      The SQLite file: its tables, opening and transactions.
+`upgrade`       Journals of earlier versions, brought up to date.
+`finished`      Finished rows of one scorer, put together from records.
+`journal`       `Journal`: open, read what is finished, commit a chunk.
+`status`        What a run's folder tells, also while the run goes on.
+"""

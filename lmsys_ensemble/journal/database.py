@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lmsys_ensemble import __version__
+from lmsys_ensemble._version import __version__
 from lmsys_ensemble.errors import JournalError
 from lmsys_ensemble.journal.folder import damaged
 from lmsys_ensemble.journal.upgrade import upgrade

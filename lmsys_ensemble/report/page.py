@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from lmsys_ensemble import __version__
+from lmsys_ensemble._version import __version__
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import write_atomically

@@ -1,1 +1,33 @@
-"""Running scorers: devices, worker threads, progress."""
+"""Running scorers over rows, on all devices, to an end that loses nothing.
+
+`options`     `RunOptions`: what a caller may ask of a run.
+`readiness`   All that can be known to be wrong before anything is loaded.
+`devices`     Which scorer may run where.
+`pool`        Slots: places where one worker thread computes.
+`items`       Distinct battles, longest first, cut into chunks; a row's journal key.
+`planning`    Which chunks a run scores, at first and after the first passes.
+`jobs`        One scorer's work: what waits, what is done, what failed.
+`handout`     Which rows come next when time is short.
+`budget`      Deadline, speed, what still fits.
+`scheduler`   Who does what next.
+`preparing`   The thread that prepares rows ahead.
+`workers`     The threads that load, score and free, one per slot.
+`instances`   Loaded scorers of a run: one per slot, or one per device.
+`residence`   What stays loaded between runs, and who may use it.
+`preloading`  Loading scorers ahead of runs.
+`keeper`      `Ensemble`'s loading, freeing, copying and locking.
+`interrupt`   Ctrl-C and SIGTERM.
+`ending`      Workers that stop when told to, and those that do not.
+`failures`    What goes wrong in a run, and how it is said.
+`restoring`   What a run takes over from earlier ones.
+`swapping`    Second passes with the responses swapped.
+`members`     Whether a blender belongs to the scorers.
+`fallback`    Blending rows that lack scorers.
+`outcome`     Probabilities, which of them are there, what rows lack.
+`progress`    What a scorer has done, and when it must stop.
+`bars`        Bars on a terminal.
+`summary`     What a run did, as values for JSON.
+`sampling`    How many rows to time before a run.
+`estimate`    How long a run will take, and whether it fits.
+`run`         `Run`: all of it together.
+"""

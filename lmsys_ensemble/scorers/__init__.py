@@ -1,1 +1,10 @@
-"""Scorers: from battles to logits."""
+"""Scorers: from battles to logits.
+
+`base`        `Scorer`: the contract.
+`identity`    What a classifier is made of: checks and fingerprint.
+`classifier`  `ClassifierScorer`: any sequence-classification model.
+`gemma`       `GemmaScorer`.
+`llama`       `LlamaScorer`.
+`saved`       `SavedScorer`: probabilities that somebody else has computed.
+`registry`    Scorers by name, built-in and third-party alike.
+"""

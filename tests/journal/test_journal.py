@@ -19,7 +19,7 @@ from lmsys_ensemble.errors import ContractError, JournalError
 from lmsys_ensemble.journal.database import SCHEMA_VERSION
 from lmsys_ensemble.journal.folder import find_holder
 from lmsys_ensemble.journal.journal import Journal
-from tests.runtime.journal_writer import (
+from tests.journal.journal_writer import (
     FINGERPRINTS,
     N_ROWS,
     chunks_in,
@@ -427,7 +427,7 @@ def test_a_plan_whose_bits_have_changed_is_refused(ten_chunks):
 
 HOLDER = """
 import sys
-from tests.runtime.journal_writer import FINGERPRINTS, Journal, commit
+from tests.journal.journal_writer import FINGERPRINTS, Journal, commit
 with Journal.open(sys.argv[1], FINGERPRINTS) as journal:
     commit(journal, 0)
     print("open", flush=True)
@@ -476,7 +476,7 @@ def test_no_kill_loses_an_acknowledged_chunk_or_leaves_half_of_one(folder):
     chance = random.Random(5)
     acknowledged = set()
     for _ in range(25):
-        with started("tests.runtime.journal_writer", folder, 10_000) as process:
+        with started("tests.journal.journal_writer", folder, 10_000) as process:
             lines = process.stdout.readline()
             time.sleep(chance.uniform(0, 0.08))
             process.send_signal(signal.SIGKILL)
@@ -493,7 +493,7 @@ def test_no_kill_loses_an_acknowledged_chunk_or_leaves_half_of_one(folder):
         assert len(present - acknowledged) <= 2, "one a thread, killed between commit and acknowledgement"
         acknowledged = present
     n_chunks = max(acknowledged) + 5
-    code, output = run("tests.runtime.journal_writer", folder, n_chunks)
+    code, output = run("tests.journal.journal_writer", folder, n_chunks)
     assert code == 0
     assert acknowledged.isdisjoint(map(int, output.split()))
     with Journal.open(folder, FINGERPRINTS) as journal:
@@ -503,7 +503,7 @@ def test_no_kill_loses_an_acknowledged_chunk_or_leaves_half_of_one(folder):
 KILLED_BEFORE_COMMIT = """
 import os, signal, sys
 import numpy as np
-from tests.runtime.journal_writer import FINGERPRINTS, Journal, commit
+from tests.journal.journal_writer import FINGERPRINTS, Journal, commit
 journal = Journal.open(sys.argv[1], FINGERPRINTS)
 many = [f"{row:032x}" for row in range(9000)]
 commit(journal, 0)
@@ -540,7 +540,7 @@ def test_what_was_written_and_not_committed_is_ignored(folder, what):
 
 KILLED_AFTER_FIVE = """
 import os, signal, sys
-from tests.runtime.journal_writer import FINGERPRINTS, Journal, commit
+from tests.journal.journal_writer import FINGERPRINTS, Journal, commit
 journal = Journal.open(sys.argv[1], FINGERPRINTS)
 for chunk in range(5):
     commit(journal, chunk)
@@ -585,7 +585,7 @@ def test_a_torn_tail_of_the_log_costs_the_chunks_in_it_and_no_other(folder, tmp_
 FULL_DISK = """
 import resource, signal, sys
 from lmsys_ensemble.errors import JournalError
-from tests.runtime.journal_writer import FINGERPRINTS, Journal, chunks_in, commit
+from tests.journal.journal_writer import FINGERPRINTS, Journal, chunks_in, commit
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -631,7 +631,7 @@ def test_on_a_full_disk_the_error_says_how_to_go_on_and_finished_chunks_stay(fol
 NO_ROOM = """
 import resource, signal, sys
 from lmsys_ensemble.errors import JournalError
-from tests.runtime.journal_writer import FINGERPRINTS, Journal
+from tests.journal.journal_writer import FINGERPRINTS, Journal
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)

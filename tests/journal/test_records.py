@@ -13,7 +13,7 @@ from lmsys_ensemble.journal.database import open_database
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.journal.records import Record, checksum_of, digest_of_bytes, read_records
 from lmsys_ensemble.journal.status import read_run
-from tests.runtime.journal_writer import rows_of
+from tests.journal.journal_writer import rows_of
 
 FINGERPRINTS = {"one": {"seed": 1}, "two": {"seed": 2}}
 SEEDS = {"one": 1, "two": 2, "one before": 3}

@@ -10,7 +10,7 @@ from lmsys_ensemble.errors import JournalError
 from lmsys_ensemble.journal.database import SCHEMA_VERSION
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.journal.status import read_run
-from tests.runtime.journal_writer import FINGERPRINTS, N_ROWS, chunks_in, commit, errors_of, logits_of, rows_of
+from tests.journal.journal_writer import FINGERPRINTS, N_ROWS, chunks_in, commit, errors_of, logits_of, rows_of
 
 N_CHUNKS = 6
 

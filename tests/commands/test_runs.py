@@ -16,9 +16,9 @@ from lmsys_ensemble.cli import main
 from lmsys_ensemble.errors import JournalError
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.journal.status import MAX_LISTED_ERRORS, read_run
-from tests.runtime.journal_writer import FINGERPRINTS, N_ROWS, commit, errors_of, rows_of
+from tests.journal.journal_writer import FINGERPRINTS, N_ROWS, commit, errors_of, rows_of
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_of_many_failed_rows_the_command_shows_a_few(folder, capsys):
 
 WORKING = """
 import sys
-from tests.runtime.journal_writer import FINGERPRINTS, Journal, commit
+from tests.journal.journal_writer import FINGERPRINTS, Journal, commit
 with Journal.open(sys.argv[1], FINGERPRINTS) as journal:
     for line in sys.stdin:
         commit(journal, int(line))

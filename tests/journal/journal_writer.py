@@ -1,4 +1,4 @@
-"""A process that commits chunks of made-up results, for tests that kill it: ``python -m tests.runtime.journal_writer``.
+"""A process that commits chunks of made-up results, for tests that kill it: ``python -m tests.journal.journal_writer``.
 
 Everything follows from a chunk's number, so that whoever reads the journal can tell whether it is what was written.
 """
