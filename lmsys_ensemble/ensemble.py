@@ -249,13 +249,13 @@ class Ensemble(Keeper):
         ConfigError
             If the blender's settings leave nothing to learn; before anything is scored.
         """
+        table = _labelled(table)
+        battles, labels = parse_battles(table), parse_labels(table, self.task)
         if not self.blender.needs_fit:
             raise ConfigError(
                 f"there is nothing to fit: {self.blender} learns nothing from labels. Pass a blender that does, "
                 "Ensemble(..., blender=Blender('auto')), or predict without fit"
             )
-        table = _labelled(table)
-        battles, labels = parse_battles(table), parse_labels(table, self.task)
         with self._calls:
             members = self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir)
             self.blender.fit(members, labels, groups=_groups(table))

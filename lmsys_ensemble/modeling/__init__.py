@@ -10,6 +10,7 @@
 `tensorfiles`     Safetensors headers, read without loading.
 `patterns`        Regular expressions from strangers, tried under a time limit.
 `adapter_config`  ``adapter_config.json``, bounded and checked.
+`checkpoints`     What a base model's folder must be before it is read: no pickles, no code.
 `skeleton`        A model without weights: which tensors an adapter must bring.
 `inspection`      All that can be known of a model without loading it.
 `recipe`          ``recipe.json``: how a model was trained.

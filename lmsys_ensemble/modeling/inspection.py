@@ -8,13 +8,13 @@ from typing import Any
 from lmsys_ensemble.errors import ModelError, collected
 from lmsys_ensemble.files import suggest
 from lmsys_ensemble.modeling.adapters import account_for_shapes, read_adapter_header, shapes_of
+from lmsys_ensemble.modeling.checkpoints import check_base_config, check_base_folder
 from lmsys_ensemble.modeling.golden import read_golden
 from lmsys_ensemble.modeling.hardware import DTYPES
 from lmsys_ensemble.modeling.loading import HEAD_NAMES, check_attention
 from lmsys_ensemble.modeling.quantization import QUANTIZATIONS
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.skeleton import adapter_skeleton
-from lmsys_ensemble.modeling.sources import check_base_config, check_base_folder
 from lmsys_ensemble.modeling.tensorfiles import TensorEntry, read_header
 
 _EMBEDDINGS = ("embed_tokens.weight", "tok_embeddings.weight", "word_embeddings.weight")

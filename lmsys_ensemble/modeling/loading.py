@@ -23,8 +23,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from lmsys_ensemble.errors import ConfigError, ModelError
+from lmsys_ensemble.modeling.checkpoints import check_base_config, check_base_folder
 from lmsys_ensemble.modeling.quantization import QUANTIZATIONS, quantization_config
-from lmsys_ensemble.modeling.sources import check_base_config, check_base_folder
 from lmsys_ensemble.modeling.transfer import can_follow, transfer
 
 logger = logging.getLogger(__name__)

@@ -82,7 +82,9 @@ def check_names(scorers: Sequence[Scorer]) -> None:
         raise ConfigError(f"scorers need different names; {', '.join(twice)} occurs more than once. Pass name=")
     unprintable = [printable(repr(name)) for name in names if has_control_characters(name)]
     if unprintable:
-        raise ConfigError(f"names of scorers hold control characters: {', '.join(unprintable)}. Pass name=")
+        raise ConfigError(
+            f"names of scorers hold characters that cannot be shown or stored: {', '.join(unprintable)}. Pass name="
+        )
 
 
 def _check_task(scorer: Scorer, task: Task) -> None:

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 from pandas.testing import assert_frame_equal
 
-from lmsys_ensemble import Ensemble, FakeScorer, parse_battles, parse_labels
+from lmsys_ensemble import Blender, Ensemble, FakeScorer, parse_battles, parse_labels
 from lmsys_ensemble.data.frames import as_frame
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.schema import THREE_WAY
@@ -68,7 +68,8 @@ def test_fitting_and_measuring_take_every_kind_of_table(labelled_table, kind):
     ensemble = Ensemble([FakeScorer()])
     expected = ensemble.evaluate(grouped, by="source")
     assert_frame_equal(ensemble.evaluate(KINDS[kind](grouped), by="source"), expected)
-    ensemble.fit(KINDS[kind](grouped))
+    learner = Ensemble([FakeScorer()], Blender("linear"))
+    assert learner.fit(KINDS[kind](grouped)).blender.member_names_ is not None
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

@@ -9,7 +9,8 @@ import torch
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier, load_config, load_tokenizer
-from lmsys_ensemble.modeling.sources import check_base_folder, locate_base, resolve_base
+from lmsys_ensemble.modeling.checkpoints import check_base_folder
+from lmsys_ensemble.modeling.sources import locate_base, resolve_base
 
 FLOAT32 = LoadSettings(3, "cpu", torch.float32)
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 538090408\n"
