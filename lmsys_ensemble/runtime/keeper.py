@@ -74,7 +74,7 @@ class Keeper:
         ConfigError
             If a folder is given: ``Ensemble.load(folder)`` makes an ensemble, this loads the one at hand.
         DeviceError
-            If a device is missing, or its memory does not suffice.
+            If a device is missing, its memory does not suffice, or a call that an earlier run left behind is still there.
         EnsembleError
             If a scorer cannot be loaded; the others are freed.
         """

@@ -89,6 +89,16 @@ class Residence:
         """Tell whether the scorer itself, rather than a replica, is one of those loaded."""
         return any(resident.scorer is scorer for resident in self.residents)
 
+    def keep(self, resident: Resident) -> bool:
+        """Keep one that is loaded, if somebody wants that, and tell whether it is kept.
+
+        Safe beside `let_go`: a call that a run left behind returns its scorer when nobody waits for it any more.
+        """
+        with _changed:
+            if self.is_held:
+                self.residents.append(resident)
+            return self.is_held
+
     def take(self, device: str) -> Resident | None:
         """Take an idle one from a device, if there is one."""
         for resident in self.residents:
@@ -160,8 +170,10 @@ def let_go(scorers: Sequence[Scorer], holder: object) -> None:
     with exclusively(scorers), ExitStack() as stack:
         for scorer in scorers:
             residence = residence_of(scorer)
-            residence.holders.discard(holder)
-            if not residence.is_held:
+            with _changed:
+                residence.holders.discard(holder)
+                is_held = residence.is_held
+            if not is_held:
                 stack.callback(residence.free)
 
 

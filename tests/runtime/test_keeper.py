@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections import defaultdict
 from typing import ClassVar
 
@@ -26,7 +27,7 @@ from lmsys_ensemble.runtime.items import make_items
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.pool import Slot
 from lmsys_ensemble.runtime.progress import ScorerProgress
-from lmsys_ensemble.runtime.residence import Resident, exclusively, residence_of
+from lmsys_ensemble.runtime.residence import Resident, exclusively, let_go, residence_of
 from lmsys_ensemble.scorers.base import NoProgress
 from tests.tiny import make_battles as make_real_battles
 from tests.tiny import make_tokenizer, save_adapter
@@ -448,6 +449,26 @@ def test_what_one_ensemble_keeps_another_uses_and_leaves_loaded(log, battles_tab
     assert events(log) == ["load", "score"]
     passing.close()
     assert events(log) == ["load", "score", "close"]
+
+
+def test_what_is_handed_back_while_its_last_holder_lets_go_is_freed(log):
+    scorer = Watched(log=log)
+    residence, holder = residence_of(scorer), Ensemble([FakeScorer()])
+    closing = threading.Thread(target=let_go, args=([scorer], holder))
+
+    class Holders(weakref.WeakSet):
+        def __len__(self):
+            """Have the holder let go just when somebody is told that there is one."""
+            n_holders = super().__len__()
+            if closing.ident is None:
+                closing.start()
+                closing.join(0.3)
+            return n_holders
+
+    residence.holders = Holders([holder])
+    kept = residence.keep(Resident(scorer, "cpu", {}))
+    closing.join(PATIENCE)
+    assert (kept, residence.residents, log) == (True, [], [("watched", "close")])
 
 
 def test_an_ensemble_that_is_forgotten_keeps_nothing_loaded(log, battles_table):
