@@ -104,7 +104,7 @@ class Instances:
     def release(self, job: Job, slot: Slot, *, spoilt: bool = False) -> None:
         """Free a scorer, loaded or not, unless another slot uses it or somebody wants it kept.
 
-        One that has failed is freed everywhere; so is one that is `spoilt`, having failed when nobody listened any more.
+        One that has failed is freed everywhere; so is one that is `spoilt`: it failed when nobody listened any more.
         """
         with self._lock:
             instance = self._there.get(_place(job, slot))

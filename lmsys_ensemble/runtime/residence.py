@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
+from lmsys_ensemble.errors import DeviceError
 from lmsys_ensemble.scorers.base import NoProgress, Scorer
 
 logger = logging.getLogger(__name__)
@@ -149,12 +150,28 @@ def residence_of(scorer: Scorer) -> Residence:
 
 
 @contextmanager
-def exclusively(scorers: Sequence[Scorer]) -> Iterator[None]:
-    """Wait until nobody else uses any of some scorers, and keep all of them from others meanwhile."""
+def exclusively(scorers: Sequence[Scorer], seconds: float | None = None) -> Iterator[None]:
+    """Wait until nobody else uses any of some scorers, and keep all of them from others meanwhile.
+
+    Parameters
+    ----------
+    scorers : sequence of Scorer
+        Which.
+    seconds : float, optional
+        How long to wait at most; 0 or less: not at all.
+
+    Raises
+    ------
+    DeviceError
+        If one of them is still used by then.
+    """
     mine: dict[int, Scorer] = {}
     try:
         with _changed:
-            _changed.wait_for(lambda: not any(id(scorer) in _in_use for scorer in scorers))
+            timeout = None if seconds is None else wait_seconds(seconds)
+            if not _changed.wait_for(lambda: not any(id(scorer) in _in_use for scorer in scorers), timeout):
+                used = [repr(scorer.name) for scorer in scorers if id(scorer) in _in_use]
+                raise still_used(f"scorer {', '.join(used)}")
             mine.update({id(scorer): scorer for scorer in scorers})
             _in_use.update(mine)
         yield
@@ -163,6 +180,19 @@ def exclusively(scorers: Sequence[Scorer]) -> Iterator[None]:
             for identity in mine:
                 _in_use.pop(identity, None)
             _changed.notify_all()
+
+
+def wait_seconds(seconds: float) -> float:
+    """Return seconds as a lock takes them: not negative, and not beyond what the system counts."""
+    return min(max(seconds, 0.0), threading.TIMEOUT_MAX)
+
+
+def still_used(what: str) -> DeviceError:
+    """Return the error of a call whose time is up before it could begin."""
+    return DeviceError(
+        f"{what} is still used by a call in another thread, and time_budget_s is over. Wait until that call has ended, "
+        "or give the threads scorers of their own"
+    )
 
 
 def let_go(scorers: Sequence[Scorer], holder: object) -> None:

@@ -619,6 +619,31 @@ def test_real_models_in_two_threads_give_what_they_give_alone(checkpoints, adapt
     assert np.allclose(second, expected[1], atol=1e-12)
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["the same ensemble", "another ensemble"])
+def test_a_time_budget_holds_while_another_thread_uses_the_scorer(make_battles, own):
+    begun, released = threading.Event(), threading.Event()
+
+    class Long(FakeScorer):
+        def score(self, battles):
+            begun.set()
+            assert released.wait(PATIENCE)
+            return super().score(battles)
+
+    scorer, table = Long(name="long"), make_battles(("a", "b", "c"))
+    ensemble = Ensemble([scorer])
+    busy = threading.Thread(target=ensemble.predict, args=(table,))
+    busy.start()
+    assert begun.wait(PATIENCE)
+    what = "this ensemble" if own else "scorer 'long'"
+    try:
+        with pytest.raises(DeviceError, match=f"{what} is still used by a call in another thread, and time_budget_s"):
+            (ensemble if own else Ensemble([scorer])).predict(table, time_budget_s=0.2)
+    finally:
+        released.set()
+        busy.join(PATIENCE)
+    assert len(ensemble.predict(table, time_budget_s=1e300)) == 1
+
+
 def test_who_waits_for_a_scorer_can_be_interrupted_and_leaves_nothing_taken():
     scorer = FakeScorer()
     with exclusively([scorer]):
