@@ -18,6 +18,7 @@ from lmsys_ensemble.evaluation.metrics import class_prior
 from lmsys_ensemble.files import suggest
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.runtime.bars import Display
+from lmsys_ensemble.runtime.budget import seconds_left
 from lmsys_ensemble.runtime.keeper import Keeper
 from lmsys_ensemble.runtime.members import blender_if_known, blender_of, check_membership, fingerprints_of
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
@@ -186,6 +187,8 @@ class Ensemble(Keeper):
             If a scorer fails; names it and its device.
         JournalError
             If `run_dir` cannot be used, or holds results of other settings.
+        DeviceError
+            If a device is missing or still taken, or a call in another thread takes until the time budget is over.
         """
         started, checked = time.monotonic(), RunOptions.of(**options)
         battles, index = _battles(table)
@@ -213,7 +216,7 @@ class Ensemble(Keeper):
         return dict(zip([scorer.name for scorer in self.scorers], outcome.members, strict=True))
 
     def _run(self, battles: Battles, options: RunOptions, started: float, *, blend: bool = True) -> Outcome | None:
-        with self._calls:
+        with self._turn(seconds_left(options.time_budget_s, started)):
             self.check(battles, blend=blend)
             if not len(battles):
                 return None

@@ -221,7 +221,7 @@ class Blender(StoredAsJson, BlendingClassifier):
         return self
 
     def predict_proba(
-        self, probabilities: MemberProbabilities, missing: Literal["error", "renormalise"] = "error"
+        self, probabilities: MemberProbabilities, missing: Literal["error", "renormalise", "silent"] = "error"
     ) -> Probabilities:
         """Blend probabilities.
 
@@ -231,9 +231,9 @@ class Blender(StoredAsJson, BlendingClassifier):
             One a scorer. A mapping is matched by the names of `fit`. A list is in the order of `fit` or of the fixed
             weights, with None for a scorer that is missing; and so is the second axis of an array of shape
             (n_rows, n_members, n_classes).
-        missing : {"error", "renormalise"}
+        missing : {"error", "renormalise", "silent"}
             What to do without a scorer: refuse, or scale up the weights of the others to the same total,
-            which is said by a `MissingMemberWarning`.
+            which is said by a `MissingMemberWarning`; ``silent`` does it without a word.
 
         Returns
         -------
@@ -250,8 +250,8 @@ class Blender(StoredAsJson, BlendingClassifier):
         ConfigError
             If the settings are wrong or contradict each other.
         """
-        if missing not in ("error", "renormalise"):
-            raise ConfigError(f"missing must be 'error' or 'renormalise', got {missing!r}")
+        if missing not in ("error", "renormalise", "silent"):
+            raise ConfigError(f"missing must be 'error', 'renormalise' or 'silent', got {missing!r}")
         known: tuple[str, ...] | None = getattr(self, "member_names_", None)
         names, given = arrange_members(probabilities, known, self._n_members())
         absent = [position for position, member in enumerate(given) if member is None]
@@ -266,6 +266,7 @@ class Blender(StoredAsJson, BlendingClassifier):
             raise InputError(f"probabilities have {members[0].shape[1]} classes, the blender was fitted on {n_classes}")
         if absent:
             blend = blend.without(absent)
+        if absent and missing == "renormalise":
             warnings.warn(
                 f"{lacking} are missing; the others are blended with weights {blend.weights.round(4).tolist()}",
                 MissingMemberWarning, stacklevel=2,

@@ -53,6 +53,11 @@ class Deadline:
         return self.is_set and self.clock() >= self.at
 
 
+def seconds_left(budget_s: float | None, started: float, clock: Clock = time.monotonic) -> float | None:
+    """Return what is left of a time budget that began at `started`; None where there is none."""
+    return None if budget_s is None else started + budget_s - clock()
+
+
 class Speed:
     """Seconds that a scorer takes for a unit of cost, late chunks counting more."""
 

@@ -176,8 +176,8 @@ def leave(workers: Sequence[Stoppable]) -> list[LeftBehind]:
     return found
 
 
-def check_free(scorers: Sequence[Scorer], slots: Sequence[Slot], budget_s: float | None) -> None:
-    """Make sure that no earlier run has left behind what this one needs; where one has, wait a little.
+def check_free(scorers: Sequence[Scorer], slots: Sequence[Slot], budget_s: float | None = None) -> None:
+    """Make sure that no earlier run has left behind what is needed now; where one has, wait a little.
 
     Raises
     ------

@@ -1,12 +1,11 @@
 """Blending rows of which some scorers are missing."""
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmsys_ensemble.blending.blender import Blender, BlenderNotFittedError, MissingMemberWarning
+from lmsys_ensemble.blending.blender import Blender, BlenderNotFittedError
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import Probabilities
 
@@ -73,9 +72,8 @@ def weights_of(blender: Blender, n_scorers: int) -> list[float]:
 
 def _blend(blender: Blender, parts: list[Probabilities | None]) -> Probabilities:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MissingMemberWarning)  # the run says it, once for all rows
-            return blender.predict_proba(parts, missing="renormalise")
+        # The run says it, once for all rows. Filters for warnings are a process's, and this may run in any thread.
+        return blender.predict_proba(parts, missing="silent")
     except InputError:  # those that remain have no weight
         average: Probabilities = np.mean([part for part in parts if part is not None], axis=0)
         return average

@@ -31,6 +31,7 @@ class _Instance:
     users: set[int] = field(default_factory=set)
     is_loaded: bool = False
     was_kept: bool = False
+    is_spoilt: bool = False
     load_seconds: float = 0.0
     bytes_before: int = 0
     n_bytes: int | None = None
@@ -100,30 +101,30 @@ class Instances:
             instance.is_loaded = True
             return instance.scorer, instance.load_seconds
 
-    def release(self, job: Job, slot: Slot) -> None:
+    def release(self, job: Job, slot: Slot, *, spoilt: bool = False) -> None:
         """Free a scorer, loaded or not, unless another slot uses it or somebody wants it kept.
 
-        One that has failed is freed everywhere.
+        One that has failed is freed everywhere; so is one that is `spoilt`: it failed when nobody listened any more.
         """
         with self._lock:
             instance = self._there.get(_place(job, slot))
             if instance is None or slot.number not in instance.users:
                 return
             instance.users.discard(slot.number)
+            instance.is_spoilt |= spoilt
             if instance.users:
                 return
             del self._there[_place(job, slot)]
             make_idle(instance.scorer)
             residence = residence_of(job.scorer)
-            if job.failure is None and instance.is_loaded and residence.is_held:
-                residence.residents.append(
-                    Resident(
-                        instance.scorer, slot.device, instance.fingerprint, instance.load_seconds, instance.n_bytes
-                    )
-                )
+            failed = instance.is_spoilt or job.failure is not None
+            resident = Resident(
+                instance.scorer, slot.device, instance.fingerprint, instance.load_seconds, instance.n_bytes
+            )
+            if not failed and instance.is_loaded and residence.keep(resident):
                 return
         try:
-            if job.failure is not None:
+            if failed:
                 residence.free()
         finally:
             self._close(instance, slot)

@@ -1,7 +1,8 @@
 """What may keep scorers loaded between runs: the part of an ensemble that has to do with time and threads."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -9,7 +10,7 @@ from typing import Any, Self, TypeVar, overload
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.runtime.bars import Display
 from lmsys_ensemble.runtime.preloading import load_and_hold
-from lmsys_ensemble.runtime.residence import let_go
+from lmsys_ensemble.runtime.residence import let_go, still_used, wait_seconds
 from lmsys_ensemble.scorers.base import Scorer
 
 K = TypeVar("K", bound="Keeper")
@@ -74,7 +75,7 @@ class Keeper:
         ConfigError
             If a folder is given: ``Ensemble.load(folder)`` makes an ensemble, this loads the one at hand.
         DeviceError
-            If a device is missing, or its memory does not suffice.
+            If a device is missing, its memory does not suffice, or a call that an earlier run left behind is there yet.
         EnsembleError
             If a scorer cannot be loaded; the others are freed.
         """
@@ -115,6 +116,22 @@ class Keeper:
     def __setstate__(self, state: dict[str, Any]) -> None:
         Keeper.__init__(self)
         vars(self).update(state)
+
+    @contextmanager
+    def _turn(self, seconds: float | None) -> Iterator[None]:
+        """Wait until calls in other threads have ended, with `seconds` no longer than that, and keep others out.
+
+        Raises
+        ------
+        DeviceError
+            If one has not ended by then.
+        """
+        if not self._calls.acquire(timeout=-1 if seconds is None else wait_seconds(seconds)):
+            raise still_used("this ensemble")
+        try:
+            yield
+        finally:
+            self._calls.release()
 
     def _check_scorers(self) -> None:
         """Raise what the scorers' composition is wrong in, before any of them is loaded."""

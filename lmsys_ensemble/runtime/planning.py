@@ -43,8 +43,13 @@ class Planner:
         return self._record(*plan_chunks(self.items, np.unique(self.items.forward), self.limit, self.recorded))
 
     def exchanged(self, rows: NDArray[np.intp]) -> list[Positions]:
-        """Return the chunks of some rows' second passes, in the order of the rows."""
-        distinct, first = np.unique(self.items.backward[rows], return_index=True)
+        """Return the chunks of some rows' second passes, in the order of the rows.
+
+        Passes that are another row's first have a chunk already. Were they in one of these, too, a run that is resumed
+        would find that chunk among the recorded ones, keep it, and cut the rest otherwise.
+        """
+        passes = self.items.backward[rows]
+        distinct, first = np.unique(passes[~np.isin(passes, self.items.forward)], return_index=True)
         order = distinct[np.argsort(first)]
         kept, added = plan_chunks(self.items, order, self.limit, self.recorded)
         return self._record(kept, [np.sort(chunk) for chunk in added])

@@ -10,6 +10,7 @@ from typing import NoReturn
 from lmsys_ensemble.errors import DeviceError, EnsembleError, ScoringError
 from lmsys_ensemble.runtime.bars import Display, Screen
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
+from lmsys_ensemble.runtime.ending import check_free
 from lmsys_ensemble.runtime.pool import Slot, make_slots
 from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.residence import (
@@ -46,13 +47,15 @@ def load_and_hold(
     Raises
     ------
     DeviceError
-        If a device is missing, or not all scorers fit into its memory at once.
+        If a device is missing, still taken by a call that an earlier run left behind, or not all scorers fit into its
+        memory at once.
     EnsembleError
         What a scorer raised; what is no `EnsembleError` becomes a `ScoringError`.
     """
     with Screen([scorer.name for scorer in scorers], display) as screen, exclusively(scorers):
         homes = assign_devices(scorers, devices)
         slots = make_slots(scorers, homes, devices)
+        check_free(scorers, slots)
         loads = [
             _Load(scorer, home, ScorerProgress(scorer.name, home, position, screen, lambda: False))
             for position, (scorer, home) in enumerate(zip(scorers, homes, strict=True))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
+from lmsys_ensemble.errors import DeviceError
 from lmsys_ensemble.scorers.base import NoProgress, Scorer
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,16 @@ class Residence:
         """Tell whether the scorer itself, rather than a replica, is one of those loaded."""
         return any(resident.scorer is scorer for resident in self.residents)
 
+    def keep(self, resident: Resident) -> bool:
+        """Keep one that is loaded, if somebody wants that, and tell whether it is kept.
+
+        Safe beside `let_go`: a call that a run left behind returns its scorer when nobody waits for it any more.
+        """
+        with _changed:
+            if self.is_held:
+                self.residents.append(resident)
+            return self.is_held
+
     def take(self, device: str) -> Resident | None:
         """Take an idle one from a device, if there is one."""
         for resident in self.residents:
@@ -139,12 +150,28 @@ def residence_of(scorer: Scorer) -> Residence:
 
 
 @contextmanager
-def exclusively(scorers: Sequence[Scorer]) -> Iterator[None]:
-    """Wait until nobody else uses any of some scorers, and keep all of them from others meanwhile."""
+def exclusively(scorers: Sequence[Scorer], seconds: float | None = None) -> Iterator[None]:
+    """Wait until nobody else uses any of some scorers, and keep all of them from others meanwhile.
+
+    Parameters
+    ----------
+    scorers : sequence of Scorer
+        Which.
+    seconds : float, optional
+        How long to wait at most; 0 or less: not at all.
+
+    Raises
+    ------
+    DeviceError
+        If one of them is still used by then.
+    """
     mine: dict[int, Scorer] = {}
     try:
         with _changed:
-            _changed.wait_for(lambda: not any(id(scorer) in _in_use for scorer in scorers))
+            timeout = None if seconds is None else wait_seconds(seconds)
+            if not _changed.wait_for(lambda: not any(id(scorer) in _in_use for scorer in scorers), timeout):
+                used = [repr(scorer.name) for scorer in scorers if id(scorer) in _in_use]
+                raise still_used(f"scorer {', '.join(used)}")
             mine.update({id(scorer): scorer for scorer in scorers})
             _in_use.update(mine)
         yield
@@ -155,13 +182,28 @@ def exclusively(scorers: Sequence[Scorer]) -> Iterator[None]:
             _changed.notify_all()
 
 
+def wait_seconds(seconds: float) -> float:
+    """Return seconds as a lock takes them: not negative, and not beyond what the system counts."""
+    return min(max(seconds, 0.0), threading.TIMEOUT_MAX)
+
+
+def still_used(what: str) -> DeviceError:
+    """Return the error of a call whose time is up before it could begin."""
+    return DeviceError(
+        f"{what} is still used by a call in another thread, and time_budget_s is over. Wait until that call has ended, "
+        "or give the threads scorers of their own"
+    )
+
+
 def let_go(scorers: Sequence[Scorer], holder: object) -> None:
     """End a holder's wish to keep scorers loaded, and free those that nobody else holds."""
     with exclusively(scorers), ExitStack() as stack:
         for scorer in scorers:
             residence = residence_of(scorer)
-            residence.holders.discard(holder)
-            if not residence.is_held:
+            with _changed:
+                residence.holders.discard(holder)
+                is_held = residence.is_held
+            if not is_held:
                 stack.callback(residence.free)
 
 

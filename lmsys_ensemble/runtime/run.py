@@ -15,7 +15,7 @@ from lmsys_ensemble.errors import ConfigError, JournalError
 from lmsys_ensemble.journal.fingerprints import canonical_json, digest_of
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.runtime.bars import Display, Screen
-from lmsys_ensemble.runtime.budget import Clock, Deadline, margins
+from lmsys_ensemble.runtime.budget import Clock, Deadline, margins, seconds_left
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
 from lmsys_ensemble.runtime.ending import Gate, LeftBehind, check_free
 from lmsys_ensemble.runtime.failures import (
@@ -120,7 +120,8 @@ class Run:
         ConfigError
             If exchanged passes are asked of scorers that read no texts; before anything is loaded, as all of these:
         DeviceError
-            If a device is missing, or still taken by a call that an earlier run left behind.
+            If a device is missing, or still taken by a call that an earlier run left behind; or if a scorer is used by
+            a call in another thread until the time budget is over.
         JournalError
             If the run directory cannot be used, or holds results of other settings.
         EnsembleError
@@ -136,7 +137,8 @@ class Run:
         with ExitStack() as stack:
             stack.enter_context(terminable())
             stack.enter_context(self._screen)
-            stack.enter_context(exclusively(self.scorers))
+            left = seconds_left(self.options.time_budget_s, self.started, self.clock)
+            stack.enter_context(exclusively(self.scorers, left))
             homes = assign_devices(self.scorers, self.devices)
             slots = make_slots(self.scorers, homes, self.devices)
             check_free(self.scorers, slots, self.options.time_budget_s)

@@ -126,14 +126,14 @@ class Worker:
             if self.team.scheduler.more is None:  # else the same scorer may be wanted once more
                 self._let_go()
         except StopScoring:
-            self._let_go_of_failed(job)
+            self._let_go_of_failed(job, spoilt=False)
         except JournalFailure as error:
-            self._let_go_of_failed(job)
+            self._let_go_of_failed(job, spoilt=False)
             self._fail(None, error.__cause__ or error)
         except BaseException as error:  # SystemExit, too
             traceback.clear_frames(error.__traceback__)  # they hold batches, and thereby a GPU's memory
             self._fail(job, error)
-            self._let_go_of_failed(job)
+            self._let_go_of_failed(job, spoilt=True)
 
     def _load(self, job: Job) -> Scorer:
         if self._held is not job:
@@ -153,20 +153,20 @@ class Worker:
         job.progress.expect(job.n_to_score, job.cost_to_score)
         return scorer
 
-    def _let_go(self) -> None:
+    def _let_go(self, *, spoilt: bool = False) -> None:
         """Free the scorer that the slot has loaded, if any; what goes wrong is its scorer's failure."""
         job, self._held = self._held, None
         if job is None:
             return
         self._at = job, CLOSING
         try:
-            self.team.instances.release(job, self.slot)
+            self.team.instances.release(job, self.slot, spoilt=spoilt)
         except BaseException as error:
             self._fail(job, error)
         self._at = None
 
-    def _let_go_of_failed(self, job: Job) -> None:
-        self._let_go()
+    def _let_go_of_failed(self, job: Job, *, spoilt: bool) -> None:
+        self._let_go(spoilt=spoilt)
         job.progress.close()
 
     def _fail(self, job: Job | None, error: BaseException) -> None:

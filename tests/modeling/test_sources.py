@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
-from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier, load_config, load_tokenizer
 from lmsys_ensemble.modeling.checkpoints import check_base_folder
+from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier, load_config, load_tokenizer
 from lmsys_ensemble.modeling.sources import locate_base, resolve_base
 
 FLOAT32 = LoadSettings(3, "cpu", torch.float32)

@@ -374,3 +374,76 @@ def test_nothing_passes_a_closed_gate_and_closing_waits_for_what_is_passing():
     with pytest.raises(StopScoring), gate.passed():
         order.append("too late")
     assert order == ["passed", "closed"]
+
+
+# --- kept loaded, and left behind -----------------------------------------------------------------------------------
+
+
+class Kept(FakeScorer):
+    """Cannot be shared; one call of `score` waits, and may fail then. Writes what is done with it into a log."""
+
+    shareable = False
+
+    def __init__(self, released, *, error=None, name="kept"):
+        super().__init__(name=name)
+        self.released = released
+        self.error = error
+        self.waits = False
+        self.log = []
+
+    def fingerprint(self):
+        return {"kept": True}
+
+    def replica(self):
+        raise AssertionError("there is one slot")
+
+    def load(self, device=None):
+        self.log.append("load")
+
+    def close(self):
+        self.log.append("close")
+
+    def score(self, battles):
+        if self.waits:
+            self.waits = False
+            self.log.append("wait")
+            assert self.released.wait(PATIENCE)
+            self.log.append("return")
+            if self.error is not None:
+                raise self.error
+        return super().score(battles)
+
+
+def leave_behind(scorer, table):
+    """Return an ensemble that keeps a scorer loaded, one call of which has been left behind."""
+    ensemble = Ensemble([scorer]).load()
+    scorer.waits = True
+    with pytest.warns(MissingMemberWarning):
+        ensemble.predict(table, time_budget_s=0.5)
+    return ensemble
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_scorer_that_was_left_behind_is_not_loaded_again_before_its_call_returns(table, released, monkeypatch, other):
+    scorer = Kept(released)
+    ensemble = leave_behind(scorer, table)
+    loader = Ensemble([scorer]) if other else ensemble
+    monkeypatch.setattr(ending, "RETURN_S", 0.1)
+    with pytest.raises(DeviceError, match="was left behind by an earlier run"):
+        loader.load()
+    monkeypatch.setattr(ending, "RETURN_S", PATIENCE)
+    released.set()
+    loader.load()
+    ensemble.close()
+    loader.close()
+    assert scorer.log == ["load", "wait", "return", "close"]
+
+
+def test_a_scorer_that_fails_after_it_was_left_behind_is_freed_and_loaded_again(table, released, monkeypatch):
+    scorer = Kept(released, error=RuntimeError("the device is lost"))
+    ensemble = leave_behind(scorer, table)
+    monkeypatch.setattr(ending, "RETURN_S", PATIENCE)
+    released.set()
+    ensemble.predict(table)
+    ensemble.close()
+    assert scorer.log == ["load", "wait", "return", "close", "load", "close"]

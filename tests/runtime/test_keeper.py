@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections import defaultdict
 from typing import ClassVar
 
@@ -26,7 +27,7 @@ from lmsys_ensemble.runtime.items import make_items
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.pool import Slot
 from lmsys_ensemble.runtime.progress import ScorerProgress
-from lmsys_ensemble.runtime.residence import Resident, exclusively, residence_of
+from lmsys_ensemble.runtime.residence import Resident, exclusively, let_go, residence_of
 from lmsys_ensemble.scorers.base import NoProgress
 from tests.tiny import make_battles as make_real_battles
 from tests.tiny import make_tokenizer, save_adapter
@@ -450,6 +451,26 @@ def test_what_one_ensemble_keeps_another_uses_and_leaves_loaded(log, battles_tab
     assert events(log) == ["load", "score", "close"]
 
 
+def test_what_is_handed_back_while_its_last_holder_lets_go_is_freed(log):
+    scorer = Watched(log=log)
+    residence, holder = residence_of(scorer), Ensemble([FakeScorer()])
+    closing = threading.Thread(target=let_go, args=([scorer], holder))
+
+    class Holders(weakref.WeakSet):
+        def __len__(self):
+            """Have the holder let go just when somebody is told that there is one."""
+            n_holders = super().__len__()
+            if closing.ident is None:
+                closing.start()
+                closing.join(0.3)
+            return n_holders
+
+    residence.holders = Holders([holder])
+    kept = residence.keep(Resident(scorer, "cpu", {}))
+    closing.join(PATIENCE)
+    assert (kept, residence.residents, log) == (True, [], [("watched", "close")])
+
+
 def test_an_ensemble_that_is_forgotten_keeps_nothing_loaded(log, battles_table):
     scorer = Watched(log=log)
     Ensemble([scorer]).load()
@@ -596,6 +617,31 @@ def test_real_models_in_two_threads_give_what_they_give_alone(checkpoints, adapt
     )
     assert np.array_equal(first, expected[0])
     assert np.allclose(second, expected[1], atol=1e-12)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["the same ensemble", "another ensemble"])
+def test_a_time_budget_holds_while_another_thread_uses_the_scorer(make_battles, own):
+    begun, released = threading.Event(), threading.Event()
+
+    class Long(FakeScorer):
+        def score(self, battles):
+            begun.set()
+            assert released.wait(PATIENCE)
+            return super().score(battles)
+
+    scorer, table = Long(name="long"), make_battles(("a", "b", "c"))
+    ensemble = Ensemble([scorer])
+    busy = threading.Thread(target=ensemble.predict, args=(table,))
+    busy.start()
+    assert begun.wait(PATIENCE)
+    what = "this ensemble" if own else "scorer 'long'"
+    try:
+        with pytest.raises(DeviceError, match=f"{what} is still used by a call in another thread, and time_budget_s"):
+            (ensemble if own else Ensemble([scorer])).predict(table, time_budget_s=0.2)
+    finally:
+        released.set()
+        busy.join(PATIENCE)
+    assert len(ensemble.predict(table, time_budget_s=1e300)) == 1
 
 
 def test_who_waits_for_a_scorer_can_be_interrupted_and_leaves_nothing_taken():

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmsys_ensemble import Blender, Ensemble, FakeScorer, GemmaScorer, LlamaScorer, SavedScorer, parse_battles
-from lmsys_ensemble.errors import ConfigError, JournalError
+from lmsys_ensemble.errors import ConfigError, JournalError, ScoringError
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.journal.status import read_run
 from lmsys_ensemble.probabilities import softmax, swap_classes
@@ -140,6 +140,44 @@ def test_real_models_give_the_same_bits_whether_their_second_passes_were_interru
     assert np.array_equal(whole, resumed.predict_proba(battles, swap="adaptive", run_dir=tmp_path / "run"))
     assert resumed.summary_.swapped_rows == 12
     assert np.array_equal(whole, make_ensemble().predict_proba(battles, swap="adaptive"))
+
+
+class Together(FakeScorer):
+    """The numbers of a row depend a little on what is scored with it, as a model's do; fails after some calls."""
+
+    def __init__(self, n_calls=None, *, name="together"):
+        super().__init__(name=name)
+        self.n_calls = n_calls
+
+    def fingerprint(self):
+        return {"together": True}
+
+    def score(self, battles):
+        if self.n_calls is not None:
+            self.n_calls -= 1
+            if self.n_calls < 0:
+                raise RuntimeError("interrupted")
+        generator = np.random.default_rng([int(digest, 16) for digest in battles.content_hashes()])
+        return super().score(battles) + 1e-3 * generator.standard_normal(3).astype(np.float32)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("n_twins", [10, 30])
+def test_a_run_that_was_interrupted_anywhere_makes_the_same_batches_where_rows_are_others_exchanged(
+    make_battles, tmp_path, monkeypatch, share, n_twins
+):
+    monkeypatch.setattr(items, "MIN_CHUNK", 60)
+    rows = [(f"question {row} {'long ' * (row % 9)}", f"yes {row % 7}", f"no {row % 5}") for row in range(30)]
+    battles = make_battles(*rows, *[(prompt, b, a) for prompt, a, b in rows[:n_twins]])
+    options = {"swap": "adaptive", "swap_share": share}
+    whole = Ensemble([Together()], devices=["cpu"])
+    expected = whole.predict_proba(battles, **options)
+    n_chunks = whole.summary_.scorers[0].chunks
+    for n_calls in range(n_chunks):
+        options["run_dir"] = tmp_path / str(n_calls)
+        with pytest.raises(ScoringError, match="interrupted"):
+            Ensemble([Together(n_calls)], devices=["cpu"]).predict_proba(battles, **options)
+        assert np.array_equal(expected, Ensemble([Together()], devices=["cpu"]).predict_proba(battles, **options))
 
 
 @pytest.mark.parametrize("share", [0, 1])
