@@ -144,7 +144,8 @@ def check_base_folder(folder: Path) -> None:
         elsewhere = sorted({str(shard) for shard in shards.values() if not _is_own_weights(shard)})
         if elsewhere:
             raise IntegrityError(
-                f"{index} names {', '.join(elsewhere)[:200]}; weights are read from *.safetensors in {folder} itself only"
+                f"{index} names {', '.join(elsewhere)[:200]}; weights are read from *.safetensors in {folder} itself "
+                "only"
             )
         lost = sorted({str(shard) for shard in shards.values() if not (folder / str(shard)).is_file()})
         if lost:
@@ -174,6 +175,10 @@ def check_base_config(folder: Path) -> dict[str, Any]:
         kind = describe_content(path)
         pointer = f"; it is {kind}" if kind not in ("", "JSON", "a text") else ""
         raise ModelError(f"{error}{pointer}") from error
+    if not isinstance(config.get("text_config", {}), dict):
+        raise ModelError(
+            f"{path}: text_config must be names with their values, got {str(config['text_config'])[:40]!r}"
+        )
     for where, name, value in _entries(config):
         if name == "auto_map":
             raise ModelError(

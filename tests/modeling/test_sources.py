@@ -99,6 +99,7 @@ def test_what_has_not_been_fetched_is_located_nowhere_without_the_network(monkey
         ),
         ({"auto_map": {"AutoModelForSequenceClassification": "evil/repo--modeling.Mine"}}, "never run"),
         ({"num_hidden_layers": 50_000_000}, "num_hidden_layers must be a whole number from 1 to 1,024, got 50000000"),
+        ({"text_config": "gemma"}, "text_config must be names with their values, got 'gemma'"),
         ({"hidden_size": -4}, "hidden_size must be a whole number"),
         ({"vocab_size": 2.5}, "vocab_size must be a whole number"),
         ({"num_attention_heads": 0}, "num_attention_heads must be a whole number"),

@@ -95,6 +95,18 @@ def test_settings_are_checked(base, adapter, settings, words):
         (lambda base, _: edit_json(base / "config.json", hidden_size=128), r"has shape \(400, 64\), .* \(400, 128\)"),
         (lambda base, _: edit_json(base / "config.json", model_type="gemma2"), "is a 'gemma2' model. Use Classifier"),
         (lambda base, _: edit_json(base / "config.json", model_type="nothing"), "is a 'nothing' model"),
+        (
+            lambda base, _: edit_json(base / "config.json", hidden_act="x"),
+            "no classifier that can be built: KeyError: 'x'",
+        ),
+        (lambda base, _: edit_json(base / "config.json", rope_parameters={"rope_type": "x"}), "that can be built"),
+        (lambda base, _: edit_json(base / "config.json", pad_token_id=999), "can be built: Padding_idx must be within"),
+        (
+            lambda base, _: edit_json(base / "config.json", text_config="x"),
+            "text_config must be names with their values",
+        ),
+        (lambda base, _: edit_json(base / "config.json", rms_norm_eps="x"), r"config\.json is none .*'rms_norm_eps'"),
+        (lambda base, _: edit_json(base / "config.json", to_dict=1), r"config\.json is none that transformers reads"),
         (lambda _, adapter: (adapter / "adapter_config.json").unlink(), r"holds no adapter_config\.json"),
         (lambda _, adapter: (adapter / "adapter_model.safetensors").unlink(), "holds no adapter_model"),
         (lambda _, adapter: edit_json(adapter / "adapter_config.json", r=8), "rank of 8, but its largest .* rank 4"),
