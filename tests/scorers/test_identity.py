@@ -111,6 +111,11 @@ def test_settings_are_checked(base, adapter, settings, words):
         (lambda _, adapter: (adapter / "adapter_model.safetensors").unlink(), "holds no adapter_model"),
         (lambda _, adapter: edit_json(adapter / "adapter_config.json", r=8), "rank of 8, but its largest .* rank 4"),
         (lambda _, adapter: edit_json(adapter / "adapter_config.json", target_modules=["x"]), "does not fit"),
+        (
+            lambda _, adapter: edit_json(adapter / "adapter_config.json", lora_dropout="x"),
+            "does not fit .*'>'",
+        ),
+        (lambda _, adapter: edit_json(adapter / "adapter_config.json", arrow_config={"top_k": 3}), "does not fit"),
         (lambda _, adapter: (adapter / "recipe.json").write_text("{}"), "base_model: Field required"),
         (lambda _, adapter: (adapter / "golden.json").write_text("{}"), "golden.json: .*rows: Field required"),
     ],
