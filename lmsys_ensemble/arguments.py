@@ -36,6 +36,15 @@ class CommandParser(argparse.ArgumentParser):
                 return name
         return None
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse an empty argument: a shell's variable that is not set must not mean the default or this folder."""
+        own = arg_strings[:1] if isinstance(action, argparse._SubParsersAction) else arg_strings
+        if "" in own:
+            raise argparse.ArgumentError(action, "it is empty; was a variable of the shell not set?")
+        if any("\0" in argument for argument in own):
+            raise argparse.ArgumentError(action, "it holds a zero byte, which no name of a file can")
+        return super()._get_values(action, arg_strings)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             what = "command" if isinstance(action, argparse._SubParsersAction) else "value"

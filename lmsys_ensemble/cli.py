@@ -5,6 +5,7 @@ is there, but time was up (``--time-budget``) and rows of it lack something; 130
 """
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -49,7 +50,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         raise
     except OSError as error:
         print(_paragraph(error), file=sys.stderr)
-        return EXIT_FAILED
+        return EXIT_USAGE if error.errno == errno.ENAMETOOLONG else EXIT_FAILED
     if options.json or text:  # none where a table went to standard output
         print(printable_json(values) if options.json else printable(text))
     return EXIT_TIME_WAS_UP if values.get("time_was_up") else 0

@@ -3,9 +3,12 @@
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any, TextIO, cast
+
+from lmsys_ensemble.terminal import printable
 
 
 class PatientStream:
@@ -46,7 +49,7 @@ def patient_streams() -> Iterator[None]:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    with redirect_stderr(cast(TextIO, PatientStream(sys.stderr))):
+    with redirect_stderr(cast(TextIO, PatientStream(sys.stderr))), _printable_warnings():
         try:
             yield
         finally:
@@ -55,6 +58,17 @@ def patient_streams() -> Iterator[None]:
             except BrokenPipeError:  # or Python complains of it when it ends
                 _turn_to_nowhere(sys.stdout)
             sys.stderr.flush()
+
+
+@contextmanager
+def _printable_warnings() -> Iterator[None]:
+    """Write out what a terminal would obey in Python's warnings, which may quote names and files of strangers."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda *parts, **options: printable(usual(*parts, **options))
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _turn_to_nowhere(stream: TextIO) -> None:

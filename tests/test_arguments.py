@@ -14,6 +14,10 @@ from lmsys_ensemble.cli import main
         (["predict", "--input", "a.csv", "--outptu=b.csv"], "there is no option --outptu (did you mean '--output'?)"),
         (["submit", "--test", "a", "--tim-budget", "9"], "option --tim-budget (did you mean '--time-budget'?)"),
         (["submit", "--test", "a", "--swap", "adaptiv"], "there is no value 'adaptiv' (did you mean 'adaptive'?)"),
+        (["predict", "--config", "", "--input", "a", "--output", "b"], "argument --config: it is empty"),
+        (["submit", "--test", "a", "--sample="], "argument --sample: it is empty"),
+        (["runs", "show", ""], "argument DIR: it is empty"),
+        (["submit", "--test", "a\0b"], "argument --test: it holds a zero byte"),
         (["models", "lst"], "there is no value 'lst' (did you mean 'list'?)"),
         (["runs", "shwo", "x"], "there is no value 'shwo' (did you mean 'show'?)"),
         (["--verson"], "there is no option --verson (did you mean '--version'?)"),
@@ -30,6 +34,11 @@ def test_what_was_mistyped_is_named(arguments, message, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in " ".join(captured.err.split())
+
+
+def test_a_name_that_is_too_long_is_a_wrong_argument(capsys):
+    assert main(["validate", "--config", "x" * 5000]) == 2
+    assert "File name too long" in capsys.readouterr().err
 
 
 @pytest.fixture

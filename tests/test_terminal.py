@@ -1,5 +1,7 @@
 import json
 import logging
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -83,3 +85,15 @@ def test_no_escape_of_a_stranger_reaches_the_terminal(hostile, capsys, arguments
     said = "".join(capsys.readouterr())
     assert said
     assert not has_control_characters(said.replace("\n", "").replace("\t", ""))
+
+
+def test_a_warning_of_python_is_printed_without_what_a_terminal_would_obey():
+    script = (
+        "import sys, warnings; from lmsys_ensemble import commands; from lmsys_ensemble.cli import main\n"
+        "def warn(_): warnings.warn('the member mine\\x1b[2Jyours is odd'); return {}, 'done'\n"
+        "commands.models = warn\n"
+        "sys.exit(main(['models', 'list']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "\x1b" not in done.stderr
+    assert r"mine\x1b[2Jyours is odd" in done.stderr

@@ -39,8 +39,8 @@ class StoredFit(Settings):
     method: Method
     calibration: str
     blend: StoredBlend
-    n_rows: int
-    n_classes: int
+    n_rows: int = Field(ge=0)
+    n_classes: int = Field(ge=2, le=1000)
     log_loss: float
     selection: list[dict[str, str | bool | int | float]] | None
     members: list[str] | None = None

@@ -19,6 +19,7 @@ from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS, THREE_WAY, WINNER_COL
 _MAX_LISTED = 5
 _MAX_FIELD = 2**31 - 1  # as much as a C long holds everywhere
 _OWN_COLUMNS = (ID_COLUMN, *TEXT_COLUMNS, WINNER_COLUMN, *THREE_WAY.columns)
+_BLANK = " \t\r\n"  # what pandas takes a line of for blank; a quoted "" is a field
 _SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -62,22 +63,44 @@ def check_rows(file: TableFile, separator: str) -> list[str]:
             _check_widths(file, header, reader)
         except UnicodeDecodeError as error:
             raise InputError(_not_utf8(file)) from error
+        except _AmbiguousRow as error:
+            raise InputError(f"{file.path}, {error}") from error
         except csv.Error as error:
             raise InputError(f"{file.path}, the row that begins in line {reader.line}: {_explained(error)}") from error
     return header
 
 
+class _AmbiguousRow(Exception):
+    """A row that pandas reads in another way than others do."""
+
+
 class _Rows:
-    """Rows with the number of the line in which they begin, the first being 1."""
+    """Rows with the number of the line in which they begin, the first being 1; blank lines are empty rows."""
 
     def __init__(self, text: TextIO, separator: str):
-        self._reader = csv.reader(text, delimiter=separator, strict=True)
+        self._text, self._separator = text, separator
+        self._lines: list[str] = []
+        self._reader = csv.reader(self._read_lines(), delimiter=separator, strict=True)
         self.line = 1
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        after_bare = False
         for row in self._reader:
             line, self.line = self.line, self._reader.line_num + 1
-            yield line, row
+            is_blank = len(row) < 2 and not "".join(self._lines).strip(_BLANK)
+            if after_bare and self._lines[0].startswith(self._separator):  # pandas would drop the field
+                raise _AmbiguousRow(
+                    f"line {line} begins with an empty field, and the blank line before it ends in a carriage return "
+                    "alone, which is read in different ways; delete the blank line, or save the file with line feeds"
+                )
+            after_bare = is_blank and self._lines[-1:] != [] and self._lines[-1].endswith("\r")
+            self._lines.clear()
+            yield line, [] if is_blank else row
+
+    def _read_lines(self) -> Iterator[str]:
+        for line in self._text:
+            self._lines.append(line)
+            yield line
 
 
 def _check_header(file: TableFile, header: list[str], separator: str) -> None:
@@ -99,7 +122,7 @@ def _check_widths(file: TableFile, header: list[str], rows: _Rows) -> None:
     width, n_faulty, trailing = len(header), 0, True
     listed: list[str] = []
     for line, row in rows:
-        if len(row) == width or not row or (len(row) == 1 and not row[0].strip()):  # blank lines are no rows
+        if len(row) == width or not row:
             continue
         n_faulty += 1
         trailing = trailing and len(row) == width + 1 and not row[-1]

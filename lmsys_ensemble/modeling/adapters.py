@@ -99,7 +99,7 @@ def inject_lora(model: Any, config: LoraConfig) -> Any:
             # peft 0.21 asks transformers 5 for a property under its old name.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
             return get_peft_model(model, config, autocast_adapter_dtype=False)
-    except ValueError as error:
+    except Exception as error:  # settings that peft does not check raise whatever they meet
         raise ModelError(f"the adapter does not fit {type(model).__name__}: {error}") from error
 
 

@@ -7,7 +7,7 @@ from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.adapters import attach_adapter, read_adapter
 from lmsys_ensemble.modeling.attention import SequenceAttention
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
-from lmsys_ensemble.modeling.golden import check_golden, golden_inputs, read_golden
+from lmsys_ensemble.modeling.golden import check_golden, check_golden_fits, golden_inputs, read_golden
 from lmsys_ensemble.modeling.hardware import dtype_name, is_slow, resolve_dtype
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.quantization import has_room_unpacked, unpack_weights
@@ -79,6 +79,8 @@ def assemble(
     forward = ForwardPass(model, recipe.head.pooling, pad_token_id, packed=attn_implementation == "auto")
     golden = read_golden(golden_folder) if golden_folder and golden_folder.is_dir() else None
     if golden is not None:
+        n_tokens = model.get_input_embeddings().weight.shape[0]
+        check_golden_fits(golden, len(recipe.classes), n_tokens, golden_folder or base)
         number_format = quantization if quantization != "none" else dtype_name(settings.dtype)
         logits = forward(*golden_inputs(golden), attention=SequenceAttention)  # no kernel is compiled for a few rows
         difference = check_golden(golden, logits, number_format, golden_folder or base)

@@ -1,5 +1,6 @@
 """What a folder of a base model must be before it is read: safetensors only, and never code."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,21 @@ def check_base_folder(folder: Path) -> None:
         )
     for path in weights:
         check_safetensors(path)
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(
+            f"{folder} holds an adapter (adapter_config.json) beside the base model, which transformers would put into "
+            "it unchecked. Move the adapter's files to a folder of their own, and give that as adapter="
+        )
     for index in folder.glob("*.safetensors.index.json"):
         shards = read_object(index).get("weight_map")
         if not isinstance(shards, dict):
             raise IntegrityError(f"{index} states no weight_map; copy or fetch it again")
+        elsewhere = sorted({str(shard) for shard in shards.values() if not _is_own_weights(shard)})
+        if elsewhere:
+            raise IntegrityError(
+                f"{index} names {', '.join(elsewhere)[:200]}; weights are read from *.safetensors in {folder} itself "
+                "only"
+            )
         lost = sorted({str(shard) for shard in shards.values() if not (folder / str(shard)).is_file()})
         if lost:
             raise IntegrityError(f"{folder} lacks {', '.join(lost)}, which {index.name} lists; copy or fetch it again")
@@ -60,6 +72,10 @@ def check_base_config(folder: Path) -> dict[str, Any]:
         kind = describe_content(path)
         pointer = f"; it is {kind}" if kind not in ("", "JSON", "a text") else ""
         raise ModelError(f"{error}{pointer}") from error
+    if not isinstance(config.get("text_config", {}), dict):
+        raise ModelError(
+            f"{path}: text_config must be names with their values, got {str(config['text_config'])[:40]!r}"
+        )
     for where, name, value in _entries(config):
         if name == "auto_map":
             raise ModelError(
@@ -71,10 +87,20 @@ def check_base_config(folder: Path) -> dict[str, Any]:
                 f"{path} asks for {where} {str(value)[:60]!r}, which would be fetched from the Hub and run. "
                 f"Delete the entry {name}"
             )
+        if name == "transformers_weights" and value is not None:
+            raise ModelError(
+                f"{path} asks for weights from {str(value)[:60]!r} ({where}); weights are read from model.safetensors, "
+                f"or what its index lists. Delete the entry {name}, and rename the file if it is the one you mean"
+            )
         limit = MAX_LAYERS if name == "num_hidden_layers" else MAX_SIZE
         if name in (*_SIZES, "num_hidden_layers") and not _is_size(value, limit):
             raise ModelError(f"{path}: {where} must be a whole number from 1 to {limit:,}, got {str(value)[:40]}")
     return config
+
+
+def _is_own_weights(shard: object) -> bool:
+    """Tell whether what an index names is a safetensors file beside it: what is hashed is what is read."""
+    return isinstance(shard, str) and bool(re.fullmatch(r"[^/\\]+\.safetensors", shard))
 
 
 def _entries(config: dict[str, Any], where: str = "") -> Iterator[tuple[str, str, Any]]:

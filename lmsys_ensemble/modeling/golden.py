@@ -6,14 +6,15 @@ template. Loading scores the golden rows again, and says so when they come out o
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, model_validator
 
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded
-from lmsys_ensemble.errors import GoldenError
+from lmsys_ensemble.errors import ConfigError, GoldenError
 from lmsys_ensemble.files import Settings, parse_settings, read_mapping, write_json
 from lmsys_ensemble.probabilities import Logits, softmax
 
@@ -54,17 +55,23 @@ _TURNS = (
 class GoldenRow(Settings):
     """Token ids of one row, the field of each token, and the logits they gave."""
 
-    ids: list[int]
-    fields: list[int]
-    logits: list[float]
+    ids: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(min_length=1, max_length=2**20)
+    fields: list[Annotated[int, Field(ge=0, lt=2**7)]]
+    logits: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Self:
+        if len(self.ids) != len(self.fields):
+            raise ValueError(f"{len(self.ids)} ids have {len(self.fields)} fields, expected one field a token")
+        return self
 
 
 class Golden(Settings):
     """Content of ``golden.json``."""
 
     schema_version: Literal[1] = 1
-    dtype: str
-    rows: list[GoldenRow]
+    dtype: Literal["float32", "float16", "bfloat16", "int8", "nf4"]
+    rows: list[GoldenRow] = Field(min_length=1, max_length=1000)
 
 
 def golden_battles() -> Battles:
@@ -76,16 +83,38 @@ def golden_battles() -> Battles:
 def write_golden(folder: Path, encoded: Encoded, logits: Logits, dtype: str) -> None:
     """Write ``golden.json`` for rows whose logits of shape (n_rows, n_classes) were computed in `dtype`."""
     rows = [
-        GoldenRow(ids=ids.tolist(), fields=fields.tolist(), logits=[round(float(value), 6) for value in row])
+        {"ids": ids.tolist(), "fields": fields.tolist(), "logits": [round(float(value), 6) for value in row]}
         for ids, fields, row in zip(encoded.ids, encoded.fields, logits, strict=True)
     ]
-    write_json(folder / GOLDEN_FILE, Golden(dtype=dtype, rows=rows).model_dump())
+    path = folder / GOLDEN_FILE
+    write_json(path, parse_settings(Golden, {"dtype": dtype, "rows": rows}, path).model_dump())
 
 
 def read_golden(folder: Path) -> Golden | None:
     """Read ``golden.json`` of a folder; None if there is none."""
     path = folder / GOLDEN_FILE
     return parse_settings(Golden, read_mapping(path), path) if path.is_file() else None
+
+
+def check_golden_fits(golden: Golden, n_classes: int, vocab_size: int | None, source: str | Path) -> None:
+    """Make sure that golden rows can be of a model, before it is run on them: a GPU does not survive an id too large.
+
+    Raises
+    ------
+    ConfigError
+        If logits are for another number of classes, or token ids are beyond the vocabulary.
+    """
+    widths = sorted({len(row.logits) for row in golden.rows} - {n_classes})
+    if widths:
+        raise ConfigError(
+            f"{source}: {GOLDEN_FILE} holds rows of {widths[0]} logits, expected {n_classes} (one a class)"
+        )
+    largest = max(max(row.ids) for row in golden.rows)
+    if vocab_size is not None and largest >= vocab_size:
+        raise ConfigError(
+            f"{source}: {GOLDEN_FILE} holds the token id {largest:,}, the base model has {vocab_size:,} tokens; "
+            "it is of another model"
+        )
 
 
 def check_golden(golden: Golden, logits: Logits, number_format: str, source: str | Path) -> float:

@@ -9,7 +9,7 @@ from lmsys_ensemble.errors import ModelError, collected
 from lmsys_ensemble.files import suggest
 from lmsys_ensemble.modeling.adapters import account_for_shapes, read_adapter_header, shapes_of
 from lmsys_ensemble.modeling.checkpoints import check_base_config, check_base_folder
-from lmsys_ensemble.modeling.golden import read_golden
+from lmsys_ensemble.modeling.golden import check_golden_fits, read_golden
 from lmsys_ensemble.modeling.hardware import DTYPES
 from lmsys_ensemble.modeling.loading import HEAD_NAMES, check_attention
 from lmsys_ensemble.modeling.quantization import QUANTIZATIONS
@@ -63,6 +63,7 @@ def base_faults(base: Path, recipe: Recipe, *, head_follows: bool) -> Iterator[s
     yield from _embedding_faults(base, text, header)
     if not head_follows:
         yield from _head_faults(base, recipe, header)
+        yield from golden_faults(base, base, recipe)
 
 
 def _embedding_faults(base: Path, text: Mapping[str, Any], header: Mapping[str, TensorEntry]) -> Iterator[str]:
@@ -102,6 +103,17 @@ def adapter_faults(adapter: Path, base: Path | None, recipe: Recipe | None) -> I
             )
         if base is not None and recipe is not None:
             account_for_shapes(shapes_of(adapter_skeleton(base, recipe, config)), shapes, adapter)
+    yield from faults
+    yield from golden_faults(adapter, base, recipe)
+
+
+def golden_faults(folder: Path, base: Path | None, recipe: Recipe | None) -> Iterator[str]:
+    """Yield what is wrong with a folder's ``golden.json``, and where the base is there, what does not fit it."""
+    faults: list[str] = []
     with collected(faults):
-        read_golden(adapter)
+        golden = read_golden(folder)
+        if golden is not None and base is not None and recipe is not None:
+            config = check_base_config(base)
+            vocab_size = config.get("text_config", config).get("vocab_size")
+            check_golden_fits(golden, len(recipe.classes), vocab_size, folder)
     yield from faults

@@ -100,6 +100,8 @@ def load_tokenizer(folder: Path) -> Any:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # the tokenizers library raises Exception itself; a damaged file anything
+            if (folder / "config.json").is_file():
+                _read_config(folder)  # which is looked at on the way, and may be what is wrong
             raise ModelError(f"{folder} holds no tokenizer that can be loaded: {error}") from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"the tokenizer of {folder} is no fast tokenizer (tokenizer.json)")
@@ -110,10 +112,7 @@ def load_config(folder: Path, settings: LoadSettings) -> Any:
     """Load a model's configuration with the changes that `settings` ask for."""
     check_base_config(folder)
     check_attention(settings.attn_implementation)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{folder}/config.json is none that transformers reads: {_first_line(error)}") from error
+    config = _read_config(folder)
     config.num_labels = settings.n_classes
     text = config.get_text_config()  # Gemma 3 from 4B on keeps its text model's settings in a part of their own
     if settings.n_layers is not None:
@@ -133,6 +132,14 @@ def load_config(folder: Path, settings: LoadSettings) -> Any:
     return config
 
 
+def _read_config(folder: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # its checks call what the file's entries have replaced, and raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{folder}/config.json is none that transformers reads: {reason[:300]}") from error
+
+
 def check_attention(attn_implementation: str) -> None:
     """Refuse attention that would be fetched from the Hub as code.
 
@@ -146,10 +153,6 @@ def check_attention(attn_implementation: str) -> None:
             f"attn_implementation={attn_implementation!r} names code on the Hub, which is never run; use 'auto', "
             "'eager', 'sdpa' or 'flex_attention'"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool) -> Any:

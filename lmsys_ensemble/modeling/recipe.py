@@ -5,6 +5,7 @@ from it and refuses settings that contradict it. This module imports neither tor
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,6 +90,14 @@ class Recipe(Settings):
             known = " or ".join(str(list(task.classes)) for task in TASKS.values())
             raise ValueError(f"label order must be {known}, got {list(classes)}")
         return classes
+
+    @field_validator("files")
+    @classmethod
+    def _beside_it(cls, files: dict[str, str]) -> dict[str, str]:
+        for name in files:
+            if name in ("", ".", "..") or re.search(r"[/\\\x00]", name):
+                raise ValueError(f"a recipe vouches for files beside it, got {name[:60]!r}")
+        return files
 
     @property
     def task(self) -> Task:

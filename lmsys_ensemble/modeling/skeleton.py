@@ -42,8 +42,9 @@ def adapter_skeleton(base: Path, recipe: Recipe, config: LoraConfig) -> Mapping[
         model_config = load_config(base, settings)
         try:
             model = AutoModelForSequenceClassification.from_config(model_config)
-        except (ValueError, TypeError, AttributeError, ZeroDivisionError, ImportError) as error:
-            raise ModelError(f"{base}/config.json describes no classifier that can be built: {error}") from error
+        except Exception as error:  # a missing name is a KeyError, a size that does not fit an AssertionError, ...
+            reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
+            raise ModelError(f"{base}/config.json describes no classifier that can be built: {reason}") from error
         prepare_head(model, recipe.head.pooling, len(recipe.classes))
         copied = copy.deepcopy(config)
         copied.init_lora_weights = False  # there is nothing to initialise; some ways would decompose the base's weights

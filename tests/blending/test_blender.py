@@ -419,6 +419,8 @@ def test_damaged_files_are_refused(tmp_path):
         (json.dumps(damaged(fitted={**fit, "blend": {**fit["blend"], "weights": ["x"]}})), "weights"),
         (json.dumps(damaged(fitted={**fit, "members": ["a"]})), "names 1 members, its values are for 2"),
         (json.dumps(damaged(fitted={**fit, "members": ["a", "a"]})), "different names"),
+        (json.dumps(damaged(fitted={**fit, "n_classes": 10**9})), r"fitted\.n_classes: .*less than or equal to 1000"),
+        (json.dumps(damaged(fitted={**fit, "n_classes": -1})), r"fitted\.n_classes: .*greater than or equal to 2"),
         (json.dumps(damaged(fitted={**fit, "classes": ["a", "b"]})), "names 2 classes, its values are for 3"),
     ):
         path.write_text(text)

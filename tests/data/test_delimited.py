@@ -40,6 +40,8 @@ def write(folder, content, name="battles.csv"):
         ("7,p,a,b\n" + "8,q,c\n" * 9, r"line 7 .* has 3, and 4 more"),
         ('7,p,a,"b\n8,q,c,d\n', r"begins in line 2: a field's opening quote has no closing one"),
         ('7,p,"a" or not,b\n', r"begins in line 2: text follows a closing quote"),
+        ('7,p,a,b\n""\n', r"line 3 \(which begins with ''\) has 1"),
+        ("7,p,a,b\n\u3000\n", r"line 3 .* has 1"),
     ],
 )
 def test_rows_of_another_width_than_the_header_are_named_by_line(rows, words, tmp_path):
@@ -52,6 +54,13 @@ def test_no_column_is_shifted_where_pandas_would_shift_them(tmp_path):
     path = write(tmp_path, HEADER + "7,p,a,b,\n")
     assert pd.read_csv(path)["id"].tolist() == ["p"], "the fault is still there to be caught"
     with pytest.raises(InputError, match="must have 4 fields"):
+        read_table(path)
+
+
+def test_an_empty_first_field_after_a_blank_line_that_ends_in_a_carriage_return_is_not_lost(tmp_path):
+    path = write(tmp_path, b"source,id,prompt,response_a,response_b\rx,7,p,a,b\r\r,8,q,c,d\r")
+    assert pd.read_csv(path, dtype=str)["source"].tolist() == ["x", "8"], "the fault is still there to be caught"
+    with pytest.raises(InputError, match="line 4 begins with an empty field, and the blank line before"):
         read_table(path)
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from lmsys_ensemble.errors import ConfigError, GoldenError
 from lmsys_ensemble.modeling import forward as forward_module
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.golden import TOLERANCES, check_golden, golden_battles, read_golden, write_golden
+from lmsys_ensemble.modeling.inspection import golden_faults
 from lmsys_ensemble.probabilities import softmax
 from tests.tiny import encode, make_recipe
 
@@ -112,3 +114,31 @@ def test_golden_battles_hold_what_goes_wrong_elsewhere():
     assert any(not text.isascii() for text in texts)
     assert any(a > b for a, b in lengths)
     assert any(a < b for a, b in lengths)
+
+
+ROW = {"ids": [1, 5, 2], "fields": [0, 1, 0], "logits": [0.1, 0.2, 0.3]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"dtype": "evil"}, "dtype: Input should be 'float32'"),
+        ({"rows": []}, "rows: List should have at least 1 item"),
+        ({"rows": [{**ROW, "ids": [-5, 5, 2]}]}, r"rows\.0\.ids\.0: .*greater than or equal to 0"),
+        ({"rows": [{**ROW, "ids": [1, 2**40, 2]}]}, r"rows\.0\.ids\.1: .*less than 2147483648"),
+        ({"rows": [{**ROW, "ids": [1, 400, 2]}]}, "holds the token id 400, the base model has 400 tokens"),
+        ({"rows": [{"ids": [], "fields": [], "logits": [0, 0, 0]}]}, r"rows\.0\.ids: List should have at least 1"),
+        ({"rows": [{**ROW, "fields": [0, 300, 0]}]}, r"rows\.0\.fields\.1: .*less than 128"),
+        ({"rows": [{**ROW, "fields": [0]}]}, r"rows\.0: .*3 ids have 1 fields"),
+        ({"rows": [ROW, {**ROW, "logits": [0.1, 0.2]}]}, "holds rows of 2 logits, expected 3"),
+        ({"rows": [{**ROW, "logits": [0.1, float("nan"), 0.3]}]}, r"rows\.0\.logits\.1: .*finite"),
+    ],
+)
+def test_golden_rows_that_cannot_be_are_named_before_the_model_is_run_on_them(
+    build, folder, checkpoints, changes, words
+):
+    (folder / "golden.json").write_text(json.dumps({"dtype": "float32", "rows": [ROW], **changes}))
+    with pytest.raises(ConfigError, match=rf"golden\.json.*{words}"):
+        build()
+    (fault,) = golden_faults(folder, checkpoints.base("llama"), make_recipe())
+    assert re.search(words, fault)

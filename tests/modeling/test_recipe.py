@@ -97,3 +97,11 @@ def test_every_contradiction_is_named_with_both_values():
 
 def test_settings_left_out_or_equal_contradict_nothing():
     check_contradictions(make_recipe(), {"truncation": None, "template.name": "turns", "soft_capping": True}, "here")
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../other/x.json", "sub/x.json", "..\\x", ".", "a\0b"])
+def test_a_recipe_makes_nobody_read_files_elsewhere(tmp_path, name):
+    values = json.loads(make_recipe().model_dump_json())
+    (tmp_path / "recipe.json").write_text(json.dumps({**values, "files": {name: "0" * 64}}))
+    with pytest.raises(ConfigError, match="vouches for files beside it"):
+        read_recipe(tmp_path)

@@ -92,12 +92,15 @@ def test_what_has_not_been_fetched_is_located_nowhere_without_the_network(monkey
         ({"attn_implementation": {"": "sdpa", "text_config": "evil/kernel"}}, "attn_implementation .*evil/kernel"),
         ({"text_config": {"attn_implementation": "evil/kernel"}}, r"text_config\.attn_implementation 'evil/kernel'"),
         ({"experts_implementation": "evil/experts"}, "experts_implementation 'evil/experts'"),
+        ({"transformers_weights": "pytorch_model.bin"}, "weights from 'pytorch_model.bin'.*Delete the entry"),
+        ({"transformers_weights": "sub/model.safetensors"}, "weights from 'sub/model.safetensors'"),
         (
             {"text_config": {"auto_map": {"AutoConfig": "evil.Config"}}},
             r"\(text_config\.auto_map\), which is never run",
         ),
         ({"auto_map": {"AutoModelForSequenceClassification": "evil/repo--modeling.Mine"}}, "never run"),
         ({"num_hidden_layers": 50_000_000}, "num_hidden_layers must be a whole number from 1 to 1,024, got 50000000"),
+        ({"text_config": "gemma"}, "text_config must be names with their values, got 'gemma'"),
         ({"hidden_size": -4}, "hidden_size must be a whole number"),
         ({"vocab_size": 2.5}, "vocab_size must be a whole number"),
         ({"num_attention_heads": 0}, "num_attention_heads must be a whole number"),
@@ -162,4 +165,25 @@ def test_weights_that_git_left_as_a_pointer_are_named(folder):
 def test_an_index_without_a_map_is_named(folder):
     (folder / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(IntegrityError, match="states no weight_map"):
+        check_base_folder(folder)
+
+
+def test_an_adapter_in_the_folder_of_a_base_model_is_not_put_into_it(folder, checkpoints):
+    for file in checkpoints.adapter("llama").iterdir():
+        shutil.copy(file, folder)
+    with pytest.raises(ModelError, match=r"holds an adapter .*folder of their own, and give that as adapter="):
+        load_classifier(folder, FLOAT32, head_follows=False)
+
+
+@pytest.mark.parametrize("shard", ["../other/model.safetensors", "sub/model.safetensors", "pytorch_model.bin", 7])
+def test_an_index_leads_to_no_weights_but_those_beside_it(shard, folder):
+    """What lies elsewhere has no part in the fingerprint, and what is pickled is not read."""
+    for place in (folder / "sub", folder.parent / "other"):
+        place.mkdir()
+        shutil.copy(folder / "model.safetensors", place)
+    shutil.copy(folder / "model.safetensors", folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "unused.safetensors")
+    index = {"metadata": {}, "weight_map": {"score.weight": shard}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(IntegrityError, match=r"weights are read from \*\.safetensors in .* only"):
         check_base_folder(folder)
