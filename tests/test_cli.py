@@ -257,6 +257,9 @@ def test_plan_of_few_rows_loads_nothing_and_says_so(folder, capsys, checkpoints,
     assert "too few rows to time: loading a model would take longer than a tenth of the run" in out
     assert "load 1.0 s, then" in out
     assert "start (imports, reading, checks)" in out
+    code, out, err = run(capsys, "plan", "--config", "ensemble.yaml", "--test", "test.csv", "--devices", "2xT4")
+    assert code == 0, err
+    assert "start and loading are left out" in out
 
 
 def test_plan_names_the_devices_it_knows(folder, capsys):
