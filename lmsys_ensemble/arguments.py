@@ -5,7 +5,18 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+_OTHER_NAMES = {"--test": "--input", "--input": "--test"}
+"""Options of one command that other commands have under another name."""
+
 _NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+$")
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds; `argparse` says the error."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds such as 3600, got {text!r}") from None
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -56,6 +67,8 @@ class CommandParser(argparse.ArgumentParser):
 
     @staticmethod
     def _near(name: str, known: Any) -> str:
+        if _OTHER_NAMES.get(name) in known:
+            return f" (did you mean {_OTHER_NAMES[name]!r}?)"
         from lmsys_ensemble.files import suggest  # takes a while to import, and most command lines are right
 
         found = suggest(name, known)

@@ -10,11 +10,12 @@ import logging
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from lmsys_ensemble._version import __version__
-from lmsys_ensemble.arguments import CommandParser
+from lmsys_ensemble.arguments import CommandParser, seconds
 from lmsys_ensemble.errors import ConfigError, DeviceError, EnsembleError, InputError
 from lmsys_ensemble.runtime.interrupt import TERMINATED_CODE, Terminated
 from lmsys_ensemble.streams import patient_streams
@@ -39,7 +40,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         with _starting():
             from lmsys_ensemble import commands
 
-        values, text = getattr(commands, options.run)(options)
+        with _plain_warnings():
+            values, text = getattr(commands, options.run)(options)
     except (KeyboardInterrupt, Terminated) as error:
         print(_paragraph(error, "interrupted"), file=sys.stderr)
         return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED_CODE
@@ -69,13 +71,32 @@ def _starting() -> Iterator[None]:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Write warnings of this library as sentences, without the place in its code that gave them."""
+    before = warnings.formatwarning
+
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if category.__module__.startswith("lmsys_ensemble."):
+            return f"{_paragraph(message, f'warning: {message}')}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
 def _log_to_terminal(level: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
 
 
-def _paragraph(error: BaseException, headline: str = "") -> str:
+def _paragraph(error: BaseException | str, headline: str = "") -> str:
     """Return an error and its notes, wrapped between words; paths and options stay whole."""
     text = printable("\n".join([headline or f"error: {error}", *getattr(error, "__notes__", [])]))
     wrap = textwrap.TextWrapper(_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
@@ -97,6 +118,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = CommandParser(
         prog="lmsys-ensemble",
         description="Probabilities of 'A wins, B wins, tie' from several LLM classifiers at once.",
+        epilog="'lmsys-ensemble COMMAND --help' tells a command's options. Exit codes: 0 all went well; 1 the work "
+        "failed; 2 arguments, configuration or data are wrong; 3 time was up and rows lack something; 130 Ctrl-C; "
+        "143 SIGTERM.",
     )
     parser.add_argument("--version", action="version", version=f"lmsys-ensemble {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -131,14 +155,16 @@ def make_parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--devices", metavar="NxNAME", help="estimate for other devices by arithmetic, as in 2xT4; default: time these"
     )
-    plan.add_argument("--budget", type=float, metavar="SECONDS", help="say whether the run ends in time")
+    plan.add_argument("--budget", type=seconds, metavar="SECONDS", help="say whether the run ends in time")
     plan.add_argument(
         "--rows-timed", type=int, metavar="N",
         help="rows that are timed; default: 64, or what fits into a tenth of the run; for few rows none, by arithmetic",
     )  # fmt: skip
 
     train = _command(commands, "train", "train a LoRA adapter and a head from a recipe")
-    train.add_argument("recipe", metavar="RECIPE", help="YAML file")
+    train.add_argument(
+        "recipe", metavar="RECIPE", help="YAML file, such as models/smollm2-135m/train.yaml of the repository"
+    )
     train.add_argument("--output", required=True, metavar="FOLDER", help="where adapter, head and recipe go")
     train.add_argument("--overwrite", action="store_true", help="replace what an earlier training left in --output")
     train.add_argument("--data", metavar="FOLDER", help="where the recipe's data files lie; default: beside the recipe")
@@ -172,7 +198,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         help="score all rows in --run-dir again that failed; default: those that had run out of memory",
     )  # fmt: skip
     command.add_argument(
-        "--time-budget", type=float, metavar="SECONDS", help="end in time: drop swapped passes, then the surest rows"
+        "--time-budget", type=seconds, metavar="SECONDS", help="end in time: drop swapped passes, then the surest rows"
     )
     command.add_argument(
         "--on-failure", choices=["stop", "reweight"], default="stop",

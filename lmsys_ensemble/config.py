@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field
 
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.errors import CheckError, ConfigError, EnsembleError
 from lmsys_ensemble.files import Settings, parse_settings, read_mapping, suggest, write_atomically
 from lmsys_ensemble.schema import TASKS, THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
@@ -91,7 +91,8 @@ def read_config(config: str | Path) -> tuple[list[Scorer], Blender, Task]:
     Raises
     ------
     ConfigError
-        If the file is not there, or a setting is wrong; names the file and the setting.
+        If the file is not there, or a setting is wrong; names the file and the setting. If several scorers, or a
+        scorer and the blender, are wrong, `CheckError` lists them.
     """
     path = find_config(config)
     settings = parse_settings(EnsembleConfig, read_mapping(path), path)
@@ -99,8 +100,23 @@ def read_config(config: str | Path) -> tuple[list[Scorer], Blender, Task]:
         raise ConfigError(f"{path}: unknown task {settings.task!r}{suggest(settings.task, TASKS)}")
     if not settings.scorers:
         raise ConfigError(f"{path}: an ensemble needs at least one scorer")
-    scorers = [_scorer(entry, path) for entry in settings.scorers]
-    return scorers, _blender(settings.blender, path), TASKS[settings.task]
+    errors: list[EnsembleError] = []
+    scorers: list[Scorer] = []
+    for entry in settings.scorers:
+        try:
+            scorers.append(_scorer(entry, path))
+        except EnsembleError as error:
+            errors.append(error)
+    blender = Blender()
+    try:
+        blender = _blender(settings.blender, path)
+    except EnsembleError as error:
+        errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise CheckError([str(error) for error in errors])
+    return scorers, blender, TASKS[settings.task]
 
 
 def write_config(folder: Path, scorers: Sequence[Scorer], blender: Blender, task: Task) -> None:

@@ -257,6 +257,9 @@ def test_plan_of_few_rows_loads_nothing_and_says_so(folder, capsys, checkpoints,
     assert "too few rows to time: loading a model would take longer than a tenth of the run" in out
     assert "load 1.0 s, then" in out
     assert "start (imports, reading, checks)" in out
+    code, out, err = run(capsys, "plan", "--config", "ensemble.yaml", "--test", "test.csv", "--devices", "2xT4")
+    assert code == 0, err
+    assert "start and loading are left out" in out
 
 
 def test_plan_names_the_devices_it_knows(folder, capsys):
@@ -302,6 +305,34 @@ def test_a_failing_scorer_ends_the_run_or_is_left_out_when_asked(folder, capsys)
         code, _, _ = run(capsys, *arguments, "--on-failure", "reweight")
     assert code == 0
     assert pd.read_csv("p.csv")["fallback"].str.contains("two").all()
+
+
+def test_a_warning_is_a_sentence_without_the_place_in_the_code(folder):
+    write_config(
+        [{"type": "fake", "name": "one"}, {"type": "faulty", "name": "two", "raise_at": 3}], {"method": "equal"}
+    )
+    words = ["predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv"]
+    command = [sys.executable, "-m", "lmsys_ensemble.cli", *words, "--on-failure", "reweight"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "warning: 12 of 12 rows lack something" in done.stderr
+    assert "MissingMemberWarning" not in done.stderr
+    assert ".py:" not in done.stderr
+    assert "__main__" not in done.stderr
+
+
+def test_validate_lists_faults_of_several_scorers_the_blender_and_the_data(folder, capsys):
+    write_config([{"type": "fkae"}, {"type": "fake", "sed": 1}], {"methd": "equal"})
+    code, out, err = run(capsys, "validate", "--config", "ensemble.yaml", "--input", "none.csv")
+    assert (code, out) == (2, "")
+    for words in ("4 things are wrong", "'fkae'", "'sed'", "'methd'", "none.csv"):
+        assert words in err
+
+
+def test_help_tells_the_exit_codes(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    assert "3 time was up" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ PACKAGE = "lmsys_ensemble"
 FOLDER = Path(lmsys_ensemble.__file__).parent
 
 FLOORS = (
-    ("schema", "errors", "progress", "terminal", "streams", "_version"),
-    ("documents", "probabilities"),
+    ("schema", "errors", "progress", "terminal", "_version"),
+    ("documents", "probabilities", "streams"),
     ("files",),
     ("data", "evaluation", "journal"),
     ("encoding", "blending"),

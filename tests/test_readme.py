@@ -80,3 +80,43 @@ def test_make_submissions_command_writes_a_submission(tmp_path, capsys):
     written = pd.read_csv(tmp_path / "submission.csv")
     assert written["id"].tolist() == pd.read_csv(ROOT / "examples/data/battles.csv")["id"].tolist()
     assert str(tmp_path / "submission.csv") in capsys.readouterr().out
+
+
+@pytest.fixture
+def stand_ins(tmp_path, monkeypatch):
+    """The files that the README names, and fake scorers for the models, as few people have all of those."""
+    battles = pd.read_csv(ROOT / "examples/data/battles.csv")
+    battles.to_csv(tmp_path / "test.csv", index=False)
+    battles.to_parquet(tmp_path / "more.parquet")
+    labelled = battles.assign(winner=[["model_a", "model_b", "tie"][row % 3] for row in range(len(battles))])
+    for name in ("labelled.csv", "holdout.csv"):
+        labelled.to_csv(tmp_path / name, index=False)
+    fake = lmsys_ensemble.FakeScorer
+
+    def named(name):
+        return lambda model, adapter, device, quantization: fake(len(name), name=name)
+
+    def bundled(*arguments, **keywords):
+        return lmsys_ensemble.ensemble.Ensemble(
+            *(arguments or [[fake(1, name="one"), fake(2, name="two")]]), **keywords
+        )
+
+    bundled.load = lmsys_ensemble.ensemble.Ensemble.load
+    monkeypatch.setattr(lmsys_ensemble, "Ensemble", bundled)
+    monkeypatch.setattr(lmsys_ensemble, "GemmaScorer", named("gemma"))
+    monkeypatch.setattr(lmsys_ensemble, "LlamaScorer", named("llama"))
+    monkeypatch.setattr(fake, "encode", lambda self, battles: pd.Series({"retention": len(battles)}), raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_runs_from_top_to_bottom(stand_ins, capsys):
+    names = {}
+    for code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), names)
+    table = pd.read_csv("test.csv")
+    for predicted in ("probabilities", "first", "second"):
+        assert names[predicted]["id"].tolist() == table["id"].tolist()
+    assert (stand_ins / "runs/friday").is_dir()
+    assert (stand_ins / "ensembles/friday/ensemble.yaml").is_file()
+    assert "equal" in capsys.readouterr().out

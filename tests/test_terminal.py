@@ -48,7 +48,7 @@ def test_the_log_goes_through_the_same_door():
 
 def test_names_of_scorers_that_would_reach_a_bar_are_refused(battles_table):
     ensemble = Ensemble([FakeScorer(name="mine\x1b[2J"), FakeScorer(name="two\n")])
-    with pytest.raises(ConfigError, match=r"control characters: 'mine\\x1b\[2J', 'two.*Pass name=") as caught:
+    with pytest.raises(ConfigError, match=r"cannot be shown or stored: 'mine\\x1b\[2J', 'two.*Pass name=") as caught:
         ensemble.predict(battles_table)
     assert "\x1b" not in str(caught.value)
 

@@ -45,6 +45,8 @@ def describe(projection: Projection, fits: bool | None) -> str:
         lines.append("too few rows to time: loading a model would take longer than a tenth of the run")
     if projection.start_seconds:
         lines.append(f"start (imports, reading, checks): {duration(projection.start_seconds)}")
+    else:
+        lines.append("start and loading are left out: they depend on the disk of that machine")
     lines += [f"{name} does not fit into the memory of a device" for name in projection.too_large]
     verdict = {None: "", True: ", within the budget", False: ", MORE than the budget"}[fits]
     lines.append(f"whole run: {duration(projection.seconds)}{verdict}")

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lmsys_ensemble.commands.output import Result, say
 from lmsys_ensemble.commands.targets import check_new_folder
@@ -11,8 +11,9 @@ from lmsys_ensemble.config import bundled_config, find_config, models_folder
 from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.ensemble import Ensemble
-from lmsys_ensemble.errors import CheckError, DeviceError, InputError, collected
+from lmsys_ensemble.errors import CheckError, DeviceError, EnsembleError, InputError, collected
 from lmsys_ensemble.files import parse_settings, read_object
+from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
 
@@ -129,7 +130,10 @@ def models(arguments: argparse.Namespace) -> Result:
 def validate(arguments: argparse.Namespace) -> Result:
     """Check a configuration and a data file without loading a model, and list all that is wrong."""
     path = find_config(arguments.config) if arguments.config else bundled_config()
-    ensemble = Ensemble.from_config(path)
+    try:
+        ensemble = Ensemble.from_config(path)
+    except EnsembleError as error:
+        _raise_with_faults_of_data(error, arguments.input)
     faults: list[str] = []
     values: dict[str, Any] = {"config": str(path), "scorers": [scorer.name for scorer in ensemble.scorers]}
     data: dict[str, Any] = {}
@@ -137,7 +141,7 @@ def validate(arguments: argparse.Namespace) -> Result:
     battles: Battles | None = None
     if arguments.input:
         with collected(faults):
-            data, data_lines, battles = _validate_data(arguments.input, ensemble)
+            data, data_lines, battles = _validate_data(arguments.input, ensemble.task)
     with collected(faults):
         ensemble.check(battles, here=False)
     if faults:
@@ -151,6 +155,15 @@ def validate(arguments: argparse.Namespace) -> Result:
         lines.append(f"  {scorer.name}: {type(scorer).__name__} on {scorer.device}{detail}")
         lines += [f"    {note}" for note in _notes(scorer)]
     return {**values, **data}, "\n".join([*lines, *data_lines])
+
+
+def _raise_with_faults_of_data(error: EnsembleError, data: str | None) -> NoReturn:
+    faults: list[str] = []
+    if data:
+        with collected(faults):
+            _validate_data(data, THREE_WAY)
+    of_config = error.faults if isinstance(error, CheckError) else [str(error)]
+    raise CheckError([*of_config, *faults]) if faults else error
 
 
 def _notes(scorer: Scorer) -> Iterator[str]:
@@ -169,7 +182,7 @@ def _notes(scorer: Scorer) -> Iterator[str]:
             yield f"{scorer.model} has not been fetched yet; it will be checked when it has"
 
 
-def _validate_data(path: str, ensemble: Ensemble) -> tuple[dict[str, Any], list[str], Battles]:
+def _validate_data(path: str, task: Task) -> tuple[dict[str, Any], list[str], Battles]:
     table = read_table(path)
     battles = parse_battles(table)
     facts = {
@@ -179,9 +192,9 @@ def _validate_data(path: str, ensemble: Ensemble) -> tuple[dict[str, Any], list[
         "replaced_surrogates": battles.n_replaced_surrogates,
         "id_dtype": str(battles.ids.dtype),
     }
-    labelled = "winner" in table or set(ensemble.task.columns) <= set(table.columns)
+    labelled = "winner" in table or set(task.columns) <= set(table.columns)
     if labelled:
-        parse_labels(table, ensemble.task)
+        parse_labels(table, task)
     line = (
         f"{path}: {facts['rows']} rows ({facts['multi_turn']} of several turns), "
         f"ids {facts['id_dtype']}, {facts['empty_responses']} empty responses, "

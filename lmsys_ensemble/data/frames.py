@@ -16,7 +16,8 @@ TableLike: TypeAlias = Any
 """What `as_frame` takes. No type says "has the Arrow stream protocol or is a path", so that errors say it."""
 
 _EXPECTED = (
-    "expected a pandas, polars or Arrow table, the path of a file (.csv or .parquet), or a list of dicts, one per row"
+    "expected a pandas, polars or Arrow table, the path of a file (.csv, .tsv, .jsonl, each also .gz, or .parquet), or "
+    "a list of dicts, one per row"
 )
 
 

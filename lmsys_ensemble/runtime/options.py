@@ -81,7 +81,7 @@ class RunOptions:
             raise ConfigError(f"time_budget_s must be a positive number of seconds, got {budget_s!r}")
         for name in ("rescore", "retry_failed"):
             if getattr(self, name) and self.run_dir is None:
-                raise ConfigError(f"{name}=True concerns what a run_dir holds; pass run_dir=, too")
+                raise ConfigError(f"{name}=True concerns what a run_dir holds; pass run_dir= (--run-dir), too")
 
     @classmethod
     def of(cls, **keywords: Unpack[RunKeywords]) -> Self:

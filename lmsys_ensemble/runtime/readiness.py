@@ -65,7 +65,8 @@ def check_ensemble(
             _check_task(scorer, task)
         with collected(own):
             scorer.check(battles)
-        faults += [f"scorer {scorer.name!r}: {fault}" for fault in dict.fromkeys(own)]
+        who = f"scorer {scorer.name!r}"
+        faults += [fault if who in fault else f"{who}: {fault}" for fault in dict.fromkeys(own)]
     if len(alone) == 1 and not faults:
         raise alone[0]
     if alone or faults:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
-from lmsys_ensemble.errors import ScoringError
+from lmsys_ensemble.errors import InputError, ScoringError
 from lmsys_ensemble.files import parse_settings
 from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
 from lmsys_ensemble.modeling.recipe import Recipe, check_contradictions, read_recipe
@@ -158,8 +158,9 @@ class ClassifierScorer(Scorer):
                 asked["base_model.revision"] = self.revision
             check_contradictions(trained, asked, self._recipe_folder)
             return trained
-        level = logging.DEBUG if self._has_warned else logging.WARNING
-        self._has_warned = True
+        absent = self.adapter is not None and not self._recipe_folder.is_dir()  # which `check` and `load` tell
+        level = logging.DEBUG if self._has_warned or absent else logging.WARNING
+        self._has_warned = self._has_warned or not absent
         logger.log(
             level,
             "%s: no recipe.json in %s; template %s and max_tokens %d are assumed to be what it was trained with",
@@ -240,7 +241,18 @@ class ClassifierScorer(Scorer):
         return folder
 
     def encode(self, battles: Battles) -> Encoded:
-        """Return token ids and the account of what was cut, without loading the model's weights."""
+        """Return token ids and the account of what was cut, without loading the model's weights.
+
+        Raises
+        ------
+        InputError
+            If `battles` are not `Battles`; `lmsys_ensemble.parse_battles` makes them of a table.
+        """
+        if not isinstance(battles, Battles):
+            raise InputError(
+                f"encode takes Battles, got a value of type {type(battles).__name__}; "
+                "write encode(parse_battles(table))"
+            )
         with self._encoding:
             encoder = self._encoder
             if encoder is None:

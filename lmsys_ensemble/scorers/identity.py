@@ -84,14 +84,18 @@ def fingerprint_classifier(scorer: "ClassifierScorer", base: Path, recipe: Recip
     from lmsys_ensemble.modeling.hardware import dtype_name, list_devices, resolve_dtype
 
     device = list_devices()[0] if scorer.device == "auto" else scorer.device
+    told = recipe.model_dump(mode="json", exclude={"training", "validation", "files"})
+    is_local = Path(scorer.model).is_dir()  # then its digest says what it is, wherever it lies
+    if is_local and told["base_model"]["name"] == str(scorer.model):
+        told["base_model"]["name"] = None
     return {
         "class": f"{type(scorer).__module__}:{type(scorer).__qualname__}",
         "generation": SCORING_GENERATION,
-        "model": str(scorer.model),
+        "model": None if is_local else str(scorer.model),
         "revision": scorer.revision,
         "base_digest": base_digest(base),
         "adapter": adapter_identity(Path(scorer.adapter)) if scorer.adapter else None,
-        "recipe": recipe.model_dump(mode="json", exclude={"training", "validation", "files"}),
+        "recipe": told,
         "encoding": scorer.encoding_digest(base, recipe),
         "dtype": dtype_name(resolve_dtype(scorer.dtype, device)),
         "quantization": scorer.quantization,

@@ -8,11 +8,12 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from lmsys_ensemble.ensemble import Ensemble
-from lmsys_ensemble.errors import ConfigError, DeviceError, GoldenError, IntegrityError, ScoringError
+from lmsys_ensemble.errors import ConfigError, DeviceError, GoldenError, InputError, IntegrityError, ScoringError
 from lmsys_ensemble.modeling import loading, tokenization
 from lmsys_ensemble.modeling.recipe import describe_base, write_recipe
 from lmsys_ensemble.probabilities import softmax
@@ -313,3 +314,16 @@ def test_a_tokenizer_is_read_once_in_a_process_unless_it_or_the_recipe_has_chang
     assert encoders[2] is not encoders[1]
     assert encoders[2].max_tokens == 80
     assert encoders[3] is not encoders[2]
+
+
+def test_encode_says_what_it_takes(make_scorer):
+    with pytest.raises(InputError, match=r"type DataFrame; write encode\(parse_battles\(table\)\)"):
+        make_scorer().encode(pd.DataFrame({"id": [1]}))
+
+
+def test_an_adapter_that_is_not_there_is_not_said_to_have_no_recipe(make_scorer, caplog, tmp_path):
+    scorer = make_scorer(adapter=str(tmp_path / "none"), max_tokens=3)
+    with pytest.raises(ConfigError, match="no adapter folder") as caught:
+        Ensemble([scorer]).check()
+    assert not caplog.records
+    assert all(fault.count(f"scorer {scorer.name!r}") == 1 for fault in caught.value.faults)

@@ -178,3 +178,15 @@ def test_a_change_of_the_code_between_battle_and_token_ids_counts(scorer, monkey
     monkeypatch.setattr(digests, "SCORING_GENERATION", digests.SCORING_GENERATION + 1)
     after = scorer.fingerprint()
     assert {name for name in after if after[name] != before[name]} == {"generation"}
+
+
+def test_where_a_local_model_lies_and_how_its_path_is_spelt_changes_nothing(
+    checkpoints, adapter, tmp_path, monkeypatch
+):
+    base = shutil.copytree(checkpoints.base("llama"), tmp_path / "moved" / "base")
+    defaults = {"adapter": str(adapter), "device": "cpu", "max_tokens": 120}
+    plain = LlamaScorer(str(checkpoints.base("llama")), **defaults).fingerprint()
+    assert LlamaScorer(str(base), **defaults).fingerprint() == plain
+    monkeypatch.chdir(base.parent)
+    assert LlamaScorer("base", **defaults).fingerprint() == plain
+    assert LlamaScorer("./base/../base", **defaults).fingerprint() == plain
