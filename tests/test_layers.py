@@ -19,6 +19,8 @@ FLOORS = (
         "frames",
         "documents",
         "terminal",
+        "memory",
+        "arguments",
         "probabilities",
         "metrics",
         "tables",
@@ -38,7 +40,7 @@ FLOORS = (
     ("scorers", "training"),
     ("runtime", "config"),
     ("ensemble",),
-    ("submission", "commands", "distributed", "report", "arguments", "streams"),
+    ("submission", "commands", "distributed", "report", "parser", "streams"),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -7,10 +7,8 @@ from dataclasses import replace
 from lmsys_ensemble.battles import parse_battles
 from lmsys_ensemble.commands.output import Result
 from lmsys_ensemble.commands.scoring import make_ensemble, pull_bundled
-from lmsys_ensemble.runtime.projection import Projection, parse_machine, project, project_elsewhere
+from lmsys_ensemble.runtime.projection import GIB, Projection, parse_machine, project, project_elsewhere
 from lmsys_ensemble.tables import read_table
-
-GIB = 2**30
 
 
 def plan(arguments: argparse.Namespace) -> Result:
