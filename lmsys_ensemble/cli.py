@@ -6,6 +6,7 @@ is there, but time was up (``--time-budget``) and rows of it lack something; 130
 
 import logging
 import sys
+import time
 from collections.abc import Sequence
 
 from lmsys_ensemble.errors import ConfigError, DeviceError, EnsembleError, InputError
@@ -27,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    started = time.perf_counter()
     options = make_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+    options.started = started
     log_to_terminal(logging.INFO if options.verbose else logging.WARNING)
     try:
         with starting():
