@@ -131,6 +131,7 @@ def project(
     start_seconds : float
         What imports, reading and checks have taken: the run will need as long, and planning has spent it.
     """
+    began = time.perf_counter()
     homes = assign_devices(scorers, devices)
     slots = make_slots(scorers, homes, devices)
     own = [[slot for slot in slots if slot.device == home] for home in homes]
@@ -144,7 +145,8 @@ def project(
             None if cost is None or cost.flops is None else Guess(part.load_seconds, part.slot_seconds)
             for cost, part in zip(costs, parts, strict=True)
         ]
-        numbers = rows_to_time(guesses, len(battles), len(slots), makespan(parts, slots) + start_seconds, start_seconds)
+        spent = start_seconds + time.perf_counter() - began
+        numbers = rows_to_time(guesses, len(battles), len(slots), makespan(parts, slots) + start_seconds, spent)
     else:
         numbers = [n_timed] * len(parts)
     parts = [
