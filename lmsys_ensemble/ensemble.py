@@ -23,7 +23,7 @@ from lmsys_ensemble.runtime.keeper import Keeper
 from lmsys_ensemble.runtime.members import blender_if_known, blender_of, check_membership, fingerprints_of
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.outcome import Outcome
-from lmsys_ensemble.runtime.readiness import check_ensemble
+from lmsys_ensemble.runtime.readiness import check_ensemble, check_swappable
 from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.runtime.summary import RunSummary
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
@@ -114,11 +114,6 @@ class Ensemble(Keeper):
         scorers, blender, task = read_config(path)
         check_membership(blender, scorers)
         return cls(scorers, blender, task=task, progress=progress, devices=devices)
-
-    @classmethod
-    def _from_folder(cls, folder: str | Path) -> Self:
-        """Make an ensemble from a folder that `save` wrote."""
-        return cls.from_config(folder)
 
     def save(self, folder: str | Path) -> None:
         """Write configuration and blender to a folder; models stay where they are.
@@ -308,12 +303,8 @@ class Ensemble(Keeper):
         taken = sorted({scorer.name for scorer in self.scorers} & {BLEND, PRIOR})
         if taken:
             raise ConfigError(f"no scorer may be called {', '.join(map(repr, taken))} in an evaluation. Pass name=")
-        blind = [scorer.name for scorer in self.scorers if not scorer.reads_texts]
-        if swap and blind:
-            raise ConfigError(
-                f"swap=True needs scorers that read the texts; {', '.join(blind)} would give the same probabilities "
-                "for exchanged responses"
-            )
+        if swap:
+            check_swappable(self.scorers, "swap=True")
         exchanged: dict[str, Probabilities] = {}
         with self._calls:
             self.check(battles)  # with the blender, which the passes themselves do not need

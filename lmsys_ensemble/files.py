@@ -8,6 +8,7 @@ import re
 import secrets
 import stat
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lmsys_ensemble.documents import parse_json, parse_yaml
-from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.errors import ConfigError, InputError
 
 _STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
 _DESCRIPTOR = re.compile(rf"/dev/({'|'.join(_STREAMS)})|/(?:dev|proc/(?:self|thread-self))/fd/(\d+)")
@@ -156,6 +157,32 @@ def _replace(target: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_folder(folder: Path, option: str = "the output") -> None:
+    """Raise `InputError` if there is no such folder, or no file can be made in it: tried, not guessed."""
+    if not folder.is_dir():
+        fault = "is a file, expected a folder" if folder.exists() else "does not exist; make it before the run"
+        raise InputError(f"{option}: the folder {folder} {fault}")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{option}: nothing can be written into the folder {folder}: {error.strerror}; give another path"
+        ) from error
+
+
+def check_new_folder(
+    folder: str | Path, option: str = "--output", *, overwrite: bool = False, cure: str = "give a new folder"
+) -> None:
+    """Raise `InputError` if a folder that is to be made could not be made or written, or holds something already."""
+    path = Path(os.path.realpath(folder))
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{option} {folder} is a file, expected a folder; {cure}")
+    check_folder(next(parent for parent in (path, *path.parents) if parent.exists()), option)
+    if path.exists() and not overwrite and any(path.iterdir()):
+        raise InputError(f"{option} {folder} is not empty; {cure}")
 
 
 def open_descriptor(path: str | Path) -> int | None:

@@ -5,6 +5,9 @@ from typing import Protocol
 OUT_OF_MEMORY = "out of memory"
 """How the reason of a row begins that failed for want of memory: another run, or another device, may have more."""
 
+NOT_FINITE = "NaN or infinite logits"
+"""Why a row failed whose logits are no numbers."""
+
 
 class Progress(Protocol):
     """Whom a scorer tells how far it is. The runtime gives each scorer one; by default nobody listens.

@@ -6,7 +6,13 @@ write to the clipboard; a direction mark could show other characters than there 
 
 import json
 import logging
+import os
 import re
+import sys
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _CONTROLS = re.compile(
@@ -47,3 +53,59 @@ class PrintableFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's text, tracebacks included."""
         return printable(super().format(record))
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Say on a terminal that something is going on while modules are imported, and take it back."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print("starting", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def log_to_terminal(level: int) -> None:
+    """Write log records of `level` and above to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Write warnings of this library as sentences, without the place in its code that gave them."""
+    before = warnings.formatwarning
+
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if category.__module__.startswith("lmsys_ensemble."):
+            return f"{paragraph(message, f'warning: {message}')}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def paragraph(error: BaseException | str, headline: str = "") -> str:
+    """Return an error and its notes, wrapped between words; paths and options stay whole."""
+    text = printable("\n".join([headline or f"error: {error}", *getattr(error, "__notes__", [])]))
+    wrap = textwrap.TextWrapper(_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrap.fill(line) for line in text.splitlines())
+
+
+def _width() -> int:
+    """Return the width of the terminal that errors are written to; elsewhere one that logs can take."""
+    if not sys.stderr.isatty():
+        return 110
+    try:
+        return max(os.get_terminal_size(sys.stderr.fileno()).columns - 1, 20)
+    except OSError:  # it says that it is a terminal, and has no size
+        return 79

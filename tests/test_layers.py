@@ -17,7 +17,7 @@ PACKAGE = "lmsys_ensemble"
 FOLDER = Path(lmsys_ensemble.__file__).parent
 
 FLOORS = (
-    ("schema", "errors", "progress", "terminal", "_version"),
+    ("schema", "errors", "progress", "terminal", "memory", "_version"),
     ("documents", "probabilities", "streams"),
     ("files",),
     ("data", "evaluation", "journal"),
@@ -26,7 +26,7 @@ FLOORS = (
     ("scorers", "training"),
     ("runtime", "config", "testing"),
     ("ensemble", "arguments"),
-    ("commands",),
+    ("commands", "parser"),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -2,32 +2,30 @@
 
 import argparse
 import time
-from dataclasses import replace
 
 from lmsys_ensemble.commands.output import Result
 from lmsys_ensemble.commands.scoring import make_ensemble, pull_bundled
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.data.tables import read_table
-from lmsys_ensemble.runtime.estimate import Projection, parse_machine, project, project_elsewhere
+from lmsys_ensemble.runtime.estimate import GIB, Projection, parse_machine, project, project_elsewhere
 
-GIB = 2**30
+ROUGH = " (arithmetic, as if nothing else ran here; may be off by half, --rows-timed N times N rows)"
+ELSEWHERE = " (arithmetic)"
 
 
 def plan(arguments: argparse.Namespace) -> Result:
     """Count tokens, time a sample and say how long all rows will take."""
-    started = time.perf_counter()
     if arguments.devices:
         parse_machine(arguments.devices)
     ensemble = make_ensemble(arguments.config)
     battles = parse_battles(read_table(arguments.test))
     ensemble.check(battles, here=arguments.devices is None)
-    start_seconds = time.perf_counter() - started
+    start_seconds = time.perf_counter() - arguments.started  # imports included, as in the run
     pull_bundled(ensemble)
     if arguments.devices:
         projection = project_elsewhere(ensemble.scorers, battles, arguments.devices)
     else:
-        projection = project(ensemble.scorers, battles, n_timed=arguments.rows_timed)
-        projection = replace(projection, seconds=projection.seconds + start_seconds, start_seconds=start_seconds)
+        projection = project(ensemble.scorers, battles, n_timed=arguments.rows_timed, start_seconds=start_seconds)
     fits = None if arguments.budget is None else projection.seconds <= arguments.budget
     return {**projection.to_dict(), "fits_budget": fits}, describe(projection, fits)
 
@@ -49,7 +47,8 @@ def describe(projection: Projection, fits: bool | None) -> str:
         lines.append("start and loading are left out: they depend on the disk of that machine")
     lines += [f"{name} does not fit into the memory of a device" for name in projection.too_large]
     verdict = {None: "", True: ", within the budget", False: ", MORE than the budget"}[fits]
-    lines.append(f"whole run: {duration(projection.seconds)}{verdict}")
+    how = "" if all(part.n_timed for part in projection.scorers) else ROUGH if projection.start_seconds else ELSEWHERE
+    lines.append(f"whole run: {duration(projection.seconds)}{verdict}{how}")
     return "\n".join(lines)
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lmsys_ensemble.commands.output import Result, say
-from lmsys_ensemble.commands.targets import check_new_folder
 from lmsys_ensemble.config import bundled_config, find_config, models_folder
 from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import CheckError, DeviceError, EnsembleError, InputError, collected
-from lmsys_ensemble.files import parse_settings, read_object
+from lmsys_ensemble.files import check_new_folder, parse_settings, read_object
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
@@ -22,7 +21,6 @@ def train(arguments: argparse.Namespace) -> Result:
     """Train an adapter and a head."""
     from lmsys_ensemble.training.run import train as run
 
-    check_new_folder(arguments.output)
     figures = run(
         arguments.recipe, arguments.output, data_folder=arguments.data, device=arguments.device,
         overwrite=arguments.overwrite, say=say,
@@ -83,7 +81,7 @@ def import_checkpoint(arguments: argparse.Namespace) -> Result:
 def _check_import(arguments: argparse.Namespace) -> None:
     if not Path(arguments.source).exists():
         raise InputError(f"there is no checkpoint {arguments.source}")
-    check_new_folder(arguments.output)
+    check_new_folder(arguments.output, overwrite=Path(arguments.output) == Path(arguments.source))
 
 
 def models(arguments: argparse.Namespace) -> Result:

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +12,7 @@ from lmsys_ensemble.commands.output import is_standard_output, is_stream
 from lmsys_ensemble.data.formats import SUFFIXES_TEXT, table_format
 from lmsys_ensemble.data.tables import encode_table
 from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.files import check_folder
 from lmsys_ensemble.journal.folder import OWN_FILES
 from lmsys_ensemble.schema import ID_COLUMN
 
@@ -85,27 +85,6 @@ def check_writable(path: str | Path, option: str = "the output") -> None:
         raise InputError(f"{option} {path} is write-protected; give another path, or allow writing it")
     if not is_stream(path):
         check_folder(Path(os.path.realpath(path)).parent, option)
-
-
-def check_folder(folder: Path, option: str = "the output") -> None:
-    """Raise `InputError` if there is no such folder, or no file can be made in it."""
-    if not folder.is_dir():
-        raise InputError(f"{option}: the folder {folder} does not exist; make it before the run")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{option}: nothing can be written into the folder {folder}: {error.strerror}; give another path"
-        ) from error
-
-
-def check_new_folder(folder: str | Path, option: str = "--output") -> None:
-    """Raise `InputError` if a folder that a command makes could not be made or written."""
-    path = Path(os.path.realpath(folder))
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{option} {folder} is a file, expected a folder")
-    check_folder(next(parent for parent in (path, *path.parents) if parent.exists()), option)
 
 
 def check_table_name(path: str | Path, option: str) -> None:

@@ -85,7 +85,7 @@ class Encoder:
     Parameters
     ----------
     tokenizer : tokenizers.Tokenizer
-        Copied, so that no two threads share one.
+        Copied, so that no two threads share one, unless `owns_tokenizer`.
     template : Template
         How a battle becomes text.
     max_tokens : int
@@ -94,6 +94,8 @@ class Encoder:
         What is cut from battles that are too long, see `lmsys_ensemble.encoding.truncation`.
     bos_id, eos_id : int or None
         Ids put before and behind every sequence; None for none.
+    owns_tokenizer : bool
+        Whether nobody else will use `tokenizer`: a copy of a large one takes as long as to read it.
 
     Raises
     ------
@@ -110,8 +112,9 @@ class Encoder:
         truncation: Policy = "balanced",
         bos_id: int | None = None,
         eos_id: int | None = None,
+        owns_tokenizer: bool = False,
     ):
-        self.tokenizer = copy.deepcopy(tokenizer)
+        self.tokenizer = tokenizer if owns_tokenizer else copy.deepcopy(tokenizer)
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.tokenizer.encode_special_tokens = True  # control tokens in the text of a user stay text

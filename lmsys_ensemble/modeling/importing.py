@@ -16,6 +16,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
+from lmsys_ensemble.files import check_new_folder
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE, check_ranks, read_lora_config
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE, account_for_keys, shapes_of
@@ -79,10 +80,7 @@ def import_checkpoint(
         If what a bare state dict does not say is not given, or contradicts it.
     """
     device = hardware.check_device(device)
-    if output.exists() and not output.is_dir():
-        raise ConfigError(f"{output} is a file; give a new folder")
-    if output.exists() and output != source and any(output.iterdir()):
-        raise ConfigError(f"{output} is not empty; give a new folder")
+    check_new_folder(output, overwrite=output == source)
     tensors, config = _read(source, lora)
     account_for_keys(adapter_skeleton(base, recipe, config), tensors, "the checkpoint")
     output.mkdir(parents=True, exist_ok=True)

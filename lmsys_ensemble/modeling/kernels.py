@@ -20,7 +20,7 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch.nn.attention.flex_attention import flex_attention
 
-from lmsys_ensemble.modeling.hardware import causes, is_out_of_memory
+from lmsys_ensemble.memory import causes, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -77,14 +77,6 @@ def rounded_up(n_tokens: int) -> int:
     """Return the size for which a kernel is made: a power of two, or one and a half times one."""
     power = 1 << (max(n_tokens, LEAST_SIZE) - 1).bit_length()
     return power // 4 * 3 if n_tokens <= power // 4 * 3 and power > LEAST_SIZE else power
-
-
-def sizes_up_to(n_tokens: int) -> list[int]:
-    """Return the sizes that batches of up to `n_tokens` tokens need: what a warm-up visits, ascending."""
-    sizes = [rounded_up(1)]
-    while sizes[-1] < n_tokens:
-        sizes.append(rounded_up(sizes[-1] + 1))
-    return sizes
 
 
 def kernel_options(kernel: Kernel) -> dict[str, Any] | None:

@@ -247,9 +247,3 @@ def _account_for_keys(folder: Path, report: dict[str, Any], n_layers: int, head_
             f"{folder} holds head or LoRA weights that the model has no place for: {', '.join(strange[:10])}"
         )
     logger.debug("%s: %d weights beyond layer %d or of other heads", folder, len(report["unexpected_keys"]), n_layers)
-
-
-def parameter_bytes(model: torch.nn.Module) -> int:
-    """Return the memory of a model's parameters and buffers, in bytes."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

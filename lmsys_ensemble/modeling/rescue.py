@@ -9,16 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmsys_ensemble.modeling.hardware import free_memory, is_out_of_memory
+from lmsys_ensemble.memory import is_out_of_memory
+from lmsys_ensemble.modeling.hardware import free_memory
 from lmsys_ensemble.probabilities import Logits
-from lmsys_ensemble.progress import Progress
+from lmsys_ensemble.progress import NOT_FINITE, OUT_OF_MEMORY, Progress
 
 logger = logging.getLogger(__name__)
 
 Ids = Sequence[NDArray[np.int32]]
 Fields = Sequence[NDArray[np.int8]]
-
-NOT_FINITE = "NaN or infinite logits"
 
 
 class Batch(Protocol):
@@ -74,12 +73,12 @@ def score_rows(forward: Batch, ids: Ids, fields: Fields, progress: Progress) -> 
 def _halves(forward: Batch, ids: Ids, fields: Fields, progress: Progress) -> tuple[Logits, dict[int, str]]:
     n_tokens = sum(map(len, ids))
     if len(ids) == 1:
-        why = f"out of memory on {forward.device} at {n_tokens} tokens"
+        why = f"{OUT_OF_MEMORY} on {forward.device} at {n_tokens} tokens"
         logger.warning("a row on its own runs %s; it gets no logits", why)
         return np.full((1, forward.n_classes), np.nan, dtype=np.float32), {0: why}
     middle = len(ids) // 2
     forward.limit = max(n_tokens // 2, 1)
-    progress.retried(f"out of memory on {forward.device} at {len(ids)} rows, {n_tokens} tokens; halving the batch")
+    progress.retried(f"{OUT_OF_MEMORY} on {forward.device} at {len(ids)} rows, {n_tokens} tokens; halving the batch")
     first, failed = score_rows(forward, ids[:middle], fields[:middle], progress)
     second, more = score_rows(forward, ids[middle:], fields[middle:], progress)
     return np.concatenate([first, second]), failed | {middle + row: why for row, why in more.items()}

@@ -41,4 +41,5 @@ def make_encoder(base: Path, recipe: Recipe) -> Encoder:
         truncation=recipe.truncation,
         bos_id=ids["bos"],
         eos_id=ids["eos"],
+        owns_tokenizer=True,
     )

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from lmsys_ensemble.encoding.prefixes import find_families
+from lmsys_ensemble.memory import is_out_of_memory
 from lmsys_ensemble.modeling.attention import AttentionRule, SequenceAttention
 from lmsys_ensemble.modeling.decoder import attention_rule
 from lmsys_ensemble.modeling.forward import ForwardPass
-from lmsys_ensemble.modeling.hardware import current_device, free_memory, is_out_of_memory
+from lmsys_ensemble.modeling.hardware import current_device, free_memory
 from lmsys_ensemble.modeling.kernels import rounded_up
 from lmsys_ensemble.modeling.packing import pack
 

@@ -107,7 +107,12 @@ class Projection:
 
 
 def project(
-    scorers: Sequence[Scorer], battles: Battles, *, n_timed: int | None = None, devices: Sequence[str] | None = None
+    scorers: Sequence[Scorer],
+    battles: Battles,
+    *,
+    n_timed: int | None = None,
+    devices: Sequence[str] | None = None,
+    start_seconds: float = 0.0,
 ) -> Projection:
     """Time a sample on this machine's devices and say how long all rows will take.
 
@@ -123,7 +128,10 @@ def project(
         the arithmetic stands.
     devices : sequence of str, optional
         As for `lmsys_ensemble.ensemble.Ensemble`.
+    start_seconds : float
+        What imports, reading and checks have taken: the run will need as long, and planning has spent it.
     """
+    began = time.perf_counter()
     homes = assign_devices(scorers, devices)
     slots = make_slots(scorers, homes, devices)
     own = [[slot for slot in slots if slot.device == home] for home in homes]
@@ -137,14 +145,16 @@ def project(
             None if cost is None or cost.flops is None else Guess(part.load_seconds, part.slot_seconds)
             for cost, part in zip(costs, parts, strict=True)
         ]
-        numbers = rows_to_time(guesses, len(battles), len(slots), makespan(parts, slots))
+        spent = start_seconds + time.perf_counter() - began
+        numbers = rows_to_time(guesses, len(battles), len(slots), makespan(parts, slots) + start_seconds, spent)
     else:
         numbers = [n_timed] * len(parts)
     parts = [
         _timed(scorer, battles, part, cost, slots_of, number) if number else part
         for scorer, part, cost, slots_of, number in zip(scorers, parts, costs, own, numbers, strict=True)
     ]
-    return Projection(len(battles), [slot.device for slot in slots], makespan(parts, slots), parts)
+    seconds = start_seconds + makespan(parts, slots)
+    return Projection(len(battles), [slot.device for slot in slots], seconds, parts, start_seconds=start_seconds)
 
 
 def project_elsewhere(scorers: Sequence[Scorer], battles: Battles, machine: str) -> Projection:

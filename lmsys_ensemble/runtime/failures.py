@@ -8,10 +8,8 @@ from typing import NoReturn
 import numpy as np
 
 from lmsys_ensemble.errors import EnsembleError, ScoringError
+from lmsys_ensemble.progress import NOT_FINITE
 from lmsys_ensemble.runtime.jobs import Job
-
-NOT_FINITE = "NaN or infinite logits"
-"""Why a row failed, where its scorer did not say."""
 
 EARLIER = "an earlier run"
 """Where a row failed that was not tried again."""
@@ -70,7 +68,7 @@ def too_many_failed(job: Job, reasons: dict[int, str], device: str, allowed: flo
     cure = "; try dtype='float32', or bfloat16 where float16 overflows" if NOT_FINITE in kinds else ""
     if device == EARLIER:
         cure += "; retry_failed=True (--retry-failed) scores them again"
-    what = "gave NaN or infinite logits" if kinds == [NOT_FINITE] else f"failed ({'; '.join(kinds[:3])})"
+    what = f"gave {NOT_FINITE}" if kinds == [NOT_FINITE] else f"failed ({'; '.join(kinds[:3])})"
     return ScoringError(
         f"scorer {job.name!r} on {device} {what} for {len(ids)} of {len(job.items.forward)} rows "
         f"(ids {', '.join(map(repr, shown))}){cure}; max_failed_rows allows {allowed:.2%} of the rows",

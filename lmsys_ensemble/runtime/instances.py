@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmsys_ensemble.memory import is_out_of_memory
 from lmsys_ensemble.runtime.budget import Clock
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.pool import Slot
 from lmsys_ensemble.runtime.residence import (
     Resident,
     allocated,
-    is_out_of_memory,
     make_idle,
     residence_of,
     say_what_is_left,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from lmsys_ensemble.errors import DeviceError, EnsembleError, ScoringError
+from lmsys_ensemble.memory import is_out_of_memory
 from lmsys_ensemble.runtime.bars import Display, Screen
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
 from lmsys_ensemble.runtime.ending import check_free
@@ -18,7 +19,6 @@ from lmsys_ensemble.runtime.residence import (
     Resident,
     allocated,
     exclusively,
-    is_out_of_memory,
     make_idle,
     residence_of,
 )

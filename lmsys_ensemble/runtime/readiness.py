@@ -88,6 +88,16 @@ def check_names(scorers: Sequence[Scorer]) -> None:
         )
 
 
+def check_swappable(scorers: Sequence[Scorer], asked: str) -> None:
+    """Raise `ConfigError` if a scorer would not see that responses are exchanged; `asked` is the setting that does."""
+    blind = [scorer.name for scorer in scorers if not scorer.reads_texts]
+    if blind:
+        raise ConfigError(
+            f"{asked} needs scorers that read the texts; {', '.join(blind)} would give the same probabilities for "
+            "exchanged responses"
+        )
+
+
 def _check_task(scorer: Scorer, task: Task) -> None:
     if scorer.task != task:
         raise ConfigError(f"predicts {list(scorer.task.classes)}, the ensemble {list(task.classes)}")

@@ -222,14 +222,6 @@ def say_what_is_left(scorer: Scorer, device: str, n_bytes: int) -> None:
         logger.warning("%s left %d bytes of %s taken after it was closed", scorer.name, n_bytes, device)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory has run out, in whichever of its clothes."""
-    words = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        said in words for said in ("out of memory", "alloc_failed", "defaultcpuallocator")
-    )
-
-
 def make_idle(scorer: Scorer) -> Scorer:
     """Return a scorer after it has been told that nobody listens to it any more."""
     scorer.progress = NoProgress()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.data.battles import Battles
-from lmsys_ensemble.errors import ConfigError, JournalError
+from lmsys_ensemble.errors import JournalError
 from lmsys_ensemble.journal.fingerprints import canonical_json, digest_of
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.runtime.bars import Display, Screen
@@ -41,6 +41,7 @@ from lmsys_ensemble.runtime.outcome import (
 from lmsys_ensemble.runtime.planning import Planner
 from lmsys_ensemble.runtime.pool import Slot, make_slots
 from lmsys_ensemble.runtime.progress import ScorerProgress
+from lmsys_ensemble.runtime.readiness import check_swappable
 from lmsys_ensemble.runtime.residence import exclusively
 from lmsys_ensemble.runtime.restoring import earlier_failure, restore
 from lmsys_ensemble.runtime.scheduler import Scheduler
@@ -131,7 +132,8 @@ class Run:
             After all threads have ended or, where a scorer does not return, have been left behind; finished chunks are
             in the journal.
         """
-        self._check()
+        if self.options.swap != "off":
+            check_swappable(self.scorers, f"swap={self.options.swap!r}")
         if blend and self.blender is not None:
             check_ready(self.blender, len(self.scorers), self.task.n_classes)
         with ExitStack() as stack:
@@ -148,14 +150,6 @@ class Run:
             return self._conclude(slots, journal, blend)
 
     # --- before -----------------------------------------------------------------------------------------------------
-
-    def _check(self) -> None:
-        blind = [scorer.name for scorer in self.scorers if not scorer.reads_texts]
-        if self.options.swap != "off" and blind:
-            raise ConfigError(
-                f"swap={self.options.swap!r} needs scorers that read the texts; {', '.join(blind)} would give the same "
-                "probabilities for exchanged responses"
-            )
 
     def _open_journal(self, stack: ExitStack) -> Journal | None:
         if self.options.run_dir is None:

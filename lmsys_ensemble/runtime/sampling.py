@@ -12,7 +12,7 @@ MOST_ROWS = 64
 READ_BYTES_PER_S = 1e9
 """Speed at which weights are assumed to be read and brought into place."""
 
-LOAD_OVERHEAD_S = 1.0
+LOAD_OVERHEAD_S = 0.6
 """Assumed of every load beside its weights: configuration, tokenizer, adapter, golden rows."""
 
 
@@ -37,7 +37,9 @@ def guess_load(weight_bytes: int | None) -> float:
     return LOAD_OVERHEAD_S + (weight_bytes or 0) / READ_BYTES_PER_S
 
 
-def rows_to_time(guesses: Sequence[Guess | None], n_rows: int, n_slots: int, run_seconds: float) -> list[int]:
+def rows_to_time(
+    guesses: Sequence[Guess | None], n_rows: int, n_slots: int, run_seconds: float, spent: float = 0.0
+) -> list[int]:
     """Return how many rows of each scorer are timed; 0 where arithmetic has to do.
 
     Loading and a sample of every scorer, with a row to warm up, take `SHARE` of the run at most by the guesses. Where
@@ -52,9 +54,11 @@ def rows_to_time(guesses: Sequence[Guess | None], n_rows: int, n_slots: int, run
         Of the run.
     run_seconds : float
         What the whole run is thought to take.
+    spent : float
+        Seconds that planning has taken already, of its share.
     """
     known = [guess for guess in guesses if guess is not None]
-    left = SHARE * run_seconds - sum(guess.load_seconds for guess in known)
+    left = SHARE * run_seconds - spent - sum(guess.load_seconds for guess in known)
     share = left / max(sum(guess.slot_seconds for guess in known), 1e-9)
     of_known = min(int(share * n_rows) - 1, MOST_ROWS, n_rows)  # one warms up
     of_unknown = min(max(n_rows // (20 * max(n_slots, 1)), 1), MOST_ROWS)

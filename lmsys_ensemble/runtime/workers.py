@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from lmsys_ensemble.errors import ScoringError
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.probabilities import Logits
+from lmsys_ensemble.progress import NOT_FINITE
 from lmsys_ensemble.runtime import ending
 from lmsys_ensemble.runtime.ending import (
     CLOSING,
@@ -27,7 +28,7 @@ from lmsys_ensemble.runtime.ending import (
     wait_briefly,
     wait_for,
 )
-from lmsys_ensemble.runtime.failures import NOT_FINITE, Failure, too_many_failed
+from lmsys_ensemble.runtime.failures import Failure, too_many_failed
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.items import Positions
 from lmsys_ensemble.runtime.jobs import Job

@@ -15,7 +15,7 @@ from peft import LoraConfig
 from lmsys_ensemble.encoding.templates import get_template
 from lmsys_ensemble.encoding.tokens import Encoder
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import read_mapping, write_atomically
+from lmsys_ensemble.files import check_new_folder, read_mapping, write_atomically
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE, inject_lora, save_adapter
@@ -83,8 +83,10 @@ def train(
         If the recipe or the data cannot be used; before anything is loaded.
     """
     path, folder = Path(recipe_path), Path(output)
+    check_new_folder(
+        folder, overwrite=overwrite, cure="a trained adapter is not replaced unasked: give a new folder, or --overwrite"
+    )
     settings = read_train_settings(path)
-    _check_output(folder, overwrite)
     get_template(settings.template)
     locate_base(settings.base_model, settings.revision)
     device = hardware.check_device(hardware.list_devices()[0] if device == "auto" else device)
@@ -120,19 +122,6 @@ def train(
         scorer["revision"] = settings.revision
     write_atomically(folder / "scorer.yaml", yaml.safe_dump(scorer, sort_keys=False))
     return figures
-
-
-def _check_output(folder: Path, overwrite: bool) -> None:
-    """Refuse, before hours of work, a place that is taken or cannot be written to."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; --output must name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise ConfigError(
-            f"{folder} is not empty, and a trained adapter is not replaced unasked; give a new folder, or --overwrite"
-        )
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise ConfigError(f"{folder} cannot be written: {there} is no folder, or is write-protected")
 
 
 def _recipe(settings: TrainSettings, base: Path, classes: tuple[str, ...]) -> Recipe:

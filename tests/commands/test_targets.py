@@ -16,8 +16,9 @@ import yaml
 
 from lmsys_ensemble import Blender, Ensemble
 from lmsys_ensemble.cli import main
-from lmsys_ensemble.commands.targets import check_new_folder, check_targets, check_writable, named
+from lmsys_ensemble.commands.targets import check_targets, check_writable, named
 from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.files import check_new_folder
 from lmsys_ensemble.schema import THREE_WAY
 from tests.predicted import battle_table, predictions, probability_table
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lmsys_ensemble.errors import ConfigError, DeviceError, IntegrityError, ModelError
+from lmsys_ensemble.errors import ConfigError, DeviceError, InputError, IntegrityError, ModelError
 from lmsys_ensemble.modeling.importing import LoraShape, import_checkpoint, normalise_keys
 from lmsys_ensemble.modeling.recipe import describe_base, read_recipe
 from lmsys_ensemble.scorers.llama import LlamaScorer
@@ -137,7 +137,7 @@ def test_a_folder_with_files_is_not_overwritten(tmp_path, base, recipe, trained)
     torch.save(trainable(trained), tmp_path / "weights.pth")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="not empty"):
+    with pytest.raises(InputError, match="not empty"):
         import_checkpoint(tmp_path / "weights.pth", tmp_path / "out", base, recipe, LoraShape(ALPHA))
 
 
@@ -208,7 +208,7 @@ def test_wrong_arguments_are_configuration_errors_and_nothing_is_written(tmp_pat
     source, out = tmp_path / "weights.pth", tmp_path / "out"
     with pytest.raises(ConfigError, match="there is no checkpoint"):
         import_checkpoint(tmp_path / "absent.pth", out, base, recipe, LoraShape(ALPHA))
-    with pytest.raises(ConfigError, match="file is a file; give a new folder"):
+    with pytest.raises(InputError, match="file is a file, expected a folder; give a new folder"):
         import_checkpoint(source, tmp_path / "file", base, recipe, LoraShape(ALPHA))
     with pytest.raises(DeviceError, match="'cuda:99' is not on this machine"):
         import_checkpoint(source, out, base, recipe, LoraShape(ALPHA), device="cuda:99")

@@ -10,7 +10,6 @@ from transformers import BitsAndBytesConfig
 from lmsys_ensemble.errors import ModelError
 from lmsys_ensemble.modeling import quantization as quantization_module
 from lmsys_ensemble.modeling.assembly import assemble
-from lmsys_ensemble.modeling.loading import parameter_bytes
 from lmsys_ensemble.probabilities import softmax
 from tests.tiny import encode, make_battles, make_recipe, plain_logits, plain_model, save_adapter, save_classifier
 
@@ -44,6 +43,10 @@ def linear_layers(forward):
     return {
         name: module for name, module in forward.model.base_model.named_modules() if isinstance(module, torch.nn.Linear)
     }
+
+
+def parameter_bytes(model):
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])

@@ -290,12 +290,19 @@ def test_a_scorer_that_fails_in_one_slot_is_freed_where_another_slot_has_left_it
     assert (count(log, "load"), count(log, "close")) == (2, 2)
 
 
+def out_of_memory_in_disguise(words):
+    error = ModelError(words)
+    error.__cause__ = RuntimeError("std::bad_alloc")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "raised", "words"),
     [
         (ModelError, ModelError, "told to"),
         (KeyError, ScoringError, "scorer 'bad' on cpu could not be loaded: KeyError"),
         (MemoryError, DeviceError, r"scorer 'bad' on cpu does not fit into memory .* without load\(\) and 'with'"),
+        (out_of_memory_in_disguise, DeviceError, "scorer 'bad' on cpu does not fit into memory"),
     ],
 )
 def test_where_one_cannot_be_loaded_none_is_kept(log, battles_table, error, raised, words):

@@ -27,6 +27,11 @@ def test_a_long_run_is_timed_on_as_many_rows_as_help_and_a_short_one_by_arithmet
     assert rows_to_time([Guess(2, 100)], 1, 1, 102) == [0]
 
 
+def test_what_planning_has_spent_is_part_of_its_tenth():
+    assert rows_to_time([Guess(2, 100)], 100, 1, 112, spent=5.0) == [3]
+    assert rows_to_time([Guess(2, 100)], 100, 1, 112, spent=10.0) == [0]
+
+
 def test_what_a_scorer_does_not_say_is_timed_on_a_twentieth():
     assert rows_to_time([None], 4, 2, 0.0) == [1]
     assert rows_to_time([None, Guess(6, 20)], 400, 2, 16) == [10, 0]
