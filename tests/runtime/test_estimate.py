@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.runtime import projection as projection_module
+from lmsys_ensemble.runtime import estimate
 from lmsys_ensemble.runtime.estimate import (
     ScorerProjection,
     makespan,
@@ -110,7 +110,7 @@ class Modelled(Counting):
 
 
 def test_a_table_that_is_too_small_to_time_is_arithmetic_and_nothing_is_loaded(battles, monkeypatch):
-    monkeypatch.setattr(projection_module, "_speed", lambda *_: 1e12)
+    monkeypatch.setattr(estimate, "_speed", lambda *_: 1e12)
     scorer = Modelled()
     projection = project([scorer], battles, devices=["cpu", "cpu"])
     (row,) = projection.scorers
@@ -124,7 +124,7 @@ def test_a_table_that_is_too_small_to_time_is_arithmetic_and_nothing_is_loaded(b
 
 
 def test_a_long_run_is_timed(battles, monkeypatch):
-    monkeypatch.setattr(projection_module, "_speed", lambda *_: 1e8)
+    monkeypatch.setattr(estimate, "_speed", lambda *_: 1e8)
     scorer = Modelled()
     projection = project([scorer], battles, devices=["cpu"])
     work = battles.characters().sum() * 1e9 / 1e8
@@ -135,7 +135,7 @@ def test_a_long_run_is_timed(battles, monkeypatch):
 
 def test_the_speed_of_this_machine_is_of_its_order():
     """A core multiplies between 0.1 and 100,000 billion numbers a second; the unit is not off by a thousand twice."""
-    assert 1e8 < projection_module._speed("auto", Slot(0, "cpu", (usable_cores()[0],))) < 1e14
+    assert 1e8 < estimate._speed("auto", Slot(0, "cpu", (usable_cores()[0],))) < 1e14
 
 
 def test_other_devices_are_arithmetic_and_memory_is_checked(battles):
