@@ -1,7 +1,10 @@
 """Kernels of attention: sizes, limits of compilation in threads, options by device, and what counts as a failure."""
 
+import functools
+import os
 import shutil
 import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -25,6 +28,29 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is dep
 CUDA = torch.device("cuda:1")
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: FlexAttention compiles to C++ here")
+
+
+APART = "LMSYS_ENSEMBLE_TEST_APART"
+
+
+def in_a_process_of_its_own(test):
+    """Run a test in a new process.
+
+    The library compiles attention for GPUs only. Compiled for the CPU, as here, it has crashed in a process in which
+    other tests had set numbers of threads.
+    """
+
+    @functools.wraps(test)
+    def apart(*arguments, **fixtures):
+        if APART in os.environ:
+            return test(*arguments, **fixtures)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::{test.__name__}"]
+        environment = {**os.environ, APART: "1", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "1 passed" in done.stdout
+
+    return apart
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +116,7 @@ def test_few_sizes_serve_every_batch_of_the_largest_budget():
 
 
 @needs_compiler
+@in_a_process_of_its_own
 def test_every_thread_compiles_more_sizes_than_its_own_limit_allows(small_sizes):
     """Settings of the compiler are each thread's: a limit that one thread set did not hold in the next."""
     graphs = torch._dynamo.utils.counters["stats"]
@@ -125,6 +152,7 @@ def test_where_the_limit_is_a_setting_it_holds_in_every_thread():
 
 
 @needs_compiler
+@in_a_process_of_its_own
 def test_beyond_the_limit_nothing_runs_uncompiled_and_other_sizes_keep_their_kernels(small_sizes, monkeypatch, caplog):
     monkeypatch.setattr(kernels, "MOST_COMPILATIONS", 1)
     assert attend_both(200, softcap=None) < 1e-5
@@ -138,6 +166,7 @@ def test_beyond_the_limit_nothing_runs_uncompiled_and_other_sizes_keep_their_ker
 
 
 @needs_compiler
+@in_a_process_of_its_own
 def test_a_kernel_whose_compiler_fails_leaves_the_others_alone(small_sizes, caplog):
     with torch._inductor.config.patch({"cpp.cxx": ("false",), "fx_graph_cache": False}):
         assert attend_both(200, head_size=32) < 1e-5
