@@ -2,13 +2,14 @@
 # make test         run the whole test-suite
 # make check        lint, formatting and types
 # make check-gpu-path   run the GPU path on pretended GPUs, and compile the attention kernels for real ones
+# make check-kernels    only the second half of it: make test has the first
 # make bench        ours beside its peers on the CPU; BENCH= adds options (see benchmarks/cpu.py)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: submission test check check-gpu-path bench models clean
+.PHONY: submission test check check-gpu-path check-kernels bench models clean
 
 submission: $(VENV)/.user
 	$(BIN)/lmsys-ensemble submit --config models/default.yaml --test examples/data/battles.csv \
@@ -22,8 +23,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check-gpu-path: $(VENV)/.dev build/triton/.installed
+check-gpu-path: $(VENV)/.dev check-kernels
 	$(BIN)/python -m pytest tests/gpu_path
+
+check-kernels: $(VENV)/.dev build/triton/.installed
 	PYTHONPATH=build/triton $(BIN)/python -m tests.gpu_path.kernels
 
 bench: $(VENV)/.user
