@@ -36,8 +36,8 @@ APART = "LMSYS_ENSEMBLE_TEST_APART"
 def in_a_process_of_its_own(test):
     """Run a test in a new process.
 
-    The library compiles attention for GPUs only. Compiled for the CPU, as here, it has crashed in a process in which
-    other tests had set numbers of threads.
+    The library compiles attention for GPUs only. Compiled for the CPU, as here, it has crashed in processes that had
+    run other tests before; why is not known.
     """
 
     @functools.wraps(test)
