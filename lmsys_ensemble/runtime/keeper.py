@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.runtime.bars import Display
 from lmsys_ensemble.runtime.preloading import load_and_hold
@@ -53,6 +54,10 @@ class Keeper:
         """Make one from a configuration file, or a folder that holds one."""
         raise NotImplementedError
 
+    def check(self, battles: Battles | None = None, *, blend: bool = True, here: bool = True) -> None:
+        """Find all that is wrong and can be told without loading weights."""
+        raise NotImplementedError
+
     @classmethod
     def _from_folder(cls, folder: str | Path) -> Self:
         """Make an ensemble from a folder that `save` wrote."""
@@ -73,7 +78,8 @@ class Keeper:
         Raises
         ------
         ConfigError
-            If a folder is given: ``Ensemble.load(folder)`` makes an ensemble, this loads the one at hand.
+            If a folder is given: ``Ensemble.load(folder)`` makes an ensemble, this loads the one at hand. Or what
+            `check` raises, before anything is loaded.
         DeviceError
             If a device is missing, its memory does not suffice, or a call that an earlier run left behind is there yet.
         EnsembleError
@@ -84,8 +90,8 @@ class Keeper:
                 "ensemble.load() takes no folder: it loads this ensemble's scorers. Ensemble.load(folder) makes an "
                 "ensemble of what save() wrote"
             )
-        self._check_scorers()
         with self._calls:
+            self.check(blend=False)
             load_and_hold(self.scorers, self, devices=self.devices, display=self.progress)
             self._held.extend(scorer for scorer in self.scorers if scorer not in self._held)
         return self
@@ -132,6 +138,3 @@ class Keeper:
             yield
         finally:
             self._calls.release()
-
-    def _check_scorers(self) -> None:
-        """Raise what the scorers' composition is wrong in, before any of them is loaded."""

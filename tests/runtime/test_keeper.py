@@ -551,6 +551,13 @@ def test_a_failure_in_one_thread_takes_nothing_from_the_other(make_battles):
         assert np.array_equal(results[whole], expected)
 
 
+def test_what_is_wrong_is_found_before_anything_is_loaded(log, pair):
+    twins = Ensemble([*pair.scorers, FakeScorer(2, name="one")])
+    with pytest.raises(ConfigError, match="one occurs more than once"):
+        twins.load()
+    assert log == []
+
+
 def test_a_prediction_waits_for_a_fit_in_another_thread(labelled_table):
     class SlowBlender(Blender):
         is_fitting = False
