@@ -54,7 +54,8 @@ class Instances:
 
     def __init__(self, slots: Sequence[Slot], clock: Clock):
         self._now = clock
-        self._slots = Counter(slot.device for slot in slots)
+        self._devices = {slot.number: slot.device for slot in slots}
+        self._slots = Counter(self._devices.values())
         self._lock = threading.Lock()
         self._there: dict[tuple[int, object], _Instance] = {}
         self._jobs: list[Job] = []
@@ -74,10 +75,12 @@ class Instances:
 
     def is_shared(self, job: Job, slot: Slot) -> bool:
         """Tell whether the scorer is loaded on the slot's device and takes further callers."""
-        instance = self._there.get(_place(job, slot))
-        if instance is None:
-            return residence_of(job.scorer).is_on(slot.device)
-        return instance.is_loaded and (job.scorer.shareable or slot.number in instance.users)
+        with self._lock:
+            instance = self._there.get(_place(job, slot))
+            if instance is not None:
+                return instance.is_loaded and (job.scorer.shareable or slot.number in instance.users)
+            n_promised = 0 if job.scorer.shareable else self._n_to_acquire(job, slot)
+            return residence_of(job.scorer).count(slot.device) > n_promised
 
     def acquire(self, job: Job, slot: Slot) -> tuple[Scorer, float | None]:
         """Return a loaded scorer for a slot, and the seconds that loading took (None if it was loaded)."""
@@ -128,6 +131,11 @@ class Instances:
                 residence.free()
         finally:
             self._close(instance, slot)
+
+    def _n_to_acquire(self, job: Job, slot: Slot) -> int:
+        """Return how many other slots of a slot's device work for a scorer and have yet to acquire it."""
+        others = [number for number in job.slots if number != slot.number and self._devices[number] == slot.device]
+        return sum((id(job), number) not in self._there for number in others)
 
     def _make(self, job: Job, slot: Slot) -> _Instance:
         residence = residence_of(job.scorer)

@@ -63,7 +63,7 @@ def load_and_hold(
         ]
         for load in loads:
             _make_room(load, slots)
-        missing = [load for load in loads if not load.residence.is_on(load.device)]
+        missing = [load for load in loads if not load.residence.count(load.device)]
         try:
             _load_all(missing, slots)
         except BaseException:

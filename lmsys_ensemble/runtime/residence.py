@@ -82,9 +82,9 @@ class Residence:
         """Whether somebody wants the scorer kept loaded."""
         return len(self.holders) > 0
 
-    def is_on(self, device: str) -> bool:
-        """Tell whether an idle one is on a device."""
-        return any(resident.device == device for resident in tuple(self.residents))
+    def count(self, device: str) -> int:
+        """Return how many idle ones are on a device."""
+        return sum(resident.device == device for resident in tuple(self.residents))
 
     def has(self, scorer: Scorer) -> bool:
         """Tell whether the scorer itself, rather than a replica, is one of those loaded."""

@@ -416,7 +416,7 @@ class Kept(FakeScorer):
 
 def leave_behind(scorer, table):
     """Return an ensemble that keeps a scorer loaded, one call of which has been left behind."""
-    ensemble = Ensemble([scorer]).load()
+    ensemble = Ensemble([scorer], devices=["cpu"]).load()
     scorer.waits = True
     with pytest.warns(MissingMemberWarning):
         ensemble.predict(table, time_budget_s=0.5)
@@ -427,7 +427,7 @@ def leave_behind(scorer, table):
 def test_a_scorer_that_was_left_behind_is_not_loaded_again_before_its_call_returns(table, released, monkeypatch, other):
     scorer = Kept(released)
     ensemble = leave_behind(scorer, table)
-    loader = Ensemble([scorer]) if other else ensemble
+    loader = Ensemble([scorer], devices=["cpu"]) if other else ensemble
     monkeypatch.setattr(ending, "RETURN_S", 0.1)
     with pytest.raises(DeviceError, match="was left behind by an earlier run"):
         loader.load()

@@ -273,12 +273,32 @@ def test_a_scorer_that_fails_is_freed_and_loaded_again_and_the_others_stay(log, 
     assert count(log, "close", "bad") == 2
 
 
-def test_a_scorer_that_fails_in_one_slot_is_freed_where_another_slot_has_left_it(log, battles_table):
+@pytest.fixture
+def single_job(log, battles_table):
+    """A job of a scorer that cannot be shared, and that somebody wants kept."""
     scorer, holder = Single(log=log), Ensemble([])
     residence_of(scorer).holders.add(holder)
-    slots = [Slot(0, "cpu"), Slot(1, "cpu")]
     progress = ScorerProgress("watched", "cpu", 0, Screen(["watched"], "off"), lambda: False)
-    job = Job(scorer, make_items(parse_battles(battles_table)), "cpu", frozenset({"cpu"}), 1.0, progress)
+    yield Job(scorer, make_items(parse_battles(battles_table)), "cpu", frozenset({"cpu"}), 1.0, progress)
+    let_go([scorer], holder)
+
+
+def test_what_is_kept_for_one_slot_is_not_offered_to_a_second(single_job):
+    slots = [Slot(0, "cpu"), Slot(1, "cpu")]
+    instances = Instances(slots, time.monotonic)
+    instances.acquire(single_job, slots[0])
+    instances.release(single_job, slots[0])  # one is loaded and idle
+    assert all(instances.is_shared(single_job, slot) for slot in slots)
+    single_job.slots.add(0)  # chosen for it, not yet acquired
+    assert [instances.is_shared(single_job, slot) for slot in slots] == [True, False]
+    instances.acquire(single_job, slots[0])
+    assert [instances.is_shared(single_job, slot) for slot in slots] == [True, False]
+    instances.release(single_job, slots[0])
+
+
+def test_a_scorer_that_fails_in_one_slot_is_freed_where_another_slot_has_left_it(log, single_job):
+    job, scorer = single_job, single_job.scorer
+    slots = [Slot(0, "cpu"), Slot(1, "cpu")]
     instances = Instances(slots, time.monotonic)
     for slot in slots:
         instances.acquire(job, slot)
