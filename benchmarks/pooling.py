@@ -26,7 +26,7 @@ from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import softmax
-from lmsys_ensemble.runtime.pool import usable_cores
+from lmsys_ensemble.runtime.slots import usable_cores
 from lmsys_ensemble.schema import THREE_WAY
 from lmsys_ensemble.training.dataset import encode_both_orders, read_labelled
 from lmsys_ensemble.training.head import fit_head

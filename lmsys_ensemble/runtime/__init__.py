@@ -3,7 +3,7 @@
 `options`     `RunOptions`: what a caller may ask of a run.
 `readiness`   All that can be known to be wrong before anything is loaded.
 `devices`     Which scorer may run where.
-`pool`        Slots: places where one worker thread computes.
+`slots`       Places where one worker thread computes.
 `items`       Distinct battles, longest first, cut into chunks; a row's journal key.
 `planning`    Which chunks a run scores, at first and after the first passes.
 `jobs`        One scorer's work: what waits, what is done, what failed.

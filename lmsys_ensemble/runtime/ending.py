@@ -19,8 +19,8 @@ from typing import Protocol
 
 from lmsys_ensemble.errors import DeviceError
 from lmsys_ensemble.runtime.interrupt import Terminated
-from lmsys_ensemble.runtime.pool import Slot
 from lmsys_ensemble.runtime.progress import StopScoring
+from lmsys_ensemble.runtime.slots import Slot
 from lmsys_ensemble.scorers.base import Scorer
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
-from lmsys_ensemble.runtime.pool import Slot, make_slots
 from lmsys_ensemble.runtime.sampling import Guess, guess_load, rows_to_time
+from lmsys_ensemble.runtime.slots import Slot, make_slots
 from lmsys_ensemble.scorers.base import Costs, Scorer
 
 GIB = 2**30

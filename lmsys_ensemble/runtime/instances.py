@@ -10,7 +10,6 @@ from typing import Any
 from lmsys_ensemble.memory import is_out_of_memory
 from lmsys_ensemble.runtime.budget import Clock
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.pool import Slot
 from lmsys_ensemble.runtime.residence import (
     Resident,
     allocated,
@@ -18,6 +17,7 @@ from lmsys_ensemble.runtime.residence import (
     residence_of,
     say_what_is_left,
 )
+from lmsys_ensemble.runtime.slots import Slot
 from lmsys_ensemble.scorers.base import Scorer
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ from lmsys_ensemble.memory import is_out_of_memory
 from lmsys_ensemble.runtime.bars import Display, Screen
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
 from lmsys_ensemble.runtime.ending import check_free
-from lmsys_ensemble.runtime.pool import Slot, make_slots
 from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.residence import (
     Residence,
@@ -22,6 +21,7 @@ from lmsys_ensemble.runtime.residence import (
     make_idle,
     residence_of,
 )
+from lmsys_ensemble.runtime.slots import Slot, make_slots
 from lmsys_ensemble.scorers.base import Scorer
 
 

@@ -39,12 +39,12 @@ from lmsys_ensemble.runtime.outcome import (
     warn_of_lacking,
 )
 from lmsys_ensemble.runtime.planning import Planner
-from lmsys_ensemble.runtime.pool import Slot, make_slots
 from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.readiness import check_swappable
 from lmsys_ensemble.runtime.residence import exclusively
 from lmsys_ensemble.runtime.restoring import earlier_failure, restore
 from lmsys_ensemble.runtime.scheduler import Scheduler
+from lmsys_ensemble.runtime.slots import Slot, make_slots
 from lmsys_ensemble.runtime.summary import (
     RunSummary,
     library_versions,

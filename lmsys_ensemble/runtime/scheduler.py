@@ -18,8 +18,8 @@ from lmsys_ensemble.runtime.failures import Failure
 from lmsys_ensemble.runtime.handout import reorder, take_probe, take_what_fits
 from lmsys_ensemble.runtime.items import Positions
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.pool import Slot
 from lmsys_ensemble.runtime.progress import StopScoring
+from lmsys_ensemble.runtime.slots import Slot
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.pool import Slot
+from lmsys_ensemble.runtime.slots import Slot
 
 _PACKAGES = ("lmsys-ensemble", "numpy", "pandas", "torch", "transformers")
 

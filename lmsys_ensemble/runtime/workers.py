@@ -32,10 +32,10 @@ from lmsys_ensemble.runtime.failures import Failure, too_many_failed
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.items import Positions
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.pool import Slot
 from lmsys_ensemble.runtime.preparing import Preparer
 from lmsys_ensemble.runtime.progress import Call, StopScoring
 from lmsys_ensemble.runtime.scheduler import Scheduler
+from lmsys_ensemble.runtime.slots import Slot
 from lmsys_ensemble.scorers.base import Scorer
 
 

@@ -5,9 +5,9 @@ import pytest
 from lmsys_ensemble import Ensemble
 from lmsys_ensemble.errors import ConfigError, DeviceError
 from lmsys_ensemble.modeling import hardware
-from lmsys_ensemble.runtime import pool
+from lmsys_ensemble.runtime import slots
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
-from lmsys_ensemble.runtime.pool import Slot, make_slots
+from lmsys_ensemble.runtime.slots import Slot, make_slots
 from lmsys_ensemble.testing.fake import FakeScorer
 
 
@@ -28,7 +28,7 @@ def machine(monkeypatch):
     def build(n_gpus, n_cores=2):
         devices = [f"cuda:{index}" for index in range(n_gpus)] or ["cpu"]
         monkeypatch.setattr(hardware, "list_devices", lambda: devices)
-        monkeypatch.setattr(pool, "usable_cores", lambda: list(range(n_cores)))
+        monkeypatch.setattr(slots, "usable_cores", lambda: list(range(n_cores)))
 
     return build
 

@@ -16,8 +16,8 @@ from lmsys_ensemble.runtime.estimate import (
     project_elsewhere,
     sample_by_length,
 )
-from lmsys_ensemble.runtime.pool import Slot, usable_cores
 from lmsys_ensemble.runtime.sampling import guess_load
+from lmsys_ensemble.runtime.slots import Slot, usable_cores
 from lmsys_ensemble.scorers.base import Costs
 from lmsys_ensemble.testing.fake import FakeScorer
 

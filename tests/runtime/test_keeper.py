@@ -25,9 +25,9 @@ from lmsys_ensemble.runtime.bars import Screen
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.items import make_items
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.pool import Slot
 from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.residence import Resident, exclusively, let_go, residence_of
+from lmsys_ensemble.runtime.slots import Slot
 from lmsys_ensemble.scorers.base import NoProgress
 from tests.tiny import make_battles as make_real_battles
 from tests.tiny import make_tokenizer, save_adapter

@@ -17,9 +17,9 @@ from lmsys_ensemble.runtime.budget import Deadline
 from lmsys_ensemble.runtime.failures import Failure
 from lmsys_ensemble.runtime.items import chunk_limit, cut, make_items
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.pool import Slot
 from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.scheduler import WORTH_LOADING, Scheduler
+from lmsys_ensemble.runtime.slots import Slot
 
 PATIENCE = 60
 GPUS = [Slot(0, "cuda:0"), Slot(1, "cuda:1")]
