@@ -70,7 +70,7 @@ def too_many_failed(job: Job, reasons: dict[int, str], device: str, allowed: flo
         cure += "; retry_failed=True (--retry-failed) scores them again"
     what = f"gave {NOT_FINITE}" if kinds == [NOT_FINITE] else f"failed ({'; '.join(kinds[:3])})"
     return ScoringError(
-        f"scorer {job.name!r} on {device} {what} for {len(ids)} of {len(job.items.forward)} rows "
+        f"scorer {job.name!r} on {device} {what} for {len(ids)} of {len(job.items.original)} rows "
         f"(ids {', '.join(map(repr, shown))}){cure}; max_failed_rows allows {allowed:.2%} of the rows",
         scorer=job.name,
         device=device,

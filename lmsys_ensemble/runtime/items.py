@@ -1,7 +1,8 @@
 """What is scored: every distinct battle once, longest first, cut into chunks.
 
-Identical rows are one item; the pass of a row with its responses exchanged is another item, or the same one where
-a row and an exchanged row have the same texts. The order depends on the texts alone, not on the table's order.
+A row has an original pass and, where asked for, a swapped one, with its responses swapped. Each distinct text is one
+item, so that identical rows share their items, and so do a row and another one that is its swap. The order depends on
+the texts alone, not on the table's order.
 """
 
 from collections.abc import Sequence
@@ -19,108 +20,109 @@ CHUNKS_PER_SLOT = 32
 MIN_CHUNK, MAX_CHUNK = 8_000, 256_000
 """Characters of a chunk: enough to fill batches, and no more than may be lost when a run is killed."""
 
-HASH_DIGITS = 32
+KEY_DIGITS = 32
+"""Hexadecimal digits of a content hash, which is an item's key in the journal."""
 
 Positions = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """Distinct battles, longest first, ties by hash.
+    """Distinct battles, longest first, ties by key.
 
     Attributes
     ----------
     battles : Battles
-        Rows that the items were made of.
+        The rows that the items were made from.
     positions : ndarray of shape (n_items,)
-        Row whose texts an item has.
-    exchanged : ndarray of shape (n_items,)
-        Whether it has them with the responses exchanged.
-    hashes : ndarray of shape (n_items,)
-        Content hashes in ASCII.
+        Per item, the row that has its texts.
+    swapped : ndarray of shape (n_items,)
+        Per item, whether that row's responses are swapped.
+    keys : ndarray of shape (n_items,)
+        Per item, its key in the journal: the content hash, in ASCII.
     costs : ndarray of shape (n_items,)
-        Characters.
-    forward : ndarray of shape (n_rows,)
-        Item of every row.
-    backward : ndarray of shape (n_rows,)
-        Item of every row with its responses exchanged; empty where nobody asked for it.
+        Per item, its characters.
+    original : ndarray of shape (n_rows,)
+        Per row, the item of its original pass.
+    swapped_pass : ndarray of shape (n_rows,)
+        Per row, the item of its swapped pass; empty where nobody asked for it.
     """
 
     battles: Battles
     positions: Positions
-    exchanged: NDArray[np.bool_]
-    hashes: NDArray[np.bytes_]
+    swapped: NDArray[np.bool_]
+    keys: NDArray[np.bytes_]
     costs: NDArray[np.int64]
-    forward: Positions
-    backward: Positions = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    original: Positions
+    swapped_pass: Positions = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def take(self, chosen: Positions) -> Battles:
-        """Return the battles of some items; an id occurs twice where a row is among them both ways."""
+        """Return the battles of some items; an id occurs twice where both passes of a row are among them."""
         rows = self.battles.take(self.positions[chosen])
-        exchanged = self.exchanged[chosen]
-        if not exchanged.any():
+        swapped = self.swapped[chosen]
+        if not swapped.any():
             return rows
-        pairs = list(zip(rows.responses_a, rows.responses_b, exchanged, strict=True))
+        pairs = list(zip(rows.responses_a, rows.responses_b, swapped, strict=True))
         return replace(
-            rows, responses_a=[b if turned else a for a, b, turned in pairs],
-            responses_b=[a if turned else b for a, b, turned in pairs],
+            rows, responses_a=[b if is_swapped else a for a, b, is_swapped in pairs],
+            responses_b=[a if is_swapped else b for a, b, is_swapped in pairs],
         )  # fmt: skip
 
-    def names(self, chosen: Positions) -> list[str]:
-        """Return the content hashes of some items as text."""
-        return [name.decode() for name in self.hashes[chosen].tolist()]
+    def keys_of(self, chosen: Positions) -> list[str]:
+        """Return the keys of some items as text."""
+        return [key.decode() for key in self.keys[chosen].tolist()]
 
     def cost(self, chosen: Positions) -> int:
-        """Return the characters of some items."""
+        """Return how many characters some items have together."""
         return int(self.costs[chosen].sum())
 
     def ids(self, chosen: Positions) -> list[object]:
-        """Return the ids of all rows, in the table's order, that have one of some items either way."""
-        rows = np.isin(self.forward, chosen)
-        if len(self.backward):
-            rows |= np.isin(self.backward, chosen)
+        """Return the ids of the rows, in the table's order, that have some items as their original or swapped pass."""
+        rows = np.isin(self.original, chosen)
+        if len(self.swapped_pass):
+            rows |= np.isin(self.swapped_pass, chosen)
         listed: list[object] = self.battles.ids[np.flatnonzero(rows)].tolist()
         return listed
 
     def partners(self) -> Positions:
-        """Return for every item the one with the responses exchanged, itself where there is none."""
+        """Return, per item, the one with the responses swapped, or the item itself where there is none."""
         partner = np.arange(len(self))
-        if len(self.backward):
-            partner[self.forward], partner[self.backward] = self.backward, self.forward
+        if len(self.swapped_pass):
+            partner[self.original], partner[self.swapped_pass] = self.swapped_pass, self.original
         return partner
 
-    def locate(self, names: Sequence[str]) -> Positions:
-        """Return the items with these hashes, -1 for those that are not there."""
-        wanted = np.array([name.encode() for name in names], dtype=f"S{HASH_DIGITS}")
-        order = self._by_hash
-        found = np.minimum(np.searchsorted(self.hashes, wanted, sorter=order), len(self) - 1)
+    def locate(self, keys: Sequence[str]) -> Positions:
+        """Return the item of each key, -1 where there is none."""
+        wanted = np.array([key.encode() for key in keys], dtype=f"S{KEY_DIGITS}")
+        order = self._by_key
+        found = np.minimum(np.searchsorted(self.keys, wanted, sorter=order), len(self) - 1)
         items = order[found]
-        return np.where(self.hashes[items] == wanted, items, -1)
+        return np.where(self.keys[items] == wanted, items, -1)
 
     @cached_property
     def multiplicity(self) -> Positions:
-        """How many of the user's rows every item stands for: as they are, or else with the responses exchanged."""
-        forward = np.bincount(self.forward, minlength=len(self))
-        return np.where(forward > 0, forward, np.bincount(self.backward, minlength=len(self)))
+        """Per item, the number of rows that have it as their original pass, or else as their swapped one."""
+        original = np.bincount(self.original, minlength=len(self))
+        return np.where(original > 0, original, np.bincount(self.swapped_pass, minlength=len(self)))
 
     @cached_property
-    def _by_hash(self) -> Positions:
-        return np.argsort(self.hashes, kind="stable")
+    def _by_key(self) -> Positions:
+        return np.argsort(self.keys, kind="stable")
 
 
-def make_items(battles: Battles, both_ways: bool = False) -> Items:
-    """Find the distinct battles of a table, with their responses exchanged, too, where asked for."""
+def make_items(battles: Battles, both_passes: bool = False) -> Items:
+    """Find the distinct battles of a table, and with `both_passes` those with the responses swapped, too."""
     n_rows = len(battles)
-    kind = f"S{HASH_DIGITS}"
-    hashes = np.array(battles.content_hashes(), dtype=kind)
-    if both_ways:
-        hashes = np.concatenate([hashes, np.array(battles.swapped().content_hashes(), dtype=kind)])
-    distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    kind = f"S{KEY_DIGITS}"
+    keys = np.array(battles.content_hashes(), dtype=kind)
+    if both_passes:
+        keys = np.concatenate([keys, np.array(battles.swapped().content_hashes(), dtype=kind)])
+    distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     costs = battles.characters()[first % max(n_rows, 1)]
-    order = np.argsort(-costs, kind="stable")  # np.unique sorts, so that ties stay in the order of the hashes
+    order = np.argsort(-costs, kind="stable")  # np.unique sorts, so that ties stay in the order of the keys
     rank = np.empty(len(order), dtype=np.intp)
     rank[order] = np.arange(len(order))
     item_of = rank[inverse]
@@ -131,14 +133,14 @@ def make_items(battles: Battles, both_ways: bool = False) -> Items:
 
 
 def make_rows(battles: Battles) -> Items:
-    """Take every row for an item, in the table's order: for scorers that look rows up by id and read no texts."""
+    """Make one item per row, in the table's order: for scorers that look rows up by id and read no texts."""
     rows = np.arange(len(battles))
-    hashes = np.empty(0, dtype=f"S{HASH_DIGITS}")
-    return Items(battles, rows, np.zeros(len(rows), dtype=bool), hashes, np.ones(len(rows), dtype=np.int64), rows)
+    keys = np.empty(0, dtype=f"S{KEY_DIGITS}")
+    return Items(battles, rows, np.zeros(len(rows), dtype=bool), keys, np.ones(len(rows), dtype=np.int64), rows)
 
 
 def chunk_limit(total_cost: int, n_slots: int) -> int:
-    """Return the characters of a chunk, of which every slot gets `CHUNKS_PER_SLOT` a scorer."""
+    """Return the characters of a chunk, such that each slot gets `CHUNKS_PER_SLOT` of them per scorer."""
     return max(min(total_cost // (CHUNKS_PER_SLOT * max(n_slots, 1)), MAX_CHUNK), MIN_CHUNK)
 
 
@@ -196,7 +198,7 @@ def plan_chunks(
     limit : int
         Characters of a new chunk.
     recorded : sequence of sequence of str
-        Hashes of the chunks of an earlier run. Those with an item that is not wanted are planned anew.
+        Keys of the chunks of an earlier run. A chunk with an item that is not wanted is planned anew.
     groups : ndarray of shape (len(order),), optional
         As `cut` takes them.
 
@@ -208,8 +210,8 @@ def plan_chunks(
     is_open = np.zeros(len(items), dtype=bool)
     is_open[order] = True
     kept = []
-    for names in recorded if len(items) else ():
-        chunk = items.locate(names)
+    for keys in recorded if len(items) else ():
+        chunk = items.locate(keys)
         if len(chunk) and (chunk >= 0).all() and is_open[chunk].all():
             kept.append(chunk)
             is_open[chunk] = False
@@ -218,9 +220,9 @@ def plan_chunks(
 
 
 def pair_up(items: Items) -> tuple[Positions, Positions]:
-    """Return all items, each beside the one with the responses exchanged, and the number of every one's pair.
+    """Return all items, each beside the one with the responses swapped, and per item the number of its pair.
 
-    An engine can share their prompt.
+    An engine can share the prompt of a pair.
     """
     everything = np.arange(len(items))
     pairs = np.minimum(everything, items.partners())

@@ -1,4 +1,4 @@
-"""Which chunks a run scores: at first, and once the first passes are there."""
+"""Which chunks a run scores: at first, and once the original passes are done."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from lmsys_ensemble.runtime.options import RunOptions
 
 @dataclass(frozen=True, eq=False)
 class Planner:
-    """Cuts items into chunks, those of an earlier run as they were, and records new ones.
+    """Cuts items into chunks, keeps those of an earlier run as they were, and records new ones.
 
     Attributes
     ----------
     items : Items
         All items.
     options : RunOptions
-        Say which rows get a second pass, and when.
+        Say which rows get a swapped pass, and when.
     limit : int
         Characters of a new chunk.
     journal : Journal, optional
         Where chunks are recorded.
     recorded : sequence of sequence of str
-        Hashes of the chunks of earlier runs.
+        Keys of the chunks of earlier runs.
     """
 
     items: Items
@@ -40,21 +40,21 @@ class Planner:
         if self.options.swap == "all" and not self.options.swaps_later:
             order, pairs = pair_up(self.items)
             return self._record(*plan_chunks(self.items, order, self.limit, self.recorded, pairs))
-        return self._record(*plan_chunks(self.items, np.unique(self.items.forward), self.limit, self.recorded))
+        return self._record(*plan_chunks(self.items, np.unique(self.items.original), self.limit, self.recorded))
 
-    def exchanged(self, rows: NDArray[np.intp]) -> list[Positions]:
-        """Return the chunks of some rows' second passes, in the order of the rows.
+    def swapped(self, rows: NDArray[np.intp]) -> list[Positions]:
+        """Return the chunks of some rows' swapped passes, in the order of the rows.
 
-        Passes that are another row's first have a chunk already. Were they in one of these, too, a run that is resumed
-        would find that chunk among the recorded ones, keep it, and cut the rest otherwise.
+        A swapped pass that is another row's original one has a chunk already and is left out. Otherwise a resumed run
+        would find both chunks among the recorded ones, keep the first, and cut the rest of the other anew.
         """
-        passes = self.items.backward[rows]
-        distinct, first = np.unique(passes[~np.isin(passes, self.items.forward)], return_index=True)
+        passes = self.items.swapped_pass[rows]
+        distinct, first = np.unique(passes[~np.isin(passes, self.items.original)], return_index=True)
         order = distinct[np.argsort(first)]
         kept, added = plan_chunks(self.items, order, self.limit, self.recorded)
         return self._record(kept, [np.sort(chunk) for chunk in added])
 
     def _record(self, kept: list[Positions], added: list[Positions]) -> list[Positions]:
         if self.journal is not None and added:
-            self.journal.record_chunks([self.items.names(chunk) for chunk in added])
+            self.journal.record_chunks([self.items.keys_of(chunk) for chunk in added])
         return kept + added

@@ -25,7 +25,7 @@ def restore(job: Job, journal: Journal, options: RunOptions) -> None:
             f"{journal.folder} holds logits of {n_classes} classes of scorer {job.name!r}, expected {expected}. "
             "Let its fingerprint() say how many classes it has, and give another run directory"
         )
-    found = finished.positions(job.items.names(np.arange(len(job.items))))
+    found = finished.positions(job.items.keys_of(np.arange(len(job.items))))
     job.restore(found, finished.logits, finished.errors, lambda why: options.retry_failed or may_have_passed(why))
 
 

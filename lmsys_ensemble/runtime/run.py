@@ -164,7 +164,7 @@ class Run:
         self._deadline = Deadline(self.started + (self.options.time_budget_s or np.inf), self.clock)
         self._items = make_rows(self.battles)
         if any(scorer.reads_texts for scorer in self.scorers):
-            self._items = make_items(self.battles, both_ways=self.options.swap != "off")
+            self._items = make_items(self.battles, both_passes=self.options.swap != "off")
         self._limit = chunk_limit(int(self._items.costs.sum()), len(slots))
         self._planner = Planner(self._items, self.options, self._limit, journal, recorded)
         chunks = self._planner.first()
@@ -216,7 +216,7 @@ class Run:
         rows, twice = self._choose_rows()
         with self._gate.passed():
             self._twice = twice
-            chunks = self._planner.exchanged(rows)
+            chunks = self._planner.swapped(rows)
             for job in self._jobs:
                 if job.failure is None:
                     job.exchanging = True
@@ -225,7 +225,7 @@ class Run:
 
     def _choose_rows(self) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Return the rows whose second pass counts, closest first, and where they are, rows of the same texts too."""
-        forward = self._items.forward
+        forward = self._items.original
         if self.options.swap == "off":
             return np.empty(0, dtype=np.intp), np.zeros(len(forward), dtype=bool)
         share = 1.0 if self.options.swap == "all" else self.options.swap_share
@@ -265,7 +265,7 @@ class Run:
         blender = ready_or_average(self.blender, len(self.scorers), self.task.n_classes)
         blended, known = blend_first_passes(self._jobs, self.task, self.options, blender)
         sureness = np.full(len(job.items), np.nan)
-        sureness[job.items.forward] = np.where(known, margins(blended), np.nan)
+        sureness[job.items.original] = np.where(known, margins(blended), np.nan)
         return sureness
 
     # --- after ------------------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ class Run:
             versions=library_versions(),
             devices=[slot.device for slot in slots],
             rows=len(self.battles),
-            unique_rows=len(np.unique(self._items.forward)),
+            unique_rows=len(np.unique(self._items.original)),
             swapped_rows=count_swapped(self._jobs, twice),
             fallback_rows=n_fallback,
             time_was_up=self._deadline.is_set and is_unscored(self._jobs, twice),

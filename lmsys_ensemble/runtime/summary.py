@@ -186,7 +186,7 @@ def _failed_rows(job: Job, twice: NDArray[np.bool_]) -> list[dict[str, Any]]:
         return []
     failed = np.fromiter(reasons, dtype=np.intp, count=len(reasons))
     found: list[dict[str, Any]] = []
-    for swapped, item_of in ((False, job.items.forward), (True, job.items.backward)):
+    for swapped, item_of in ((False, job.items.original), (True, job.items.swapped_pass)):
         rows = np.isin(item_of, failed)
         for row in np.flatnonzero(rows & twice if swapped and len(rows) else rows).tolist():
             row_id: Any = job.items.battles.ids[row]

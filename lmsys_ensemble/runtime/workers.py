@@ -243,7 +243,7 @@ class Worker:
         start = self._now()
         try:
             self.team.journal.commit(
-                job.name, job.items.names(chunk), logits.astype(np.float32, copy=False), reasons,
+                job.name, job.items.keys_of(chunk), logits.astype(np.float32, copy=False), reasons,
                 device=self.slot.device, n_tokens=call.n_tokens, seconds=seconds,
             )  # fmt: skip
         except Exception as error:

@@ -116,9 +116,9 @@ if swap == "adaptive":
     for _ in range(2):
         cut(run, "closest_to_call", die)
         cut(run, "closest_to_call", dying_after(run.closest_to_call))
-        cut(Planner, "exchanged", dying_after(Planner.exchanged))
+        cut(Planner, "swapped", dying_after(Planner.swapped))
     for n_chunks in (1, 2, 3, 5, 8):
-        cut(Planner, "exchanged", in_second_passes(Planner.exchanged, n_chunks))
+        cut(Planner, "swapped", in_second_passes(Planner.swapped, n_chunks))
 for _ in range(2):
     cut(Journal, "write_summary", die)
     cut(Journal, "write_summary", dying_after(Journal.write_summary))
@@ -139,7 +139,7 @@ def test_kills_in_every_phase_lose_nothing_falsify_nothing_and_cost_a_chunk_a_sl
     report = json.loads((tmp_path / "report").read_text())
     phases = {"random": n_random, "commit": 3, "write_summary": 4}
     if swap == "adaptive":
-        phases |= {"closest_to_call": 4, "exchanged": 7}
+        phases |= {"closest_to_call": 4, "swapped": 7}
     assert Counter(report["killed"]) == phases
     assert report["ids"] == list(range(n_rows))
     scored = defaultdict(list)
