@@ -3,12 +3,14 @@
 Which of the two an array holds is said by its name and by its type alias, never guessed from its values.
 """
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.progress import NOT_FINITE
 from lmsys_ensemble.schema import Task
 
 Logits: TypeAlias = NDArray[np.float32]
@@ -44,6 +46,31 @@ def softmax(logits: ArrayLike, temperature: float = 1.0) -> Probabilities:
         exponents = np.exp((values - values.max(axis=1, keepdims=True)) / temperature)
     result: Probabilities = exponents / exponents.sum(axis=1, keepdims=True)
     return result
+
+
+def mark_failed(logits: ArrayLike, reported: Mapping[int, str]) -> tuple[Logits, dict[int, str]]:
+    """Find the rows that failed: those that were reported, and those with a logit that is not finite.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_rows, n_classes)
+        As a scorer gave them.
+    reported : mapping of int to str
+        By position, why a row failed, as far as that was said.
+
+    Returns
+    -------
+    logits : ndarray of shape (n_rows, n_classes)
+        A copy; NaN in rows that failed.
+    reasons : dict of int to str
+        By position, why each of them failed.
+    """
+    with np.errstate(over="ignore"):  # what a float32 cannot hold becomes infinite, and is found
+        values = np.array(logits, dtype=np.float32)
+    faulty = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
+    reasons = {position: reported.get(position, NOT_FINITE) for position in sorted({*faulty, *reported})}
+    values[list(reasons)] = np.nan
+    return values, reasons
 
 
 def log_probabilities(probabilities: ArrayLike) -> Probabilities:

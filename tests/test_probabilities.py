@@ -9,10 +9,12 @@ from lmsys_ensemble.probabilities import (
     PROBABILITY_FLOOR,
     check_probabilities,
     log_probabilities,
+    mark_failed,
     renormalise,
     softmax,
     swap_classes,
 )
+from lmsys_ensemble.progress import NOT_FINITE
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=4)
@@ -113,3 +115,21 @@ def test_swapping_classes_exchanges_the_first_two_and_twice_is_as_before(task, d
     assert np.array_equal(swapped[:, :2], values[:, 1::-1])
     assert np.array_equal(swapped[:, 2:], values[:, 2:])
     assert np.array_equal(swap_classes(swapped, task), values)
+
+
+@pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf, 1e39])
+def test_rows_fail_whose_logits_are_not_finite_as_they_are_kept_and_those_that_were_reported(fault):
+    logits = np.arange(12.0).reshape(4, 3)
+    logits[1, 2] = logits[2, 0] = fault
+    before = logits.copy()
+    values, reasons = mark_failed(logits, {3: "too long", 2: "out of memory"})
+    assert reasons == {1: NOT_FINITE, 2: "out of memory", 3: "too long"}
+    assert values.dtype == np.float32
+    assert np.array_equal(values[0], logits[0])
+    assert np.isnan(values[1:]).all()
+    assert np.array_equal(logits, before, equal_nan=True)  # what the scorer gave is left as it is
+
+
+def test_no_row_fails_whose_logits_are_finite():
+    values, reasons = mark_failed(np.zeros((2, 3), np.float32), {})
+    assert (values.tolist(), reasons) == ([[0.0] * 3] * 2, {})

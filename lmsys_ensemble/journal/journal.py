@@ -29,8 +29,7 @@ from lmsys_ensemble.journal.folder import (
 )
 from lmsys_ensemble.journal.plan_record import append_plan, read_plan
 from lmsys_ensemble.journal.records import Record, digest_of_bytes
-from lmsys_ensemble.probabilities import Logits
-from lmsys_ensemble.progress import NOT_FINITE
+from lmsys_ensemble.probabilities import Logits, mark_failed
 
 
 class Journal:
@@ -230,11 +229,7 @@ def _check_results(logits: Logits, n_rows: int, errors: Mapping[int, str]) -> tu
     unknown = [position for position in errors if not 0 <= position < n_rows]
     if unknown:
         raise JournalError(f"got an error for row {unknown[0]} of a chunk of {n_rows} rows")
-    faulty = np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist()
-    reasons = {**dict.fromkeys(faulty, NOT_FINITE), **errors}
-    values = logits.copy()
-    values[list(reasons)] = np.nan
-    return values, reasons
+    return mark_failed(logits, errors)
 
 
 def _check_names(names: Iterable[str]) -> None:
