@@ -9,6 +9,7 @@
 `jobs`        One scorer's work: what waits, what is done, what failed.
 `handout`     Which rows come next when time is short.
 `budget`      Deadline, speed, what still fits.
+`chunks`      The queue of chunks that nobody has begun, and their cost.
 `scheduler`   Who does what next.
 `preparing`   The thread that prepares rows ahead.
 `workers`     The threads that load, score and free, one per slot.
