@@ -10,6 +10,7 @@
 `handout`     Which rows come next when time is short.
 `budget`      Deadline, speed, what still fits.
 `chunks`      The queue of chunks that nobody has begun, and their cost.
+`scope`       The stop scope: deadline, failures, whether results still count.
 `scheduler`   Who does what next.
 `preparing`   The thread that prepares rows ahead.
 `workers`     The threads that load, score and free, one per slot.
