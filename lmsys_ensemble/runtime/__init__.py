@@ -4,13 +4,14 @@
 `readiness`   All that can be known to be wrong before anything is loaded.
 `devices`     Which scorer may run where.
 `slots`       Places where one worker thread computes.
-`items`       Distinct battles, longest first, cut into chunks; a row's journal key.
-`planning`    Which chunks a run scores, at first and after the first passes.
-`jobs`        One scorer's work: what waits, what is done, what failed.
-`handout`     Which rows come next when time is short.
-`budget`      Deadline, speed, what still fits.
-`chunks`      The queue of chunks that nobody has begun, and their cost.
+`items`       Distinct battles, longest first, cut into chunks; their keys in the journal.
+`planning`    Which chunks a run scores, at first and after the original passes.
+`budget`      Deadline, speed, what still fits, which rows are needed most.
 `scope`       The stop scope: deadline, failures, whether results still count.
+`chunks`      The queue of chunks that nobody has begun, and their cost.
+`results`     What came of one scorer's items.
+`jobs`        One scorer's work: what waits, what was begun, what it took.
+`placement`   Which scorer a slot had best work for; work stealing.
 `scheduler`   Who does what next.
 `preparing`   The thread that prepares rows ahead.
 `workers`     The threads that load, score and free, one per slot.
@@ -20,16 +21,19 @@
 `keeper`      `Ensemble`'s loading, freeing, copying and locking.
 `interrupt`   Ctrl-C and SIGTERM.
 `ending`      Workers that stop when told to, and those that do not.
-`failures`    What goes wrong in a run, and how it is said.
+`failures`    How a run says what went wrong, and how to go on.
 `restoring`   What a run takes over from earlier ones.
-`swapping`    Second passes with the responses swapped.
+`swapping`    Swapped passes: which rows are closest, how two passes become one.
+`selection`   Choosing rows for swapped passes, and queueing these.
 `members`     Whether a blender belongs to the scorers.
 `fallback`    Blending rows that lack scorers.
+`margins`     How close rows are by what has been scored so far.
 `outcome`     Probabilities, which of them are there, what rows lack.
 `progress`    What a scorer has done, and when it must stop.
 `bars`        Bars on a terminal.
 `summary`     What a run did, as values for JSON.
 `sampling`    How many rows to time before a run.
 `estimate`    How long a run will take, and whether it fits.
+`plan`        All that a run has to do at first.
 `run`         `Run`: all of it together.
 """

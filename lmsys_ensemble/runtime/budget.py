@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmsys_ensemble.probabilities import Probabilities
-
 Clock = Callable[[], float]
 
 _MEMORY = 0.8
-"""Share of the weight that an earlier chunk keeps with each new one: long rows come first and cost more a character."""
+"""Factor on a chunk's weight in the speed per later chunk: long rows come first and cost more per character."""
 
 _CAUTION = 0.5
-"""Share of the time left that a chunk may take by projection; what is unfinished at the deadline is lost."""
+"""Share of the time left that a chunk may take by projection: what is unfinished at the deadline is lost."""
 
 PROBE_ROWS = 4
 """Rows, the shortest, with which a scorer's speed is first measured where time is short."""
@@ -76,7 +74,7 @@ class Speed:
 
     @property
     def seconds_per_cost(self) -> float:
-        """Seconds a character; 0 before anything is known."""
+        """Seconds per character; 0 before anything is known."""
         return self._seconds / self._cost if self.is_known else 0.0
 
 
@@ -88,7 +86,7 @@ def split_to_fit(
     Parameters
     ----------
     costs : ndarray of shape (n_rows,)
-        Characters of every row.
+        Per row, its characters.
     seconds_per_cost : float
         The scorer's speed.
     seconds_left : float
@@ -97,10 +95,10 @@ def split_to_fit(
     Returns
     -------
     possible : ndarray of shape (n_rows,)
-        Which rows fit at all, each by itself.
+        Per row, whether it fits by itself.
     n_now : int
-        How many of those are to be scored next: half of the time is the most that one chunk may take, so that a
-        projection may be wrong by a factor of two before anything is lost.
+        How many of those are to be scored next. A chunk may take half of the time left at most, so that a projection
+        may be wrong by a factor of two before anything is lost.
     """
     seconds = costs * seconds_per_cost
     possible = seconds <= seconds_left
@@ -109,18 +107,11 @@ def split_to_fit(
     return possible, min(max(n_now, 1), int(possible.sum()))
 
 
-def margins(probabilities: Probabilities) -> NDArray[np.float64]:
-    """Return how sure each row is: its largest probability less the second largest, of shape (n_rows,)."""
-    two = np.partition(probabilities, -2, axis=1)[:, -2:]
-    result: NDArray[np.float64] = two[:, 1] - two[:, 0]
-    return result
-
-
-def order_of_need(sureness: NDArray[np.float64], costs: NDArray[np.int64]) -> NDArray[np.intp]:
+def order_of_need(margin: NDArray[np.float64], costs: NDArray[np.int64]) -> NDArray[np.intp]:
     """Return the order in which rows are scored when time is too short for all.
 
-    Rows of which nothing is known (their `sureness` is NaN) come first, cheapest first, so that as many rows as can
-    be get a prediction; then the others, least sure first.
+    Rows of which nothing is known (their margin is NaN) come first, the cheapest of them first, so that as many rows
+    as possible get a prediction. The others follow, those with the smallest margin first.
     """
-    known = np.where(np.isnan(sureness), -1.0, sureness)
+    known = np.where(np.isnan(margin), -1.0, margin)
     return np.lexsort((costs, known))

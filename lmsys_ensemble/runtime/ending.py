@@ -1,9 +1,9 @@
 """The end of a run: workers that stop when they are told to, and those that do not.
 
 A scorer is told to stop when it reports progress. One that is inside a long call (reading weights from a disk, a kernel
-that hangs) cannot be told and no thread can be ended from outside; so a run that must end leaves it behind. What it
-computes is ignored from then on, its scorer and its GPU are lost to later runs until the call returns, and its thread
-is a daemon, which keeps no process alive.
+that hangs) cannot be told, and no thread can be ended from outside, so a run that must end leaves it behind. What it
+computes is ignored from then on. Its scorer and its GPU are lost to later runs until the call returns. Its thread is a
+daemon, which keeps no process alive.
 """
 
 import atexit
@@ -12,14 +12,13 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from lmsys_ensemble.errors import DeviceError
 from lmsys_ensemble.runtime.interrupt import Terminated
-from lmsys_ensemble.runtime.progress import StopScoring
+from lmsys_ensemble.runtime.scope import StopScope, StopScoring
 from lmsys_ensemble.runtime.slots import Slot
 from lmsys_ensemble.scorers.base import Scorer
 
@@ -29,7 +28,7 @@ AFTER_SIGNAL_S = 5.0
 """Seconds that workers have to stop after Ctrl-C or SIGTERM; Docker, for one, kills after ten."""
 
 AFTER_FAILURE_S = 60.0
-"""Seconds that the others have when a scorer has failed: nobody waits for a result, but models want to be freed."""
+"""Seconds that the other workers have when a scorer has failed: no result is awaited, but models must be freed."""
 
 RETURN_S = 10.0
 """Seconds for which a run waits for a scorer that an earlier one left behind."""
@@ -48,33 +47,6 @@ def after_deadline_s(budget_s: float) -> float:
     return min(max(budget_s / 10, 0.5), 5.0)
 
 
-class Gate:
-    """Lets results in until the run has ended; whoever comes later is stopped."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.is_closed = False
-
-    @contextmanager
-    def passed(self) -> Iterator[None]:
-        """Do something that counts, one thread at a time.
-
-        Raises
-        ------
-        StopScoring
-            If the gate is closed.
-        """
-        with self._lock:
-            if self.is_closed:
-                raise StopScoring
-            yield
-
-    def close(self) -> None:
-        """Let nothing more in; what is just passing goes through first."""
-        with self._lock:
-            self.is_closed = True
-
-
 @dataclass(frozen=True, eq=False)
 class LeftBehind:
     """A scorer whose call had not returned when the run ended.
@@ -82,7 +54,7 @@ class LeftBehind:
     Attributes
     ----------
     scorer : Scorer
-        Who.
+        Whose call it is.
     device : str
         Where.
     doing : str
@@ -113,6 +85,9 @@ class LeftBehind:
 class Stoppable(Protocol):
     """A worker, as far as its end is concerned."""
 
+    def start(self) -> None:
+        """Begin."""
+
     @property
     def is_finished(self) -> bool:
         """Whether its thread has done all it had to."""
@@ -124,6 +99,32 @@ class Stoppable(Protocol):
         """Return what it is doing, or None if it does nothing that could be in anybody's way."""
 
 
+def run_all(workers: Sequence[Stoppable], scope: StopScope, budget_s: float | None) -> list[LeftBehind]:
+    """Run workers to their end, or until they were told to stop and did not; return what was left behind.
+
+    Afterwards no result comes in any more, and nothing is written to the journal.
+    """
+
+    def patience() -> float | None:
+        if budget_s is not None and scope.deadline.is_over:
+            return after_deadline_s(budget_s)
+        return AFTER_FAILURE_S if scope.is_cancelled else None
+
+    try:
+        for worker in workers:
+            worker.start()
+        running = wait_for(workers, patience)
+    except BaseException as error:
+        scope.cancel()
+        running = wait_briefly(workers, AFTER_SIGNAL_S)
+        scope.gate.close()
+        for left in leave(running):
+            error.add_note(f"{left}, was left behind")
+        raise
+    scope.gate.close()
+    return leave(running)
+
+
 def wait_for(workers: Sequence[Stoppable], patience: Callable[[], float | None]) -> list[Stoppable]:
     """Wait until all workers have ended, and return those that have not when patience ends.
 
@@ -132,7 +133,7 @@ def wait_for(workers: Sequence[Stoppable], patience: Callable[[], float | None])
     workers : sequence of Stoppable
         Started.
     patience : callable
-        Returns the seconds that they have from the moment at which they were told to stop; None before that.
+        Returns the seconds that they have once they have been told to stop; None before that.
     """
     told: float | None = None
     while True:

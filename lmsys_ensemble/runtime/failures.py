@@ -1,7 +1,6 @@
-"""What goes wrong in a run, and how it is said."""
+"""How a run says what went wrong, and how to go on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,6 +9,7 @@ import numpy as np
 from lmsys_ensemble.errors import EnsembleError, ScoringError
 from lmsys_ensemble.progress import NOT_FINITE
 from lmsys_ensemble.runtime.jobs import Job
+from lmsys_ensemble.runtime.scope import Failure
 
 EARLIER = "an earlier run"
 """Where a row failed that was not tried again."""
@@ -17,51 +17,41 @@ EARLIER = "an earlier run"
 _MAX_LISTED = 10
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What went wrong, with whose scorer (None: with the run itself), where, and with which rows at hand."""
-
-    job: Job | None
-    error: BaseException
-    device: str = ""
-    row_ids: tuple[object, ...] = ()
-
-
 def raise_failure(failure: Failure, others: str, cure: str) -> NoReturn:
-    """Raise what went wrong: an error of ours as it is, with a note; everything else as a `ScoringError`.
+    """Raise what went wrong: an `EnsembleError` as it is, with a note; everything else as a `ScoringError`.
 
     Parameters
     ----------
     failure : Failure
-        What, where and with whom.
+        What, where and with which scorer.
     others : str
         What became of the other scorers.
     cure : str
         How to resume, a sentence without its full stop; empty where there is nothing to resume.
     """
-    job, error = failure.job, failure.error
+    error = failure.error
     ending = f". {cure}" if cure else ""
-    if job is None:
+    if failure.scorer is None:
         if isinstance(error, EnsembleError):
             if cure:
                 error.add_note(cure)
             raise error
         raise EnsembleError(f"the run failed: {type(error).__name__}: {error}{ending}") from error
-    where = f"scorer {job.name!r} on {failure.device}"
+    where = f"scorer {failure.scorer!r} on {failure.device}"
     rows = _rows_at_hand(failure)
     if isinstance(error, EnsembleError):
         error.add_note(f"{where}{rows}; {others}{ending}")
         raise error
     raise ScoringError(
         f"{where} failed: {type(error).__name__}: {error}{rows}. {others[0].upper()}{others[1:]}{ending}",
-        scorer=job.name,
+        scorer=failure.scorer,
         device=failure.device,
         row_ids=failure.row_ids[:_MAX_LISTED],
     ) from error
 
 
 def too_many_failed(job: Job, reasons: dict[int, str], device: str, allowed: float) -> ScoringError:
-    """Return the error that names the rows of a scorer that failed, which are more than is allowed."""
+    """Return the error that says that more rows of a scorer failed than are allowed, and names them."""
     ids = job.items.ids(np.array(list(reasons), dtype=np.intp))
     shown = tuple(ids[:_MAX_LISTED])
     kinds = sorted(set(reasons.values()))
@@ -79,22 +69,22 @@ def too_many_failed(job: Job, reasons: dict[int, str], device: str, allowed: flo
 
 
 def how_to_resume(run_dir: str | Path | None, jobs: Sequence[Job], failure: Failure | None = None) -> str:
-    """Return what to do with what is finished, a sentence without its full stop.
+    """Return how to go on from what is finished, a sentence without its full stop.
 
-    Empty where a scorer failed before any had begun with its rows, so that there was nothing to keep.
+    Empty where a scorer failed before any row was scored, so that there was nothing to keep.
     """
     if run_dir is None:
         begun = failure is None or len(failure.row_ids) > 0 or any(job.cost_begun for job in jobs)
-        begun = begun or any(job.n_finished for job in jobs)
+        begun = begun or any(job.results.n_finished for job in jobs)
         return "Pass run_dir= (--run-dir) to keep finished work" if begun else ""
-    n_done = sum(job.n_finished for job in jobs)
-    n_wanted = sum(job.n_wanted for job in jobs)
+    n_done = sum(job.results.n_finished for job in jobs)
+    n_wanted = sum(job.results.n_wanted for job in jobs)
     return f"{n_done} of {n_wanted} rows of all scorers are kept in {run_dir}: rerun with the same run_dir to resume"
 
 
 def _rows_at_hand(failure: Failure) -> str:
     ids = failure.row_ids
     if not ids or (isinstance(failure.error, ScoringError) and failure.error.row_ids):
-        return ""  # not while it scored, or it names the rows at fault itself
+        return ""  # it failed before it scored, or its error names the rows at fault itself
     listed = ", ".join(map(repr, ids[:_MAX_LISTED])) + (", ..." if len(ids) > _MAX_LISTED else "")
     return f", while it scored {len(ids)} rows (ids {listed})"

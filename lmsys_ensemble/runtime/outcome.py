@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from lmsys_ensemble.blending.blender import Blender, MissingMemberWarning
 from lmsys_ensemble.probabilities import Logits, Probabilities
 from lmsys_ensemble.runtime.fallback import blend_rows
-from lmsys_ensemble.runtime.jobs import DONE, MISSING, Job
+from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.options import RunOptions
+from lmsys_ensemble.runtime.results import DONE, MISSING
 from lmsys_ensemble.runtime.summary import RunSummary
 from lmsys_ensemble.runtime.swapping import average_passes
 from lmsys_ensemble.schema import Task
@@ -44,13 +45,13 @@ class Outcome:
 
 def forward_logits(job: Job) -> Logits:
     """Return the logits of a scorer for every row as it is, of shape (n_rows, n_classes)."""
-    result: Logits = job.logits[job.items.original]
+    result: Logits = job.results.logits[job.items.original]
     return result
 
 
 def present_rows(jobs: Sequence[Job]) -> NDArray[np.bool_]:
     """Return which scorers have scored which rows as they are, of shape (n_rows, n_scorers)."""
-    return np.stack([job.status[job.items.original] == DONE for job in jobs], axis=1)
+    return np.stack([job.results.status[job.items.original] == DONE for job in jobs], axis=1)
 
 
 def member_probabilities(
@@ -80,7 +81,7 @@ def member_probabilities(
         forward = forward_logits(job)
         backward = np.full_like(forward, np.nan)
         if twice.any():
-            backward[twice] = job.logits[job.items.swapped_pass[twice]]
+            backward[twice] = job.results.logits[job.items.swapped_pass[twice]]
         members.append(average_passes(forward, backward, task, options.swap_space))
     return members
 
@@ -108,20 +109,22 @@ def count_swapped(jobs: Sequence[Job], twice: NDArray[np.bool_]) -> int:
     """Return the number of rows of which every scorer that has not failed gives two passes that count."""
     if not twice.any():
         return 0
-    both = [(job.status[job.items.original] == DONE) & _swapped_rows(job) for job in jobs if job.failure is None]
+    both = [
+        (job.results.status[job.items.original] == DONE) & _swapped_rows(job) for job in jobs if job.failure is None
+    ]
     return int((twice & np.all(both, axis=0)).sum()) if both else 0
 
 
 def _swapped_rows(job: Job) -> NDArray[np.bool_]:
-    there: NDArray[np.bool_] = job.status[job.items.swapped_pass] == DONE
+    there: NDArray[np.bool_] = job.results.status[job.items.swapped_pass] == DONE
     return there
 
 
 def is_unscored(jobs: Sequence[Job], twice: NDArray[np.bool_]) -> bool:
     """Tell whether a scorer that has not failed has left out a pass that it was to score."""
     return any(
-        (job.status[job.items.original] == MISSING).any()
-        or (twice.any() and (job.status[job.items.swapped_pass[twice]] == MISSING).any())
+        (job.results.status[job.items.original] == MISSING).any()
+        or (twice.any() and (job.results.status[job.items.swapped_pass[twice]] == MISSING).any())
         for job in jobs
         if job.failure is None
     )

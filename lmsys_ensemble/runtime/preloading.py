@@ -21,6 +21,7 @@ from lmsys_ensemble.runtime.residence import (
     make_idle,
     residence_of,
 )
+from lmsys_ensemble.runtime.scope import StopScope
 from lmsys_ensemble.runtime.slots import Slot, make_slots
 from lmsys_ensemble.scorers.base import Scorer
 
@@ -57,7 +58,7 @@ def load_and_hold(
         slots = make_slots(scorers, homes, devices)
         check_free(scorers, slots)
         loads = [
-            _Load(scorer, home, ScorerProgress(scorer.name, home, position, screen, lambda: False))
+            _Load(scorer, home, ScorerProgress(scorer.name, home, position, screen, StopScope()))
             for position, (scorer, home) in enumerate(zip(scorers, homes, strict=True))
             if scorer.reads_texts
         ]

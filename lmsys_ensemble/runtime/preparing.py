@@ -13,8 +13,8 @@ Work = Callable[[], Any]
 class Preparer:
     """A thread that does one thing after the other; a context manager.
 
-    A daemon, where the pools of `concurrent.futures` are waited for when Python ends: a tokenizer that never returns
-    must not keep a process alive that has its result.
+    It is a daemon, unlike the threads of `concurrent.futures`, for which Python waits at its end: a tokenizer that
+    never returns must not keep a process alive that has its result.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Progress of every scorer: what it has done, what it is doing, and when it must stop."""
+"""Progress per scorer: what it has done, what it is doing, and when it must stop."""
 
 import logging
 import sys
@@ -10,17 +10,22 @@ from dataclasses import dataclass, field, replace
 from tqdm import tqdm
 
 from lmsys_ensemble.runtime.bars import Screen, Standing
+from lmsys_ensemble.runtime.scope import StopScope
 
 logger = logging.getLogger(__name__)
 
 
-class StopScoring(BaseException):
-    """Raised in a worker's thread to end it; not an `Exception`, so that no scorer catches it by accident."""
-
-
 @dataclass(eq=False)
-class Call:
-    """What a scorer has told about the rows that one thread is scoring."""
+class CallTally:
+    """What a scorer has reported of the rows that one thread is scoring.
+
+    Attributes
+    ----------
+    n_rows, n_tokens : int
+        What is finished.
+    failed : dict
+        By position, why a row gets no logits.
+    """
 
     n_rows: int = 0
     n_tokens: int = 0
@@ -28,7 +33,7 @@ class Call:
 
 
 class ScorerProgress:
-    """Tells how far one scorer is, in all its threads together, and ends it when the run is being stopped.
+    """Shows how far one scorer is, in all its threads together, and ends it when the run is being stopped.
 
     Parameters
     ----------
@@ -38,13 +43,13 @@ class ScorerProgress:
         Line of the screen.
     screen : Screen
         Where it is shown.
-    stopping : callable
-        Returns whether the scorer is to be ended.
+    scope : StopScope
+        Says when the scorer is to be ended.
     rows : callable, optional
-        Returns how many of the user's rows are finished, how many are wanted, and for how many a distinct one stands;
-        by default what is reported counts.
+        Returns how many of the user's rows are finished, how many are wanted, and how many an open distinct row stands
+        for; by default what is reported counts.
     unit : str
-        What is counted: ``rows``, or ``passes`` where rows are scored both ways.
+        What is counted: ``rows``, or ``passes`` where rows have two.
 
     Attributes
     ----------
@@ -60,19 +65,19 @@ class ScorerProgress:
         device: str,
         position: int,
         screen: Screen,
-        stopping: Callable[[], bool],
+        scope: StopScope,
         rows: Callable[[], tuple[int, int, float]] | None = None,
         unit: str = "rows",
     ):
         self.name = name
         self.device = device
         self.screen = screen
-        self.stopping = stopping
+        self.scope = scope
         self.unit = unit
         self.n_rows = self.n_tokens = self.n_retries = 0
         self._rows = rows or self._reported
         self._calls = threading.local()
-        self._live: set[Call] = set()
+        self._live: set[CallTally] = set()
         self._lock = threading.Lock()
         self._phase = "waiting"
         self._start: float | None = None
@@ -90,31 +95,31 @@ class ScorerProgress:
             self._phase = what
 
     def expect(self, n_rows: int, cost: int) -> None:
-        """Announce work and what it costs in all, and end the scorer if the run is being stopped.
+        """Announce all work and what it costs, and end the scorer if the run is being stopped.
 
-        Announced twice (another device helps, or more work has come up), it only grows.
+        Announced again (another slot steals work, or more has come up), it only grows.
         """
-        self._check_stop()
+        self.scope.check(self.name)
         with self._lock:
             self._expected, self._cost = n_rows, cost
             if self._start is None:
                 self.phase("encoding")
                 self._start = time.perf_counter()
 
-    def begin(self) -> Call:
-        """Open the account of the rows that the calling thread scores next."""
+    def begin(self) -> CallTally:
+        """Open the tally of the rows that the calling thread scores next."""
         with self._lock:
             self._live.discard(self._call)  # whatever came of it, it is over
-            self._calls.open = Call()
+            self._calls.open = CallTally()
             self._live.add(self._calls.open)
             self._phase = ""
         return self._call
 
     @property
-    def _call(self) -> Call:
+    def _call(self) -> CallTally:
         if not hasattr(self._calls, "open"):
-            self._calls.open = Call()
-        call: Call = self._calls.open
+            self._calls.open = CallTally()
+        call: CallTally = self._calls.open
         return call
 
     def advance(self, n_rows: int, n_tokens: int) -> None:
@@ -125,10 +130,10 @@ class ScorerProgress:
         with self._lock:
             self.n_rows += n_rows
             self.n_tokens += n_tokens
-        self._check_stop()
+        self.scope.check(self.name)
 
     def done(self, cost: int) -> None:
-        """Report what a finished chunk cost; the time left is reckoned from it, as long rows come first."""
+        """Report what a finished chunk cost; the time left is projected from it, as long rows come first."""
         with self._lock:
             self._live.discard(self._call)
             self._cost_done += cost
@@ -140,7 +145,7 @@ class ScorerProgress:
         logger.warning("%s (%s): %s", self.name, self.device, why)
 
     def row_failed(self, row: int, why: str) -> None:
-        """Take note of why a row, by its position among those that the calling thread scores, gets no logits."""
+        """Note why a row gets no logits, by its position among those that the calling thread scores."""
         self._call.failed[row] = why
 
     def close(self) -> None:
@@ -152,7 +157,7 @@ class ScorerProgress:
                 self._last = replace(now, left="", phase="" if is_whole or self._finished else now.phase or "stopped")
 
     def finish(self) -> None:
-        """Stop the clock of the bar and, where asked for, write the line: the work is done."""
+        """Stop the clock of the bar and, with ``display="lines"``, write the line: the work is done."""
         with self._lock:
             if self._finished:
                 return
@@ -184,7 +189,3 @@ class ScorerProgress:
 
     def _reported(self) -> tuple[int, int, float]:
         return self.n_rows - sum(call.n_rows for call in self._live), self._expected, 1.0
-
-    def _check_stop(self) -> None:
-        if self.stopping():
-            raise StopScoring

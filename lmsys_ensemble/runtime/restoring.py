@@ -5,18 +5,19 @@ import numpy as np
 from lmsys_ensemble.errors import JournalError
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.progress import OUT_OF_MEMORY
-from lmsys_ensemble.runtime.failures import EARLIER, Failure, too_many_failed
+from lmsys_ensemble.runtime.failures import EARLIER, too_many_failed
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.options import RunOptions
+from lmsys_ensemble.runtime.scope import Failure
 
 
 def restore(job: Job, journal: Journal, options: RunOptions) -> None:
-    """Take over what a scorer has finished, but for failed rows that are to be scored again.
+    """Take over what a scorer has finished, except failed rows that are to be scored again.
 
     Raises
     ------
     JournalError
-        If its logits are of another number of classes.
+        If its logits have another number of classes.
     """
     finished = journal.finished(job.name)
     n_classes, expected = finished.logits.shape[1], job.scorer.task.n_classes
@@ -26,17 +27,19 @@ def restore(job: Job, journal: Journal, options: RunOptions) -> None:
             "Let its fingerprint() say how many classes it has, and give another run directory"
         )
     found = finished.positions(job.items.keys_of(np.arange(len(job.items))))
-    job.restore(found, finished.logits, finished.errors, lambda why: options.retry_failed or may_have_passed(why))
+    job.tally.n_resumed = job.results.restore(
+        found, finished.logits, finished.errors, lambda why: options.retry_failed or may_have_passed(why)
+    )
 
 
 def may_have_passed(reason: str) -> bool:
-    """Tell whether what made a row fail in an earlier run may be over: memory that was taken may be free now."""
+    """Tell whether the cause of an earlier run's failure may be gone: memory that was taken may be free now."""
     return reason.startswith(OUT_OF_MEMORY)
 
 
 def earlier_failure(job: Job, options: RunOptions) -> Failure | None:
-    """Return the failure of a scorer of which earlier runs have left too many failed rows among those of this run."""
-    failed, allowed = job.failed, options.max_failed_rows
-    if len(failed) <= allowed * job.n_wanted:
+    """Return the failure of a scorer if too many of the rows that this run wants failed in earlier runs, else None."""
+    failed, allowed = job.results.failed, options.max_failed_rows
+    if len(failed) <= allowed * job.results.n_wanted:
         return None
-    return Failure(job, too_many_failed(job, failed, EARLIER, allowed), EARLIER)
+    return Failure(job.name, too_many_failed(job, failed, EARLIER, allowed), EARLIER)

@@ -181,7 +181,7 @@ def peak_memory(slots: Sequence[Slot]) -> dict[str, int]:
 
 
 def _failed_rows(job: Job, twice: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    reasons = job.failed
+    reasons = job.results.failed
     if not reasons:
         return []
     failed = np.fromiter(reasons, dtype=np.intp, count=len(reasons))

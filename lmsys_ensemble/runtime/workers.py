@@ -1,57 +1,57 @@
-"""The threads that load, score and free, one a slot."""
+"""The threads that load, score and free, one per slot."""
 
 import threading
 import traceback
-from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from lmsys_ensemble.errors import ScoringError
 from lmsys_ensemble.journal.journal import Journal
-from lmsys_ensemble.probabilities import Logits
-from lmsys_ensemble.progress import NOT_FINITE
-from lmsys_ensemble.runtime import ending
-from lmsys_ensemble.runtime.ending import (
-    CLOSING,
-    LOADING,
-    PREPARING,
-    SCORING,
-    Gate,
-    LeftBehind,
-    after_deadline_s,
-    leave,
-    wait_briefly,
-    wait_for,
-)
-from lmsys_ensemble.runtime.failures import Failure, too_many_failed
+from lmsys_ensemble.probabilities import Logits, mark_failed
+from lmsys_ensemble.runtime.ending import CLOSING, LOADING, PREPARING, SCORING, LeftBehind
+from lmsys_ensemble.runtime.failures import too_many_failed
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.items import Positions
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.preparing import Preparer
-from lmsys_ensemble.runtime.progress import Call, StopScoring
+from lmsys_ensemble.runtime.progress import CallTally
 from lmsys_ensemble.runtime.scheduler import Scheduler
+from lmsys_ensemble.runtime.scope import Failure, StopScope, StopScoring
 from lmsys_ensemble.runtime.slots import Slot
 from lmsys_ensemble.scorers.base import Scorer
 
 
 @dataclass(frozen=True)
 class Team:
-    """What all workers share."""
+    """What all workers share.
 
+    Attributes
+    ----------
+    scope : StopScope
+        Says when they stop, and lets results in.
+    scheduler : Scheduler
+        Says what each does next.
+    instances : Instances
+        Loads and frees scorers.
+    journal : Journal, optional
+        Keeps finished chunks.
+    max_failed_rows : float
+        Share of a scorer's rows that may fail.
+    """
+
+    scope: StopScope
     scheduler: Scheduler
     instances: Instances
     journal: Journal | None
     max_failed_rows: float
-    gate: Gate
 
 
 class JournalFailure(Exception):
-    """Finished work could not be kept: not the scorer's fault, and no reason to go on without it."""
+    """Finished work could not be kept: the run has failed, not the scorer."""
 
 
 class Worker:
@@ -69,13 +69,13 @@ class Worker:
         self.slot = slot
         self.team = team
         self._finished = threading.Event()
-        self._now = team.scheduler.deadline.clock
+        self._now = team.scope.deadline.clock
         self._thread = threading.Thread(target=self._run, name=f"slot {slot.number} ({slot.device})", daemon=True)
         self._held: Job | None = None
         self._chunk: Positions | None = None
         self._limited = False
         self._at: tuple[Job, str] | None = None
-        self._helper: Preparer | None = None
+        self._preparer: Preparer | None = None
 
     def start(self) -> None:
         """Begin."""
@@ -96,10 +96,10 @@ class Worker:
 
     def leave(self) -> LeftBehind | None:
         """Return what the thread is doing with a scorer, None where it has none."""
-        at, helper = self._at, self._helper
+        at, preparer = self._at, self._preparer
         if at is None:
             return None
-        threads = (self._thread,) if helper is None else (self._thread, helper.thread)
+        threads = (self._thread,) if preparer is None else (self._thread, preparer.thread)
         return LeftBehind(at[0].scorer, self.slot.device, at[1], threads)
 
     def _run(self) -> None:
@@ -113,7 +113,7 @@ class Worker:
                 if scheduler.is_finished(job) and job.failure is None:
                     job.progress.finish()
             self._let_go()
-        except BaseException as error:  # a thread that ends without a word would lose its scorers
+        except BaseException as error:  # a thread that ends silently would lose its scorers
             self._fail(None, error)
         finally:
             self._finished.set()
@@ -122,9 +122,9 @@ class Worker:
         try:
             scorer = self._load(job)
             with ExitStack() as stack:
-                self._helper = stack.enter_context(Preparer()) if self.slot.overlaps else None
-                self._drain(job, scorer, self._helper)
-            if self.team.scheduler.more is None:  # else the same scorer may be wanted once more
+                self._preparer = stack.enter_context(Preparer()) if self.slot.overlaps else None
+                self._drain(job, scorer, self._preparer)
+            if self.team.scheduler.more is None:  # else the same scorer may be needed again
                 self._let_go()
         except StopScoring:
             self._let_go_of_failed(job, spoilt=False)
@@ -155,7 +155,7 @@ class Worker:
         return scorer
 
     def _let_go(self, *, spoilt: bool = False) -> None:
-        """Free the scorer that the slot has loaded, if any; what goes wrong is its scorer's failure."""
+        """Free the scorer that the slot has loaded, if any; an error counts as that scorer's failure."""
         job, self._held = self._held, None
         if job is None:
             return
@@ -171,14 +171,14 @@ class Worker:
         job.progress.close()
 
     def _fail(self, job: Job | None, error: BaseException) -> None:
-        if self.team.gate.is_closed:  # the run has ended, and nobody asks any more
+        if self.team.scope.gate.is_closed:  # the run has ended, and nobody asks any more
             return
         ids = () if job is None or self._chunk is None else tuple(job.items.ids(self._chunk))
-        self.team.scheduler.fail(Failure(job, error, self.slot.device, ids))
+        self.team.scheduler.fail(Failure(None if job is None else job.name, error, self.slot.device, ids))
 
     # --- chunks -----------------------------------------------------------------------------------------------------
 
-    def _drain(self, job: Job, scorer: Scorer, helper: Preparer | None) -> None:
+    def _drain(self, job: Job, scorer: Scorer, preparer: Preparer | None) -> None:
         scheduler = self.team.scheduler
         ahead: tuple[Positions, Future[Any]] | None = None
         try:
@@ -199,9 +199,9 @@ class Worker:
                     prepared = prepare()
                     self._at = job, SCORING
                     job.tally.add("prepare", self._now() - start)
-                    following = scheduler.next_chunk(job, self.slot, ahead=True) if helper is not None else None
-                    if helper is not None and following is not None:
-                        ahead = following, helper.submit(_preparing(job, scorer, following))
+                    following = scheduler.next_chunk(job, self.slot, ahead=True) if preparer is not None else None
+                    if preparer is not None and following is not None:
+                        ahead = following, preparer.submit(_preparing(job, scorer, following))
                     self._score(job, scorer, chunk, prepared, start)
                 except BaseException:
                     scheduler.abandoned(job, chunk)
@@ -214,36 +214,47 @@ class Worker:
         call = job.progress.begin()
         scoring = self._now()
         with self.slot.pinned():
-            logits = _as_float32(scorer.score_prepared(prepared))
-        reasons = _check(logits, call, job, chunk, self.slot.device)
+            scored = scorer.score_prepared(prepared)
+        logits, reasons = self._check(job, chunk, scored, call)
         ended = self._now()
         job.tally.add("score", ended - scoring)
-        with self.team.gate.passed():
+        with self.team.scope.gate.passed():
             self._check_share(job, chunk, reasons)
             self._commit(job, chunk, logits, reasons, call, ended - start)
-            with job.lock:
-                job.store(chunk, logits, reasons)
+            with job.results.lock:
+                job.results.store(chunk, logits, reasons)
         job.tally.count(len(chunk), call.n_tokens)
         self._chunk = None
         self.team.scheduler.finished(job, chunk, ended - start)
 
+    def _check(self, job: Job, chunk: Positions, scored: Any, call: CallTally) -> tuple[Logits, dict[int, str]]:
+        """Return logits with NaN in rows that failed, and by position why these did."""
+        shape, expected = np.shape(scored), (len(chunk), job.results.n_classes)
+        if shape != expected:
+            raise ScoringError(
+                f"scorer {job.name!r} on {self.slot.device} returned logits of shape {shape}, expected {expected}",
+                scorer=job.name,
+                device=self.slot.device,
+            )
+        return mark_failed(scored, call.failed)
+
     def _check_share(self, job: Job, chunk: Positions, reasons: dict[int, str]) -> None:
         if not reasons:
             return
-        with job.lock:
-            failed = {**job.failed, **{int(chunk[position]): why for position, why in reasons.items()}}
-        if len(failed) > self.team.max_failed_rows * job.n_wanted:
+        with job.results.lock:
+            failed = {**job.results.failed, **{int(chunk[position]): why for position, why in reasons.items()}}
+        if len(failed) > self.team.max_failed_rows * job.results.n_wanted:
             raise too_many_failed(job, failed, self.slot.device, self.team.max_failed_rows)
 
     def _commit(
-        self, job: Job, chunk: Positions, logits: Logits, reasons: dict[int, str], call: Call, seconds: float
+        self, job: Job, chunk: Positions, logits: Logits, reasons: dict[int, str], call: CallTally, seconds: float
     ) -> None:
         if self.team.journal is None or not job.scorer.reads_texts:
             return
         start = self._now()
         try:
             self.team.journal.commit(
-                job.name, job.items.keys_of(chunk), logits.astype(np.float32, copy=False), reasons,
+                job.name, job.items.keys_of(chunk), logits, reasons,
                 device=self.slot.device, n_tokens=call.n_tokens, seconds=seconds,
             )  # fmt: skip
         except Exception as error:
@@ -251,51 +262,5 @@ class Worker:
         job.tally.add("journal", self._now() - start)
 
 
-def run_all(workers: Sequence[Worker], team: Team, budget_s: float | None) -> list[LeftBehind]:
-    """Run workers to their end, or until they have been told to stop and have not; return what was left behind.
-
-    Afterwards no result comes in any more, and nothing is written to the journal.
-    """
-    scheduler = team.scheduler
-
-    def patience() -> float | None:
-        if budget_s is not None and scheduler.deadline.is_over:
-            return after_deadline_s(budget_s)
-        return ending.AFTER_FAILURE_S if scheduler.stop.is_set() else None
-
-    try:
-        for worker in workers:
-            worker.start()
-        running = wait_for(workers, patience)
-    except BaseException as error:
-        scheduler.stop.set()
-        running = wait_briefly(workers, ending.AFTER_SIGNAL_S)
-        team.gate.close()
-        for left in leave(running):
-            error.add_note(f"{left}, was left behind")
-        raise
-    team.gate.close()
-    return leave(running)
-
-
 def _preparing(job: Job, scorer: Scorer, chunk: Positions) -> Any:
     return lambda: scorer.prepare(job.items.take(chunk))
-
-
-def _as_float32(logits: ArrayLike) -> Logits:
-    """Return logits as they are kept; what does not fit becomes infinite here, where it is still checked."""
-    with np.errstate(over="ignore"):
-        return np.asarray(logits, dtype=np.float32)
-
-
-def _check(logits: Logits, call: Call, job: Job, chunk: Positions, device: str) -> dict[int, str]:
-    """Return why rows failed, by their position in the chunk."""
-    expected = (len(chunk), job.logits.shape[1])
-    if logits.shape != expected:
-        raise ScoringError(
-            f"scorer {job.name!r} on {device} returned logits of shape {logits.shape}, expected {expected}",
-            scorer=job.name,
-            device=device,
-        )
-    faulty = np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist()
-    return {position: call.failed.get(position, NOT_FINITE) for position in sorted({*faulty, *call.failed})}

@@ -11,7 +11,8 @@ from lmsys_ensemble import Blender, FakeScorer
 from lmsys_ensemble.blending.blender import MissingMemberWarning
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.runtime import items
-from lmsys_ensemble.runtime.budget import Deadline, Speed, margins, order_of_need, split_to_fit
+from lmsys_ensemble.runtime.budget import Deadline, Speed, order_of_need, split_to_fit
+from lmsys_ensemble.runtime.margins import margins
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.runtime.swapping import closest_to_call
@@ -121,9 +122,9 @@ def test_second_passes_are_the_first_to_be_left_out_least_close_rows_first(battl
     assert set(outcome.lacking[~swapped]) == {"timed (swapped)"}
     assert 0.25 < swapped.mean() < 0.75
     blended = softmax(FakeScorer(0).score(battles))
-    sureness = np.abs(blended[:, 0] - blended[:, 1])
+    apart = np.abs(blended[:, 0] - blended[:, 1])
     # All that were taken are closer than all that were not, but for the last few, of which the short ones still fit.
-    assert np.sort(sureness[swapped])[:-10].max() < sureness[~swapped].min()
+    assert np.sort(apart[swapped])[:-10].max() < apart[~swapped].min()
     assert outcome.summary.swapped_rows == swapped.sum()
 
 
@@ -139,8 +140,8 @@ def test_then_the_scorer_of_lower_weight_is_left_out_where_the_other_is_surest(b
     both = outcome.present[:, 1 - main]
     assert 0.2 < both.mean() < 0.8
     assert set(outcome.lacking[~both]) == {str(1 - main)}
-    sureness = margins(softmax(FakeScorer(main).score(battles)))
-    assert np.median(sureness[both]) < sureness[~both].min()
+    margin = margins(softmax(FakeScorer(main).score(battles)))
+    assert np.median(margin[both]) < margin[~both].min()
     alone = softmax(FakeScorer(main).score(battles))
     assert outcome.blended[~both] == pytest.approx(alone[~both])
 
@@ -269,11 +270,6 @@ def test_only_what_fits_is_begun_and_half_of_the_time_is_left_where_there_is_a_c
     assert (n_now == 0) == (not possible.any())
 
 
-def test_need_is_first_what_nothing_is_known_of_shortest_first_then_what_is_least_sure():
-    sureness = np.array([0.5, np.nan, 0.1, np.nan, 0.9])
-    assert order_of_need(sureness, np.array([1, 9, 1, 3, 1])).tolist() == [3, 1, 2, 0, 4]
-
-
-def test_margins_are_the_distance_of_the_two_likeliest_classes():
-    assert margins(np.array([[0.2, 0.7, 0.1], [0.4, 0.2, 0.4]])) == pytest.approx([0.5, 0.0])
-    assert margins(np.array([[0.25, 0.75]])) == pytest.approx([0.5])
+def test_need_is_first_what_nothing_is_known_of_shortest_first_then_the_smallest_margin():
+    margin = np.array([0.5, np.nan, 0.1, np.nan, 0.9])
+    assert order_of_need(margin, np.array([1, 9, 1, 3, 1])).tolist() == [3, 1, 2, 0, 4]

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections import defaultdict
 
 import numpy as np
@@ -20,8 +19,7 @@ from lmsys_ensemble.errors import DeviceError, ScoringError
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.runtime import ending, items
-from lmsys_ensemble.runtime.ending import Gate, after_deadline_s
-from lmsys_ensemble.runtime.progress import StopScoring
+from lmsys_ensemble.runtime.ending import after_deadline_s
 
 PATIENCE = 60
 """Seconds after which a test that waits for another thread or process has failed."""
@@ -353,27 +351,6 @@ def test_the_command_line_says_that_time_was_up_and_ends(tmp_path, method, how, 
 
 def test_after_a_deadline_there_is_a_tenth_of_the_budget_within_limits():
     assert [after_deadline_s(budget_s) for budget_s in (1, 20, 36_000)] == [0.5, 2.0, 5.0]
-
-
-def test_nothing_passes_a_closed_gate_and_closing_waits_for_what_is_passing():
-    gate, inside, order = Gate(), threading.Event(), []
-
-    def work():
-        with gate.passed():
-            inside.set()
-            time.sleep(0.05)
-            order.append("passed")
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    assert inside.wait(PATIENCE)
-    gate.close()
-    order.append("closed")
-    thread.join(PATIENCE)
-    assert order == ["passed", "closed"]
-    with pytest.raises(StopScoring), gate.passed():
-        order.append("too late")
-    assert order == ["passed", "closed"]
 
 
 # --- kept loaded, and left behind -----------------------------------------------------------------------------------

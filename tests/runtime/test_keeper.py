@@ -27,6 +27,8 @@ from lmsys_ensemble.runtime.items import make_items
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.residence import Resident, exclusively, let_go, residence_of
+from lmsys_ensemble.runtime.results import Results
+from lmsys_ensemble.runtime.scope import Failure, StopScope
 from lmsys_ensemble.runtime.slots import Slot
 from lmsys_ensemble.scorers.base import NoProgress
 from tests.tiny import make_battles as make_real_battles
@@ -278,8 +280,10 @@ def single_job(log, battles_table):
     """A job of a scorer that cannot be shared, and that somebody wants kept."""
     scorer, holder = Single(log=log), Ensemble([])
     residence_of(scorer).holders.add(holder)
-    progress = ScorerProgress("watched", "cpu", 0, Screen(["watched"], "off"), lambda: False)
-    yield Job(scorer, make_items(parse_battles(battles_table)), "cpu", frozenset({"cpu"}), 1.0, progress)
+    scope = StopScope()
+    progress = ScorerProgress("watched", "cpu", 0, Screen(["watched"], "off"), scope)
+    results = Results(make_items(parse_battles(battles_table)), scorer.task.n_classes)
+    yield Job(scorer, results, "cpu", frozenset({"cpu"}), 1.0, progress, scope)
     let_go([scorer], holder)
 
 
@@ -304,7 +308,7 @@ def test_a_scorer_that_fails_in_one_slot_is_freed_where_another_slot_has_left_it
         instances.acquire(job, slot)
     instances.release(job, slots[1])
     assert len(residence_of(scorer).residents) == 1
-    job.failure = RuntimeError("worn out")
+    job.scope.fail(Failure(job.name, RuntimeError("worn out")))
     instances.release(job, slots[0])
     assert residence_of(scorer).residents == []
     assert (count(log, "load"), count(log, "close")) == (2, 2)

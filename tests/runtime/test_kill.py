@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 from lmsys_ensemble import Ensemble, FakeScorer
-from lmsys_ensemble.runtime import items, run
+from lmsys_ensemble.runtime import items, selection
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.runtime.planning import Planner
 
@@ -114,8 +114,8 @@ for n_chunks in (1, 2, 5):
     cut(Journal, "commit", dying_after(Journal.commit, n_chunks))
 if swap == "adaptive":
     for _ in range(2):
-        cut(run, "closest_to_call", die)
-        cut(run, "closest_to_call", dying_after(run.closest_to_call))
+        cut(selection, "closest_to_call", die)
+        cut(selection, "closest_to_call", dying_after(selection.closest_to_call))
         cut(Planner, "swapped", dying_after(Planner.swapped))
     for n_chunks in (1, 2, 3, 5, 8):
         cut(Planner, "swapped", in_second_passes(Planner.swapped, n_chunks))

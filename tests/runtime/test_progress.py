@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from lmsys_ensemble.runtime.bars import Screen
-from lmsys_ensemble.runtime.progress import ScorerProgress, StopScoring
+from lmsys_ensemble.runtime.progress import ScorerProgress
+from lmsys_ensemble.runtime.scope import StopScope, StopScoring
 
 
 def silent():
@@ -19,7 +20,7 @@ def run(monkeypatch):
     def make(capsys, display, *, terminal=False, n_tokens=0):
         monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
         with Screen(["gemma"], display) as screen:
-            progress = ScorerProgress("gemma", "cuda:1", 0, screen, lambda: False)
+            progress = ScorerProgress("gemma", "cuda:1", 0, screen, StopScope())
             progress.expect(3, 300)
             for _ in range(3):
                 progress.begin()
@@ -50,7 +51,7 @@ def test_bars_show_scorer_device_rows_and_tokens(run, capsys, n_tokens):
 
 
 def test_a_scorer_that_is_announced_again_keeps_its_bar_and_says_once_that_it_is_done(capsys):
-    progress = ScorerProgress("gemma", "cuda:1", 0, Screen(["gemma"], "lines"), lambda: False)
+    progress = ScorerProgress("gemma", "cuda:1", 0, Screen(["gemma"], "lines"), StopScope())
     for n_rows in (3, 5):
         progress.expect(n_rows, 10 * n_rows)
         progress.advance(n_rows, 0)
@@ -72,10 +73,10 @@ def test_auto_is_a_bar_on_a_terminal_and_silent_elsewhere(run, capsys):
 
 @pytest.mark.parametrize("call", [lambda p: p.expect(1, 0), lambda p: p.advance(1, 0)], ids=["expect", "advance"])
 def test_a_scorer_is_ended_when_the_run_is_being_stopped(call):
-    stop = threading.Event()
-    progress = ScorerProgress("gemma", "cpu", 0, silent(), stop.is_set)
+    scope = StopScope()
+    progress = ScorerProgress("gemma", "cpu", 0, silent(), scope)
     call(progress)
-    stop.set()
+    scope.cancel()
     with pytest.raises(StopScoring):
         call(progress)
 
@@ -85,7 +86,7 @@ def test_a_scorer_that_catches_every_exception_does_not_catch_the_stop():
 
 
 def test_what_threads_report_at_the_same_time_is_kept_apart_and_added_up():
-    progress = ScorerProgress("gemma", "cpu", 0, silent(), lambda: False)
+    progress = ScorerProgress("gemma", "cpu", 0, silent(), StopScope())
     calls = {}
     meeting = threading.Barrier(2)
 
@@ -109,14 +110,14 @@ def test_what_threads_report_at_the_same_time_is_kept_apart_and_added_up():
 
 
 def test_batches_that_are_run_again_are_counted_and_logged(caplog):
-    progress = ScorerProgress("gemma", "cuda:1", 0, silent(), lambda: False)
+    progress = ScorerProgress("gemma", "cuda:1", 0, silent(), StopScope())
     progress.retried("out of memory, 8 rows in two halves")
     assert progress.n_retries == 1
     assert "gemma (cuda:1): out of memory, 8 rows in two halves" in caplog.text
 
 
 def test_what_is_being_done_is_shown_until_rows_are_scored():
-    progress = ScorerProgress("gemma", "cuda:1", 0, silent(), lambda: False)
+    progress = ScorerProgress("gemma", "cuda:1", 0, silent(), StopScope())
     phases = [progress.standing().phase]
     for phase in ("fetching", "loading"):
         progress.phase(phase)
@@ -132,7 +133,7 @@ def test_what_is_being_done_is_shown_until_rows_are_scored():
 
 def test_the_rows_of_a_chunk_count_for_as_many_as_they_stand_for_and_never_for_more_than_there_are():
     finished = [2]  # of an earlier run
-    progress = ScorerProgress("gemma", "cpu", 0, silent(), lambda: False, lambda: (finished[0], 10, 2.0))
+    progress = ScorerProgress("gemma", "cpu", 0, silent(), StopScope(), lambda: (finished[0], 10, 2.0))
     progress.expect(4, 400)
     assert (progress.standing().n_done, progress.standing().n_wanted) == (2, 10)
     progress.begin()
@@ -146,7 +147,7 @@ def test_the_rows_of_a_chunk_count_for_as_many_as_they_stand_for_and_never_for_m
 
 
 def test_a_chunk_that_was_given_up_no_longer_counts_when_the_next_begins():
-    progress = ScorerProgress("gemma", "cpu", 0, silent(), lambda: False, lambda: (0, 10, 1.0))
+    progress = ScorerProgress("gemma", "cpu", 0, silent(), StopScope(), lambda: (0, 10, 1.0))
     progress.expect(10, 100)
     progress.begin()
     progress.advance(4, 0)
@@ -155,7 +156,7 @@ def test_a_chunk_that_was_given_up_no_longer_counts_when_the_next_begins():
 
 
 def test_the_time_left_is_reckoned_from_what_chunks_cost():
-    progress = ScorerProgress("gemma", "cpu", 0, silent(), lambda: False)
+    progress = ScorerProgress("gemma", "cpu", 0, silent(), StopScope())
     progress.expect(4, 400)
     assert progress.standing().left == ""
     progress.begin()
@@ -167,7 +168,7 @@ def test_the_time_left_is_reckoned_from_what_chunks_cost():
 
 @pytest.mark.parametrize(("n_done", "phase"), [(3, ""), (2, "stopped")])
 def test_a_bar_that_is_closed_stands_still(n_done, phase):
-    progress = ScorerProgress("gemma", "cpu", 0, silent(), lambda: False, lambda: (n_done, 3, 1.0))
+    progress = ScorerProgress("gemma", "cpu", 0, silent(), StopScope(), lambda: (n_done, 3, 1.0))
     progress.expect(3, 300)
     progress.begin()
     progress.close()

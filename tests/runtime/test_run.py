@@ -530,6 +530,6 @@ def test_internal_errors_are_not_hidden(table, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("planning")
 
-    monkeypatch.setattr("lmsys_ensemble.runtime.run.closest_to_call", broken)
+    monkeypatch.setattr("lmsys_ensemble.runtime.selection.closest_to_call", broken)
     with pytest.raises(EnsembleError, match="the run failed: ZeroDivisionError: planning"):
         Ensemble([FakeScorer()]).predict(table, swap="adaptive")

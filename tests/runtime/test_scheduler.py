@@ -14,11 +14,13 @@ from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.runtime import items as items_module
 from lmsys_ensemble.runtime.bars import Screen
 from lmsys_ensemble.runtime.budget import Deadline
-from lmsys_ensemble.runtime.failures import Failure
 from lmsys_ensemble.runtime.items import chunk_limit, cut, make_items
 from lmsys_ensemble.runtime.jobs import Job
+from lmsys_ensemble.runtime.placement import WORTH_LOADING
 from lmsys_ensemble.runtime.progress import ScorerProgress
-from lmsys_ensemble.runtime.scheduler import WORTH_LOADING, Scheduler
+from lmsys_ensemble.runtime.results import Results
+from lmsys_ensemble.runtime.scheduler import Scheduler
+from lmsys_ensemble.runtime.scope import Failure, StopScope
 from lmsys_ensemble.runtime.slots import Slot
 
 PATIENCE = 60
@@ -32,15 +34,17 @@ def make_battles(n_rows, seed=0):
     return Battles(pd.RangeIndex(n_rows), prompts, [("a",)] * n_rows, [("b",)] * n_rows)
 
 
-def make_job(name, n_rows=40, home="cuda:0", devices=EVERYWHERE, weight=1.0, limit=1_000):
-    progress = ScorerProgress(name, home, 0, Screen([name], "off"), lambda: False)
-    job = Job(FakeScorer(name=name), make_items(make_battles(n_rows)), home, frozenset(devices), weight, progress)
+def make_job(name, n_rows=40, home="cuda:0", devices=EVERYWHERE, weight=1.0, limit=1_000, scope=None):
+    scope = scope or StopScope()
+    results = Results(make_items(make_battles(n_rows)), 3)
+    progress = ScorerProgress(name, home, 0, Screen([name], "off"), scope)
+    job = Job(FakeScorer(name=name), results, home, frozenset(devices), weight, progress, scope)
     job.enqueue(cut(job.items, np.arange(len(job.items)), limit))
     return job
 
 
-def make_scheduler(jobs, slots=GPUS, deadline=None, **options):
-    return Scheduler(jobs, slots, 1_000, deadline or Deadline(), **options)
+def make_scheduler(jobs, slots=GPUS, **options):
+    return Scheduler(jobs, slots, 1_000, jobs[0].scope, **options)
 
 
 def drain(scheduler, job, slot, seconds_per_cost=0.001):
@@ -59,7 +63,7 @@ def test_every_slot_starts_with_a_scorer_of_its_own_and_goes_on_with_those_that_
     assert scheduler.offer(GPUS[0]) is first
     drain(scheduler, second, GPUS[1])
     assert scheduler.offer(GPUS[1]) is third
-    assert scheduler.helpings == []
+    assert scheduler.steals == []
 
 
 def test_pinned_scorers_stay_and_the_others_go_where_there_is_room():
@@ -80,8 +84,8 @@ def test_a_scorer_that_is_not_pinned_does_not_wait_for_its_first_device():
     assert [scheduler.offer(slot) for slot in GPUS] == [long, waiting]
 
 
-@pytest.mark.parametrize(("share", "helps"), [(1.01, True), (0.99, False)])
-def test_a_slot_helps_where_what_remains_is_worth_the_load(share, helps):
+@pytest.mark.parametrize(("share", "steals"), [(1.01, True), (0.99, False)])
+def test_a_slot_steals_work_where_what_remains_is_worth_the_load(share, steals):
     slow, quick = make_job("slow"), make_job("quick", home="cuda:1")
     scheduler = make_scheduler([slow, quick])
     assert [scheduler.offer(slot) for slot in GPUS] == [slow, quick]
@@ -90,13 +94,13 @@ def test_a_slot_helps_where_what_remains_is_worth_the_load(share, helps):
     scheduler.loaded(slow, 1.0)
     assert scheduler.offer(GPUS[1]) is None
     chunk = scheduler.next_chunk(slow, GPUS[0])
-    per_cost = share * WORTH_LOADING / slow.cost_waiting
+    per_cost = share * WORTH_LOADING / slow.queue.cost_waiting
     scheduler.finished(slow, chunk, slow.items.cost(chunk) * per_cost)
-    assert scheduler.offer(GPUS[1]) is (slow if helps else None)
-    assert [(helping.scorer, helping.slot) for helping in scheduler.helpings] == [("slow", 1)] * helps
+    assert scheduler.offer(GPUS[1]) is (slow if steals else None)
+    assert [(steal.scorer, steal.slot) for steal in scheduler.steals] == [("slow", 1)] * steals
 
 
-def test_what_is_loaded_and_can_be_shared_is_helped_with_at_once():
+def test_work_of_what_is_loaded_and_can_be_shared_is_stolen_at_once():
     slow, quick = make_job("slow"), make_job("quick", home="cuda:1")
     scheduler = make_scheduler([slow, quick], shared=lambda job, slot: job is slow)
     assert [scheduler.offer(slot) for slot in GPUS] == [slow, quick]
@@ -104,7 +108,7 @@ def test_what_is_loaded_and_can_be_shared_is_helped_with_at_once():
     assert scheduler.offer(GPUS[1]) is slow
 
 
-def test_a_slot_helps_where_most_is_left_for_each():
+def test_a_slot_steals_where_most_is_left_per_slot():
     slots = [*GPUS, Slot(2, "cuda:0")]
     jobs = [make_job("long", 60), make_job("short", 30, home="cuda:1"), make_job("none", 1)]
     scheduler = make_scheduler(jobs, slots, shared=lambda job, slot: True)
@@ -131,15 +135,15 @@ def test_a_slot_that_has_nothing_to_do_waits_until_all_is_done():
 
 def test_more_work_is_planned_once_when_all_is_done_and_goes_to_who_still_holds_the_scorer():
     first, second = jobs = [make_job("a"), make_job("b")]
-    scheduler = make_scheduler(jobs)
     planned = []
 
     def plan():
         planned.append(1)
         for job in jobs:
             job.enqueue(cut(job.items, np.arange(len(job.items)), 1_000))
+        return []
 
-    scheduler.more = plan
+    scheduler = make_scheduler(jobs, more=plan)
     for job, slot in zip(jobs, GPUS, strict=True):
         assert scheduler.next_job(slot) is job
     for job, slot in zip(jobs, GPUS, strict=True):
@@ -155,7 +159,7 @@ def test_more_work_is_planned_once_when_all_is_done_and_goes_to_who_still_holds_
 
 def test_chunks_are_handed_out_once_longest_first():
     job = make_job("a")
-    expected = [chunk.tolist() for chunk in job.queue]
+    expected = [chunk.tolist() for chunk in job.queue.chunks]
     scheduler = make_scheduler([job], shared=lambda job, slot: True)
     scheduler.offer(GPUS[0])
     scheduler.offer(GPUS[1])
@@ -164,7 +168,7 @@ def test_chunks_are_handed_out_once_longest_first():
         handed.append(chunk.tolist())
         scheduler.finished(job, chunk, 1.0)
     assert handed == expected
-    assert (job.cost_waiting, job.cost_begun) == (0, 0)
+    assert (job.queue.cost_waiting, job.cost_begun) == (0, 0)
 
 
 def test_the_last_chunks_are_not_prepared_ahead():
@@ -183,29 +187,73 @@ def test_the_last_chunks_are_not_prepared_ahead():
 
 def test_a_failure_ends_all_or_only_its_scorer():
     for keep_going in (False, True):
-        broken, whole = jobs = [make_job("broken"), make_job("whole")]
-        scheduler = make_scheduler(jobs, keep_going=keep_going)
+        scope = StopScope(keep_going=keep_going)
+        broken, whole = jobs = [make_job("broken", scope=scope), make_job("whole", scope=scope)]
+        scheduler = make_scheduler(jobs)
         for slot in GPUS:
             scheduler.offer(slot)
-        scheduler.fail(Failure(broken, RuntimeError("boom")))
-        assert scheduler.is_over_for(broken)
+        scheduler.fail(Failure("broken", RuntimeError("boom")))
+        assert len(broken.queue) == broken.queue.cost_waiting == 0
         assert scheduler.next_chunk(broken, GPUS[0]) is None
-        assert scheduler.is_over_for(whole) == (not keep_going)
         assert (scheduler.next_chunk(whole, GPUS[1]) is not None) == keep_going
-        assert [failure.job for failure in scheduler.failures] == [broken]
+        assert [failure.scorer for failure in scope.failures] == ["broken"]
 
 
 def test_a_slot_leaves_a_scorer_of_lower_weight_where_one_of_greater_weight_would_not_be_done_in_time():
     now = [0.0]
-    heavy, light = make_job("heavy", weight=2.0), make_job("light", weight=1.0)
-    scheduler = make_scheduler([light, heavy], deadline=Deadline(100.0, lambda: now[0]), shared=lambda job, slot: True)
+    scope = StopScope(Deadline(100.0, lambda: now[0]))
+    heavy, light = make_job("heavy", weight=2.0, scope=scope), make_job("light", weight=1.0, scope=scope)
+    scheduler = make_scheduler([light, heavy], shared=lambda job, slot: True)
     assert [scheduler.offer(slot) for slot in GPUS] == [heavy, light]
     for job, slot in ((heavy, GPUS[0]), (light, GPUS[1])):
         chunk = scheduler.next_chunk(job, slot)
-        scheduler.finished(job, chunk, job.items.cost(chunk) * 150 / job.cost_waiting)  # heavy: 150 s for one slot
+        per_cost = 150 / job.queue.cost_waiting  # 150 s on one slot
+        scheduler.finished(job, chunk, job.items.cost(chunk) * per_cost)
     assert scheduler.next_chunk(light, GPUS[1]) is None
     scheduler.leave(light, GPUS[1])
     assert scheduler.offer(GPUS[1]) is heavy
+
+
+def test_other_slots_are_answered_while_margins_are_worked_out():
+    now = [0.0]
+    scope = StopScope(Deadline(100.0, lambda: now[0]))
+    job, other = make_job("a", scope=scope), make_job("b", home="cuda:1", scope=scope)
+    answers = []
+
+    def margin(asked):
+        thread = threading.Thread(target=lambda: answers.append(scheduler.offer(GPUS[1])))
+        thread.start()
+        thread.join(PATIENCE)
+        answers.append(asked)
+        return np.arange(len(asked.items), dtype=float)[::-1]
+
+    scheduler = make_scheduler([job, other], margin=margin)
+    assert scheduler.offer(GPUS[0]) is job
+    scheduler.finished(job, scheduler.next_chunk(job, GPUS[0]), 0.1)
+    assert answers == []  # the speed was not known
+    job.speed.add(job.queue.cost_waiting, 1_000)  # far more than there is time for
+    waiting = np.concatenate(job.queue.chunks)
+    chunk = scheduler.next_chunk(job, GPUS[0])
+    assert answers == [other, job]
+    assert chunk[0] == waiting.max()  # the smallest margin
+    assert scheduler.next_chunk(job, GPUS[0], ahead=True) is None
+    assert answers == [other, job]
+
+
+def test_failures_that_are_found_when_more_is_planned_end_their_scorers_first():
+    scope = StopScope(keep_going=True)
+    broken, whole = jobs = [make_job(name, scope=scope) for name in ("broken", "whole")]
+
+    def plan():
+        for job in jobs:
+            job.enqueue(cut(job.items, np.arange(len(job.items)), 1_000))
+        return [Failure("broken", RuntimeError("boom"))]
+
+    scheduler = make_scheduler(jobs, more=plan)
+    for job, slot in zip(jobs, GPUS, strict=True):
+        assert scheduler.next_job(slot) is job
+        drain(scheduler, job, slot)
+    assert scheduler.next_job(GPUS[0], held=broken) is whole
 
 
 # --- makespan -------------------------------------------------------------------------------------------------------
@@ -246,12 +294,12 @@ def test_two_unequal_scorers_on_two_devices_take_half_of_all_work(ratio, load_sh
     jobs = [make_job("slow", 1_500, limit=1), make_job("fast", 1_500, home="cuda:1", limit=1)]
     total = int(jobs[0].items.costs.sum())
     for job in jobs:
-        job.drop_queue()
+        job.queue.drop()
         job.enqueue(cut(job.items, np.arange(len(job.items)), chunk_limit(total, 2)))
     seconds = {"slow": ratio / total, "fast": 1 / total}
     load_seconds = load_share * (1 + ratio)
     makespan, work = simulate(jobs, seconds, load_seconds, GPUS)
-    assert all(not job.queue and not job.cost_begun for job in jobs)
+    assert all(not len(job.queue) and not job.cost_begun for job in jobs)
     assert work >= (1 + ratio) * (1 - 1e-9)
     assert makespan <= 1.05 * work / 2 + load_seconds
 
@@ -277,7 +325,7 @@ def test_four_threads_share_a_scorer_and_every_row_comes_out_where_it_went_in(mo
     predicted = ensemble.predict(battles)
     assert np.array_equal(predicted.iloc[:, 1:], Ensemble([FakeScorer(3)]).predict_proba(battles))
     assert len(first) == 4
-    assert {helping["slot"] for helping in ensemble.summary_.helping} <= {0, 1, 2, 3}
+    assert {steal["slot"] for steal in ensemble.summary_.helping} <= {0, 1, 2, 3}
     assert len(ensemble.summary_.helping) >= 3
 
 

@@ -1,0 +1,85 @@
+"""Which rows get a swapped pass, chosen when the original passes are done."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.runtime.jobs import Job
+from lmsys_ensemble.runtime.options import RunOptions
+from lmsys_ensemble.runtime.outcome import blend_first_passes
+from lmsys_ensemble.runtime.planning import Planner
+from lmsys_ensemble.runtime.restoring import earlier_failure
+from lmsys_ensemble.runtime.scope import Failure, StopScope
+from lmsys_ensemble.runtime.swapping import closest_to_call
+from lmsys_ensemble.schema import Task
+
+
+class SwapSelection:
+    """Chooses the rows whose swapped pass counts, and queues these passes.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        All scorers of the run.
+    planner : Planner
+        Cuts the passes into chunks.
+    task : Task
+        Classes and their order.
+    blender : Blender
+        Ready to predict; its blend of the original passes says which rows are close.
+    scope : StopScope
+        What is queued passes its gate.
+    """
+
+    def __init__(self, jobs: Sequence[Job], planner: Planner, task: Task, blender: Blender, scope: StopScope):
+        self._jobs = list(jobs)
+        self._planner = planner
+        self._task = task
+        self._blender = blender
+        self._scope = scope
+        self._chosen: NDArray[np.bool_] | None = None
+
+    @property
+    def options(self) -> RunOptions:
+        """What the caller asked for."""
+        return self._planner.options
+
+    def queue(self) -> list[Failure]:
+        """Queue the passes, closest rows first, and return the scorers that failed for too many of them earlier.
+
+        Raises
+        ------
+        StopScoring
+            If the run has ended.
+        """
+        rows, twice = self._choose()
+        found = []
+        with self._scope.gate.passed():
+            self._chosen = twice
+            chunks = self._planner.swapped(rows)
+            for job in self._jobs:
+                if job.failure is None:
+                    job.swapping = True
+                    job.enqueue(chunks)
+                    failure = earlier_failure(job, self.options)
+                    found += [] if failure is None else [failure]
+        return found
+
+    def rows(self) -> NDArray[np.bool_]:
+        """Return, per row, whether its swapped pass counts.
+
+        Where time was up before rows could be chosen, they are chosen now: those rows lack their swapped pass.
+        """
+        return self._choose()[1] if self._chosen is None else self._chosen
+
+    def _choose(self) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Return the rows whose swapped pass counts, closest first, and per row whether it is one, or a duplicate."""
+        original = self._planner.items.original
+        if self.options.swap == "off":
+            return np.empty(0, dtype=np.intp), np.zeros(len(original), dtype=bool)
+        share = 1.0 if self.options.swap == "all" else self.options.swap_share
+        blended, known = blend_first_passes(self._jobs, self._task, self.options, self._blender)
+        rows = closest_to_call(blended, share, known)
+        return rows, np.isin(original, original[rows])
