@@ -17,7 +17,7 @@ _CAUTION = 0.5
 """Share of the time left that a chunk may take by projection: what is unfinished at the deadline is lost."""
 
 PROBE_ROWS = 4
-"""Rows, the shortest, with which a scorer's speed is first measured where time is short."""
+"""How many rows, the shortest, a scorer's speed is first measured with where there is a deadline."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def seconds_left(budget_s: float | None, started: float, clock: Clock = time.mon
 
 
 class Speed:
-    """Seconds that a scorer takes for a unit of cost, late chunks counting more."""
+    """Seconds that a scorer takes per character; late chunks count more."""
 
     def __init__(self) -> None:
         self._cost = self._seconds = 0.0

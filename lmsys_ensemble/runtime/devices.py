@@ -9,7 +9,7 @@ from lmsys_ensemble.scorers.base import Scorer
 
 
 def assign_devices(scorers: Sequence[Scorer], allowed: Sequence[str] | None = None) -> list[str]:
-    """Return the device on which every scorer starts.
+    """Return, per scorer, the device on which it starts.
 
     Pinned scorers stay where they are pinned. Those with ``device="auto"`` go one after the other to the GPU with the
     fewest scorers; where there is no GPU, to the CPU.
@@ -54,7 +54,7 @@ def assign_devices(scorers: Sequence[Scorer], allowed: Sequence[str] | None = No
 
 
 def reachable(scorer: Scorer, home: str, devices: Sequence[str]) -> frozenset[str]:
-    """Return the devices that may work for a scorer: its own, or for ``auto`` all of that kind."""
+    """Return the devices that may work for a scorer: its own, or with ``device="auto"`` all of that kind."""
     if not scorer.needs_device or scorer.device != "auto":
         return frozenset({home})
     return frozenset({home} | {name for name in devices if (name == "cpu") == (home == "cpu")})

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.probabilities import Probabilities, softmax
-from lmsys_ensemble.runtime.fallback import blend_rows
+from lmsys_ensemble.runtime.fallback import blend_rows, ready_or_average
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.outcome import present_rows
 
@@ -30,11 +30,11 @@ class Margins:
     ----------
     jobs : sequence of Job
         All scorers of the run.
-    blender : Blender
-        Ready to predict.
+    blender : Blender, optional
+        Combines them; the average does where there is none, or one that is yet to be fitted.
     """
 
-    def __init__(self, jobs: Sequence[Job], blender: Blender):
+    def __init__(self, jobs: Sequence[Job], blender: Blender | None):
         self._jobs = list(jobs)
         self._blender = blender
         self._lock = threading.Lock()
@@ -53,6 +53,7 @@ class Margins:
         present = present_rows(self._jobs)
         rows = np.flatnonzero((present != self._present).any(axis=1))
         if len(rows):
+            blender = ready_or_average(self._blender, len(self._jobs), self._jobs[0].results.n_classes)
             members = [softmax(job.results.logits[job.items.original[rows]]) for job in self._jobs]
-            self._margins[rows] = margins(blend_rows(self._blender, members, present[rows]))
+            self._margins[rows] = margins(blend_rows(blender, members, present[rows]))
             self._present = present

@@ -19,7 +19,7 @@ from lmsys_ensemble.runtime.budget import Clock, Deadline, seconds_left
 from lmsys_ensemble.runtime.devices import assign_devices
 from lmsys_ensemble.runtime.ending import LeftBehind, check_free, run_all
 from lmsys_ensemble.runtime.failures import how_to_resume, raise_failure
-from lmsys_ensemble.runtime.fallback import blend_rows, check_ready, ready_or_average, weights_of
+from lmsys_ensemble.runtime.fallback import blend_rows, check_ready, weights_of
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.interrupt import Terminated, terminable
 from lmsys_ensemble.runtime.margins import Margins
@@ -144,7 +144,9 @@ class Run:
                 self.scorers, self.battles, self.options, scope, self._screen, homes=homes, slots=slots,
                 weights=weights_of(self.blender or Blender(), len(self.scorers)), journal=journal, digests=digests,
             )  # fmt: skip
-            return self._work(plan, scope, blend)
+            selection = SwapSelection(plan.jobs, plan.planner, self.task, self.blender, scope)
+            steals, left_behind = self._score(plan, scope, selection)
+            return self._conclude(plan, scope, selection.rows(), steals, left_behind, blend)
 
     def _open_journal(self, stack: ExitStack) -> tuple[Journal | None, dict[str, str]]:
         """Return the journal, if one is asked for, and the digest of the fingerprint per scorer that it keeps."""
@@ -154,25 +156,18 @@ class Run:
         journal = stack.enter_context(Journal.open(self.options.run_dir, prints, rescore=self.options.rescore))
         return journal, {name: digest_of(canonical_json(name, values)) for name, values in prints.items()}
 
-    def _work(self, plan: RunPlan, scope: StopScope, blend: bool) -> Outcome:
-        """Do what is planned."""
+    def _score(self, plan: RunPlan, scope: StopScope, selection: SwapSelection) -> tuple[list[Steal], list[LeftBehind]]:
+        """Do what is planned, and raise what failed, if that ends the run; return what was stolen and left behind."""
+        jobs, run_dir = plan.jobs, self.options.run_dir
         instances = Instances(plan.slots, self.clock)
-        instances.admit(plan.jobs)
-        ready = ready_or_average(self.blender, len(self.scorers), self.task.n_classes)
-        selection = SwapSelection(plan.jobs, plan.planner, self.task, ready, scope)
+        instances.admit(jobs)
         scheduler = Scheduler(
-            plan.jobs, plan.slots, plan.limit, scope, shared=instances.is_shared, margin=Margins(plan.jobs, ready).of,
+            jobs, plan.slots, plan.limit, scope, shared=instances.is_shared, margin=Margins(jobs, self.blender).of,
             more=selection.queue if self.options.swaps_later else None,
         )  # fmt: skip
-        for failure in (earlier_failure(job, self.options) for job in plan.jobs):
-            if failure is not None:
-                scheduler.fail(failure)
-        left = self._score(plan, scope, Team(scope, scheduler, instances, plan.journal, self.options.max_failed_rows))
-        return self._conclude(plan, scope, selection.rows(), scheduler.steals, left, blend)
-
-    def _score(self, plan: RunPlan, scope: StopScope, team: Team) -> list[LeftBehind]:
-        """Run the workers to their end, and raise what failed, if that ends the run; return what was left behind."""
-        jobs, run_dir = plan.jobs, self.options.run_dir
+        for failure in filter(None, (earlier_failure(job, self.options) for job in jobs)):
+            scheduler.fail(failure)
+        team = Team(scope, scheduler, instances, plan.journal, self.options.max_failed_rows)
         try:
             left = run_all([Worker(slot, team) for slot in plan.slots], scope, self.options.time_budget_s)
         except (KeyboardInterrupt, Terminated) as error:
@@ -188,7 +183,7 @@ class Run:
         for job in jobs:
             if job.n_to_score and job.failure is None:
                 job.progress.finish()  # those that the deadline has ended, too
-        return left
+        return scheduler.steals, left
 
     def _conclude(
         self, plan: RunPlan, scope: StopScope, twice: NDArray[np.bool_], steals: Sequence[Steal],

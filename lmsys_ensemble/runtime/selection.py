@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.runtime.fallback import ready_or_average
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.outcome import blend_first_passes
@@ -27,13 +28,14 @@ class SwapSelection:
         Cuts the passes into chunks.
     task : Task
         Classes and their order.
-    blender : Blender
-        Ready to predict; its blend of the original passes says which rows are close.
+    blender : Blender, optional
+        Its blend of the original passes says which rows are close; the average does where there is none, or one that
+        is yet to be fitted.
     scope : StopScope
         What is queued passes its gate.
     """
 
-    def __init__(self, jobs: Sequence[Job], planner: Planner, task: Task, blender: Blender, scope: StopScope):
+    def __init__(self, jobs: Sequence[Job], planner: Planner, task: Task, blender: Blender | None, scope: StopScope):
         self._jobs = list(jobs)
         self._planner = planner
         self._task = task
@@ -80,6 +82,7 @@ class SwapSelection:
         if self.options.swap == "off":
             return np.empty(0, dtype=np.intp), np.zeros(len(original), dtype=bool)
         share = 1.0 if self.options.swap == "all" else self.options.swap_share
-        blended, known = blend_first_passes(self._jobs, self._task, self.options, self._blender)
+        blender = ready_or_average(self._blender, len(self._jobs), self._task.n_classes)
+        blended, known = blend_first_passes(self._jobs, self._task, self.options, blender)
         rows = closest_to_call(blended, share, known)
         return rows, np.isin(original, original[rows])

@@ -1,4 +1,4 @@
-"""Slots: places where one worker thread computes at a time, one a GPU and one or more on the CPU."""
+"""Slots: places where one worker thread computes at a time, one per GPU and one or more on the CPU."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from lmsys_ensemble.scorers.base import Scorer
 logger = logging.getLogger(__name__)
 
 MAX_CPU_SLOTS = 8
-"""On more cores than that, a slot is several: scorers that cannot be shared take memory once a slot."""
+"""With more cores than that, a slot has several: scorers that cannot be shared take memory per slot."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Slot:
     device : str
         ``cpu``, ``cuda:0`` and so on.
     cores : tuple of int
-        CPU cores that it has for itself; none: the operating system decides.
+        CPU cores that it has for itself; empty where the operating system decides.
     """
 
     number: int
@@ -36,7 +36,7 @@ class Slot:
 
     @property
     def overlaps(self) -> bool:
-        """Whether rows are prepared in another thread meanwhile; on the CPU that would only take the core away."""
+        """Whether rows are prepared in another thread meanwhile; on the CPU that would only take time from scoring."""
         return self.device != "cpu"
 
     @contextmanager
@@ -63,9 +63,9 @@ def make_slots(scorers: Sequence[Scorer], homes: Sequence[str], allowed: Sequenc
     Parameters
     ----------
     scorers : sequence of Scorer
-        Who runs.
+        Not loaded.
     homes : sequence of str
-        Device on which each starts.
+        Per scorer, the device on which it starts.
     allowed : sequence of str, optional
         Devices that may be used; one that is named several times gets that many slots.
     """
