@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +50,14 @@ class Margins:
             result[job.items.original] = self._margins
         return result
 
+    @cached_property
+    def _ready(self) -> Blender:
+        return ready_or_average(self._blender, len(self._jobs), self._jobs[0].results.n_classes)
+
     def _update(self) -> None:
         present = present_rows(self._jobs)
         rows = np.flatnonzero((present != self._present).any(axis=1))
         if len(rows):
-            blender = ready_or_average(self._blender, len(self._jobs), self._jobs[0].results.n_classes)
             members = [softmax(job.results.logits[job.items.original[rows]]) for job in self._jobs]
-            self._margins[rows] = margins(blend_rows(blender, members, present[rows]))
+            self._margins[rows] = margins(blend_rows(self._ready, members, present[rows]))
             self._present = present

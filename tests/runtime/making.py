@@ -23,9 +23,9 @@ def make_battles(n_rows, seed=0):
     return Battles(pd.RangeIndex(n_rows), prompts, [("a",)] * n_rows, [("b",)] * n_rows)
 
 
-def make_job(name, n_rows=40, home="cuda:0", devices=EVERYWHERE, weight=1.0, limit=1_000, scope=None):
+def make_job(name, n_rows=40, home="cuda:0", devices=EVERYWHERE, weight=1.0, limit=1_000, scope=None, items=None):
     scope = scope or StopScope()
-    results = Results(make_items(make_battles(n_rows)), 3)
+    results = Results(make_items(make_battles(n_rows)) if items is None else items, 3)
     progress = ScorerProgress(name, home, 0, Screen([name], "off"), scope)
     job = Job(FakeScorer(name=name), results, home, frozenset(devices), weight, progress, scope)
     job.enqueue(cut(job.items, np.arange(len(job.items)), limit))

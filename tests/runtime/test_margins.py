@@ -2,16 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmsys_ensemble import Blender, FakeScorer
+from lmsys_ensemble import Blender
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.probabilities import softmax
-from lmsys_ensemble.runtime.bars import Screen
 from lmsys_ensemble.runtime.items import make_items
-from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.margins import Margins, margins
-from lmsys_ensemble.runtime.progress import ScorerProgress
-from lmsys_ensemble.runtime.results import Results
-from lmsys_ensemble.runtime.scope import StopScope
+from tests.runtime.making import make_job
 
 WEIGHTS = np.array([0.75, 0.25])
 
@@ -33,19 +29,13 @@ def battles():
     return Battles(pd.RangeIndex(40), [(text,) for text in rows], [("yes",)] * 40, [("no",)] * 40)
 
 
-def make_job(seed, battles):
-    scope = StopScope()
-    scorer = FakeScorer(seed, name=str(seed))
-    progress = ScorerProgress(scorer.name, "cpu", 0, Screen([scorer.name], "off"), scope)
-    return Job(scorer, Results(make_items(battles), 3), "cpu", frozenset({"cpu"}), 1.0, progress, scope)
-
-
 def score(job, chunk):
     job.results.store(chunk, job.scorer.score(job.items.take(chunk)), {})
 
 
 def test_margins_are_those_of_the_blend_so_far_and_only_rows_that_were_scored_meanwhile_are_blended(battles):
-    first, second = jobs = [make_job(seed, battles) for seed in range(2)]
+    first, second = jobs = [make_job(str(seed), items=make_items(battles)) for seed in range(2)]
+    second.scorer.seed = 1
     blender = Watched(weights=WEIGHTS.tolist())
     known = Margins(jobs, blender)
     items = first.items
@@ -55,7 +45,7 @@ def test_margins_are_those_of_the_blend_so_far_and_only_rows_that_were_scored_me
     assert np.isnan(known.of(second)).all()
     assert blender.n_rows == 0
     score(first, np.arange(20))
-    n_rows = int(np.isin(items.original, np.arange(20)).sum())
+    n_rows = int(np.isin(items.original, np.arange(20)).sum()) + 1  # one to see whether the blender is ready
     for _ in range(2):
         assert known.of(second)[:20] == pytest.approx(alone[:20])
         assert np.isnan(known.of(second)[20:]).all()

@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 
 from lmsys_ensemble import FakeScorer
@@ -70,10 +69,3 @@ def test_what_an_earlier_run_has_finished_is_not_queued(tmp_path):
         (again,) = plan([scorer], battles, journal).jobs
     assert waiting(again) == expected
     assert again.tally.n_resumed == len(chunk)
-
-
-def test_rows_and_columns_of_the_table_are_left_alone():
-    battles = make_battles(5)
-    before = pd.Index(battles.ids)
-    plan([FakeScorer()], battles)
-    assert battles.ids.equals(before)

@@ -11,10 +11,8 @@ from lmsys_ensemble.runtime.results import DONE, FAILED, MISSING, Results
 def results():
     """Return the results of four distinct battles, the first of which stands for two rows."""
     texts = ["a long question", "question", "what?", "why", "a long question"]
-    rows = len(texts)
-    return Results(
-        make_items(Battles(pd.RangeIndex(rows), [(text,) for text in texts], [("a",)] * rows, [("b",)] * rows)), 3
-    )
+    battles = Battles(pd.RangeIndex(5), [(text,) for text in texts], [("a",)] * 5, [("b",)] * 5)
+    return Results(make_items(battles), 3)
 
 
 def test_nothing_is_there_at_first(results):

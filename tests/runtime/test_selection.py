@@ -8,7 +8,7 @@ from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.runtime.items import make_items
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.planning import Planner
-from lmsys_ensemble.runtime.results import Results
+from lmsys_ensemble.runtime.results import FAILED
 from lmsys_ensemble.runtime.scope import Failure, StopScope, StopScoring
 from lmsys_ensemble.runtime.selection import SwapSelection
 from lmsys_ensemble.schema import THREE_WAY
@@ -19,13 +19,10 @@ def select(n_jobs=2, scope=None, **options):
     """Return a selection over jobs that have scored all original passes, and the jobs."""
     scope = scope or StopScope(keep_going=True)
     items = make_items(make_battles(12), both_passes=True)
-    jobs = [make_job(str(number), scope=scope) for number in range(n_jobs)]
+    jobs = [make_job(str(number), scope=scope, items=items) for number in range(n_jobs)]
     for seed, job in enumerate(jobs):
-        job.results = Results(items, 3)
+        job.queue.drop()
         job.scorer.seed = seed
-        job.queue.drop()
-        job.enqueue([items.original])
-        job.queue.drop()
         job.results.store(items.original, job.scorer.score(items.take(items.original)), {})
     planner = Planner(items, RunOptions(**options), 1_000, None, [])
     return SwapSelection(jobs, planner, THREE_WAY, Blender(), scope), jobs
@@ -63,10 +60,10 @@ def test_a_scorer_that_has_failed_gets_no_more_work():
 
 
 def test_too_many_rows_that_failed_in_an_earlier_run_fail_their_scorer():
-    selection, (broken, whole) = select(swap="all", max_failed_rows=0.1)
+    selection, (broken, _) = select(swap="all", max_failed_rows=0.1)
     for item in broken.items.swapped_pass[:4].tolist():
         broken.results.reasons[item] = "too long"
-        broken.results.status[item] = 2
+        broken.results.status[item] = FAILED
     (failure,) = selection.queue()
     assert failure.scorer == broken.name
     assert "too long" in str(failure.error)
