@@ -17,8 +17,8 @@ from lmsys_ensemble.evaluation.evaluate import evaluate_models
 from lmsys_ensemble.evaluation.metrics import class_prior
 from lmsys_ensemble.files import suggest
 from lmsys_ensemble.probabilities import Probabilities
-from lmsys_ensemble.runtime.bars import Display
 from lmsys_ensemble.runtime.budget import seconds_left
+from lmsys_ensemble.runtime.display import Display
 from lmsys_ensemble.runtime.keeper import Keeper
 from lmsys_ensemble.runtime.members import blender_if_known, blender_of, check_membership, fingerprints_of
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions

@@ -30,7 +30,7 @@
 `margins`     How close rows are by what has been scored so far.
 `outcome`     Probabilities, which of them are there, what rows lack.
 `progress`    What a scorer has done, and when it must stop.
-`bars`        Bars on a terminal.
+`display`     Bars on a terminal.
 `summary`     What a run did, as values for JSON.
 `sampling`    How many rows to time before a run.
 `estimate`    How long a run will take, and whether it fits.

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, overload
 
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.runtime.bars import Display
+from lmsys_ensemble.runtime.display import Display
 from lmsys_ensemble.runtime.preloading import load_and_hold
 from lmsys_ensemble.runtime.residence import let_go, still_used, wait_seconds
 from lmsys_ensemble.scorers.base import Scorer

@@ -7,8 +7,8 @@ import numpy as np
 
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.journal.journal import Journal
-from lmsys_ensemble.runtime.bars import Screen
 from lmsys_ensemble.runtime.devices import reachable
+from lmsys_ensemble.runtime.display import Screen
 from lmsys_ensemble.runtime.items import Items, chunk_limit, make_items, make_rows
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.options import RunOptions

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 from lmsys_ensemble.errors import DeviceError, EnsembleError, ScoringError
 from lmsys_ensemble.memory import is_out_of_memory
-from lmsys_ensemble.runtime.bars import Display, Screen
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
+from lmsys_ensemble.runtime.display import Display, Screen
 from lmsys_ensemble.runtime.ending import check_free
 from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.residence import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
 
-from lmsys_ensemble.runtime.bars import Screen, Standing
+from lmsys_ensemble.runtime.display import Screen, Standing
 from lmsys_ensemble.runtime.scope import StopScope
 
 logger = logging.getLogger(__name__)

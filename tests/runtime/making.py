@@ -5,7 +5,7 @@ import pandas as pd
 
 from lmsys_ensemble import FakeScorer
 from lmsys_ensemble.data.battles import Battles
-from lmsys_ensemble.runtime.bars import Screen
+from lmsys_ensemble.runtime.display import Screen
 from lmsys_ensemble.runtime.items import cut, make_items
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.progress import ScorerProgress

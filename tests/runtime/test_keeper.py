@@ -21,7 +21,7 @@ from lmsys_ensemble import Blender, ClassifierScorer, Ensemble, FakeScorer, Faul
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.errors import ConfigError, DeviceError, ModelError, ScoringError
 from lmsys_ensemble.modeling import hardware
-from lmsys_ensemble.runtime.bars import Screen
+from lmsys_ensemble.runtime.display import Screen
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.items import make_items
 from lmsys_ensemble.runtime.jobs import Job

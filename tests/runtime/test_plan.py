@@ -4,7 +4,7 @@ import pytest
 from lmsys_ensemble import FakeScorer
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.runtime import items as items_module
-from lmsys_ensemble.runtime.bars import Screen
+from lmsys_ensemble.runtime.display import Screen
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.plan import plan_run
 from lmsys_ensemble.runtime.scope import StopScope

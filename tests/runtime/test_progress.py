@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from lmsys_ensemble.runtime.bars import Screen
+from lmsys_ensemble.runtime.display import Screen
 from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.scope import StopScope, StopScoring
 

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmsys_ensemble.runtime.bars import Screen, Standing, draw
+from lmsys_ensemble.runtime.display import Screen, Standing, draw
 
 WORDS = re.compile(r"[^\s|\[\],:]+")
 
