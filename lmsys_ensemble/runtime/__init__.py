@@ -26,7 +26,7 @@
 `swapping`    Swapped passes: which rows are closest, how two passes become one.
 `selection`   Choosing rows for swapped passes, and queueing these.
 `members`     Whether a blender belongs to the scorers.
-`fallback`    Blending rows that lack scorers.
+`combining`   Blending rows that lack scorers.
 `margins`     How close rows are by what has been scored so far.
 `outcome`     Probabilities, which of them are there, what rows lack.
 `progress`    What a scorer has done, and when it must stop.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.probabilities import Probabilities, softmax
-from lmsys_ensemble.runtime.fallback import blend_rows, ready_or_average
+from lmsys_ensemble.runtime.combining import blend_rows, ready_or_average
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.outcome import present_rows
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.blender import Blender, MissingMemberWarning
 from lmsys_ensemble.probabilities import Logits, Probabilities
-from lmsys_ensemble.runtime.fallback import blend_rows
+from lmsys_ensemble.runtime.combining import blend_rows
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.results import DONE, MISSING

@@ -15,11 +15,11 @@ from lmsys_ensemble.errors import JournalError
 from lmsys_ensemble.journal.fingerprints import canonical_json, digest_of
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.runtime.budget import Clock, Deadline, seconds_left
+from lmsys_ensemble.runtime.combining import blend_rows, check_ready, weights_of
 from lmsys_ensemble.runtime.devices import assign_devices
 from lmsys_ensemble.runtime.display import Display, Screen
 from lmsys_ensemble.runtime.ending import LeftBehind, check_free, run_all
 from lmsys_ensemble.runtime.failures import how_to_resume, raise_failure
-from lmsys_ensemble.runtime.fallback import blend_rows, check_ready, weights_of
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.interrupt import Terminated, terminable
 from lmsys_ensemble.runtime.margins import Margins

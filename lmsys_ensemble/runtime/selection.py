@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.runtime.fallback import ready_or_average
+from lmsys_ensemble.runtime.combining import ready_or_average
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.outcome import blend_first_passes

@@ -6,7 +6,7 @@ import pytest
 
 from lmsys_ensemble import Blender
 from lmsys_ensemble.blending.blender import MissingMemberWarning
-from lmsys_ensemble.runtime.fallback import blend_rows
+from lmsys_ensemble.runtime.combining import blend_rows
 
 PATIENCE = 60
 
