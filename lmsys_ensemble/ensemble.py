@@ -18,9 +18,9 @@ from lmsys_ensemble.evaluation.metrics import class_prior
 from lmsys_ensemble.files import suggest
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.runtime.budget import seconds_left
+from lmsys_ensemble.runtime.combining import blender_if_known, blender_of, check_membership, fingerprints_of
 from lmsys_ensemble.runtime.display import Display
 from lmsys_ensemble.runtime.keeper import Keeper
-from lmsys_ensemble.runtime.members import blender_if_known, blender_of, check_membership, fingerprints_of
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.outcome import Outcome
 from lmsys_ensemble.runtime.readiness import check_ensemble, check_swappable
@@ -190,7 +190,7 @@ class Ensemble(Keeper):
         outcome = self._run(battles, checked, started)
         frame = self._frame(battles, np.empty((0, self.task.n_classes)) if outcome is None else outcome.blended)
         if outcome is not None and outcome.summary.fallback_rows:
-            frame[FALLBACK_COLUMN] = outcome.lacking
+            frame[FALLBACK_COLUMN] = outcome.missing
         return frame if index is None else frame.set_axis(index)
 
     def predict_proba(self, table: TableLike, **options: Unpack[RunKeywords]) -> Probabilities:

@@ -20,7 +20,7 @@ from lmsys_ensemble.blending.members import MemberOrderWarning
 from lmsys_ensemble.errors import ConfigError, InputError, ScoringError
 from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.probabilities import softmax
-from lmsys_ensemble.runtime.members import MemberChangedWarning
+from lmsys_ensemble.runtime.combining import MemberChangedWarning
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 
 COLUMNS = list(THREE_WAY.columns)

@@ -23,12 +23,10 @@
 `ending`      Workers that stop when told to, and those that do not.
 `failures`    How a run says what went wrong, and how to go on.
 `restoring`   What a run takes over from earlier ones.
-`swapping`    Swapped passes: which rows are closest, how two passes become one.
 `selection`   Choosing rows for swapped passes, and queueing these.
-`members`     Whether a blender belongs to the scorers.
-`combining`   Blending rows that lack scorers.
+`combining`   Whether a blender belongs to the scorers; blending rows that miss some of them.
 `margins`     How close rows are by what has been scored so far.
-`outcome`     Probabilities, which of them are there, what rows lack.
+`outcome`     Both passes of every row, what they average to, and what is missing.
 `progress`    What a scorer has done, and when it must stop.
 `display`     Bars on a terminal.
 `summary`     What a run did, as values for JSON.

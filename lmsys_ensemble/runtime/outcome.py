@@ -1,4 +1,4 @@
-"""What comes out of a run: probabilities, which of them are there, and what every row lacks."""
+"""What comes out of a run: both passes of every row, what they average to, and what is missing."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,14 +8,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.blender import Blender, MissingMemberWarning
-from lmsys_ensemble.probabilities import Logits, Probabilities
+from lmsys_ensemble.probabilities import Logits, Probabilities, softmax, swap_classes
 from lmsys_ensemble.runtime.combining import blend_rows
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.options import RunOptions
+from lmsys_ensemble.runtime.options import Space
 from lmsys_ensemble.runtime.results import DONE, MISSING
 from lmsys_ensemble.runtime.summary import RunSummary
-from lmsys_ensemble.runtime.swapping import average_passes
 from lmsys_ensemble.schema import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Passes:
+    """What one scorer gave for the rows.
+
+    Attributes
+    ----------
+    original : ndarray of shape (n_rows, n_classes)
+        Logits of the rows as they are; NaN where there are none.
+    swapped : ndarray of shape (n_rows, n_classes)
+        Logits of the rows with their responses swapped, in the classes' order as the scorer gave them: the first column
+        is for the response that stood first then. NaN where no swapped pass counts.
+    """
+
+    original: Logits
+    swapped: Logits
+
+    def average(self, task: Task, space: Space) -> Probabilities:
+        """Return the probabilities that both passes average to.
+
+        Parameters
+        ----------
+        task : Task
+            Classes and their order.
+        space : {"probability", "log"}
+            Where the average is taken. In log space it is the softmax of the mean logits.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes)
+            Those of the original pass where there is no swapped one; NaN where there is no original one.
+        """
+        result = softmax(self.original)
+        rows = np.flatnonzero(np.isfinite(self.swapped).all(axis=1) & np.isfinite(self.original).all(axis=1))
+        original = self.original[rows].astype(np.float64)
+        swapped = swap_classes(self.swapped[rows], task).astype(np.float64)
+        if space == "log":
+            result[rows] = softmax((original + swapped) / 2)
+        else:
+            result[rows] = (result[rows] + softmax(swapped)) / 2
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,100 +65,77 @@ class Outcome:
 
     Attributes
     ----------
+    passes : list of Passes
+        Per scorer, what it gave.
     members : list of ndarray of shape (n_rows, n_classes)
-        Probabilities of every scorer; NaN where there are none.
-    present : ndarray of shape (n_rows, n_scorers)
-        Where there are.
-    lacking : ndarray of str of shape (n_rows,)
-        Names of what a row lacks, joined by commas; empty where it lacks nothing.
+        Per scorer, its probabilities, both passes averaged; NaN where there are none.
+    present : ndarray of bool of shape (n_rows, n_scorers)
+        Where there are probabilities.
+    missing : ndarray of str of shape (n_rows,)
+        Per row, the names of what is missing, joined by commas; empty where nothing is.
     blended : ndarray of shape (n_rows, n_classes)
-        The blend; of no rows where it was not asked for.
+        The blend; without rows where no blend was asked for.
     summary : RunSummary
         What was done.
     """
 
+    passes: list[Passes]
     members: list[Probabilities]
     present: NDArray[np.bool_]
-    lacking: NDArray[np.object_]
+    missing: NDArray[np.object_]
     blended: Probabilities
     summary: RunSummary
 
 
-def forward_logits(job: Job) -> Logits:
-    """Return the logits of a scorer for every row as it is, of shape (n_rows, n_classes)."""
-    result: Logits = job.results.logits[job.items.original]
-    return result
-
-
-def present_rows(jobs: Sequence[Job]) -> NDArray[np.bool_]:
-    """Return which scorers have scored which rows as they are, of shape (n_rows, n_scorers)."""
-    return np.stack([job.results.status[job.items.original] == DONE for job in jobs], axis=1)
-
-
-def member_probabilities(
-    jobs: Sequence[Job], task: Task, options: RunOptions, twice: NDArray[np.bool_]
-) -> list[Probabilities]:
-    """Return every scorer's probabilities.
+def passes_of(job: Job, twice: NDArray[np.bool_]) -> Passes:
+    """Return what a scorer gave.
 
     Parameters
     ----------
-    jobs : sequence of Job
-        One a scorer.
-    task : Task
-        Classes and their order.
-    options : RunOptions
-        Say where passes are averaged.
+    job : Job
+        The scorer's.
     twice : ndarray of bool of shape (n_rows,)
-        Rows whose second pass counts. Those of other rows may be there, because an earlier run wanted them or because
-        they are another row's first; they count for nothing, so that the result does not depend on it.
-
-    Returns
-    -------
-    list of ndarray of shape (n_rows, n_classes)
-        NaN where there is no first pass; the first alone where there is no second.
+        Rows whose swapped pass counts. Those of other rows may be there, because an earlier run wanted them or because
+        they are another row's original pass. They do not count, so that the result does not depend on it.
     """
-    members = []
-    for job in jobs:
-        forward = forward_logits(job)
-        backward = np.full_like(forward, np.nan)
-        if twice.any():
-            backward[twice] = job.results.logits[job.items.swapped_pass[twice]]
-        members.append(average_passes(forward, backward, task, options.swap_space))
-    return members
+    original: Logits = job.results.logits[job.items.original]
+    swapped = np.full_like(original, np.nan)
+    if twice.any():
+        swapped[twice] = job.results.logits[job.items.swapped_pass[twice]]
+    return Passes(original, swapped)
 
 
-def blend_first_passes(
-    jobs: Sequence[Job], task: Task, options: RunOptions, blender: Blender
-) -> tuple[Probabilities, NDArray[np.bool_]]:
-    """Return the blend of the rows as they are, and which rows any scorer has scored so."""
+def present_rows(jobs: Sequence[Job]) -> NDArray[np.bool_]:
+    """Return which scorers have an original pass of which rows, of shape (n_rows, n_scorers)."""
+    return np.stack([job.results.status[job.items.original] == DONE for job in jobs], axis=1)
+
+
+def blend_original_passes(jobs: Sequence[Job], blender: Blender) -> tuple[Probabilities, NDArray[np.bool_]]:
+    """Return the blend of the original passes alone, and which rows any scorer has such a pass of."""
     present = present_rows(jobs)
-    members = member_probabilities(jobs, task, options, np.zeros(len(present), dtype=bool))
+    members = [softmax(job.results.logits[job.items.original]) for job in jobs]
     return blend_rows(blender, members, present), np.asarray(present.any(axis=1))
 
 
-def name_lacking(jobs: Sequence[Job], present: NDArray[np.bool_], twice: NDArray[np.bool_]) -> NDArray[np.object_]:
-    """Return the names of what every row lacks: scorers, and second passes of rows that should have one (`twice`)."""
-    lacking = np.full(len(present), "", dtype=object)
+def name_missing(jobs: Sequence[Job], present: NDArray[np.bool_], twice: NDArray[np.bool_]) -> NDArray[np.object_]:
+    """Return, per row, the names of the scorers that are missing, and of those whose swapped pass is.
+
+    `twice` says which rows should have a swapped pass.
+    """
+    missing = np.full(len(present), "", dtype=object)
     for position, job in enumerate(jobs):
-        _name(lacking, ~present[:, position], job.name)
+        _append(missing, ~present[:, position], job.name)
         if twice.any():
-            _name(lacking, twice & present[:, position] & ~_swapped_rows(job), f"{job.name} (swapped)")
-    return lacking
+            _append(missing, twice & present[:, position] & ~_has_swapped_pass(job), f"{job.name} (swapped)")
+    return missing
 
 
 def count_swapped(jobs: Sequence[Job], twice: NDArray[np.bool_]) -> int:
-    """Return the number of rows of which every scorer that has not failed gives two passes that count."""
+    """Return the number of rows of which every scorer that has not failed has two passes that count."""
     if not twice.any():
         return 0
-    both = [
-        (job.results.status[job.items.original] == DONE) & _swapped_rows(job) for job in jobs if job.failure is None
-    ]
+    both = [present_rows([job])[:, 0] & _has_swapped_pass(job) for job in jobs if job.failure is None]
     return int((twice & np.all(both, axis=0)).sum()) if both else 0
-
-
-def _swapped_rows(job: Job) -> NDArray[np.bool_]:
-    there: NDArray[np.bool_] = job.results.status[job.items.swapped_pass] == DONE
-    return there
 
 
 def is_unscored(jobs: Sequence[Job], twice: NDArray[np.bool_]) -> bool:
@@ -130,11 +148,11 @@ def is_unscored(jobs: Sequence[Job], twice: NDArray[np.bool_]) -> bool:
     )
 
 
-def warn_of_lacking(lacking: NDArray[np.object_], why: str) -> None:
-    """Warn where rows lack something; says how many and what, and `why`, where that is known."""
-    rows = lacking != ""
+def warn_of_missing(missing: NDArray[np.object_], why: str) -> None:
+    """Warn where rows lack something: how many, what, and `why`, where that is known."""
+    rows = missing != ""
     if rows.any():
-        kinds, counts = np.unique(lacking[rows].astype(str), return_counts=True)
+        kinds, counts = np.unique(missing[rows].astype(str), return_counts=True)
         listed = "; ".join(f"{count} without {kind}" for kind, count in zip(kinds, counts, strict=True))
         warnings.warn(
             f"{int(rows.sum())} of {len(rows)} rows lack something and are blended from what there is: {listed}. "
@@ -144,5 +162,10 @@ def warn_of_lacking(lacking: NDArray[np.object_], why: str) -> None:
         )
 
 
-def _name(lacking: NDArray[np.object_], rows: NDArray[np.bool_], name: str) -> None:
-    lacking[rows] = [f"{before}, {name}" if before else name for before in lacking[rows]]
+def _has_swapped_pass(job: Job) -> NDArray[np.bool_]:
+    there: NDArray[np.bool_] = job.results.status[job.items.swapped_pass] == DONE
+    return there
+
+
+def _append(missing: NDArray[np.object_], rows: NDArray[np.bool_], name: str) -> None:
+    missing[rows] = [f"{before}, {name}" if before else name for before in missing[rows]]

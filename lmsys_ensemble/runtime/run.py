@@ -28,10 +28,10 @@ from lmsys_ensemble.runtime.outcome import (
     Outcome,
     count_swapped,
     is_unscored,
-    member_probabilities,
-    name_lacking,
+    name_missing,
+    passes_of,
     present_rows,
-    warn_of_lacking,
+    warn_of_missing,
 )
 from lmsys_ensemble.runtime.placement import Steal
 from lmsys_ensemble.runtime.plan import RunPlan, plan_run
@@ -191,8 +191,9 @@ class Run:
     ) -> Outcome:  # fmt: skip
         """Blend, and say what was done; `twice` says, per row, whether its swapped pass counts."""
         start, jobs = time.perf_counter(), plan.jobs
-        members, present = member_probabilities(jobs, self.task, self.options, twice), present_rows(jobs)
-        lacking = name_lacking(jobs, present, twice)
+        passes, present = [passes_of(job, twice) for job in jobs], present_rows(jobs)
+        members = [each.average(self.task, self.options.swap_space) for each in passes]
+        missing = name_missing(jobs, present, twice)
         blended = blend_rows(self.blender or Blender(), members, present) if blend else members[0][:0]
         seconds = {"blend": time.perf_counter() - start, "total": self.clock() - self.started}
         options = asdict(self.options)
@@ -203,7 +204,7 @@ class Run:
             rows=len(self.battles),
             unique_rows=len(np.unique(plan.items.original)),
             swapped_rows=count_swapped(jobs, twice),
-            fallback_rows=int((lacking != "").sum()),
+            fallback_rows=int((missing != "").sum()),
             time_was_up=scope.deadline.is_set and is_unscored(jobs, twice),
             left_behind=[{"scorer": call.scorer.name, "device": call.device, "doing": call.doing} for call in left],
             scorers=[summarise_scorer(job, plan.digests.get(job.name, ""), twice) for job in jobs],
@@ -217,5 +218,5 @@ class Run:
                 plan.journal.write_summary(summary.to_dict())
             except JournalError as error:  # everything else is done, and the summary is in the outcome, too
                 logger.warning("the prediction is whole, but its summary could not be kept: %s", error)
-        warn_of_lacking(lacking, summary.explain_lack())
-        return Outcome(members, present, lacking, blended, summary)
+        warn_of_missing(missing, summary.explain_lack())
+        return Outcome(passes, members, present, missing, blended, summary)

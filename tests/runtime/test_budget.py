@@ -15,7 +15,7 @@ from lmsys_ensemble.runtime.budget import Deadline, Speed, order_of_need, split_
 from lmsys_ensemble.runtime.margins import margins
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.run import Run
-from lmsys_ensemble.runtime.swapping import closest_to_call
+from lmsys_ensemble.runtime.selection import closest_to_call
 
 
 class HandClock:
@@ -88,10 +88,10 @@ def run(scorers, battles, budget_s, blender=None, **options):
         warnings.simplefilter("always")
         outcome = running.execute()
     assert {warning.category for warning in caught} <= {MissingMemberWarning}
-    assert bool(caught) == bool((outcome.lacking != "").any())
+    assert bool(caught) == bool((outcome.missing != "").any())
     assert outcome.blended.shape == (len(battles), 3)
     assert outcome.blended.sum(axis=1) == pytest.approx(np.ones(len(battles)))
-    assert outcome.summary.fallback_rows == (outcome.lacking != "").sum()
+    assert outcome.summary.fallback_rows == (outcome.missing != "").sum()
     return outcome, clock.now - start
 
 
@@ -108,7 +108,7 @@ def test_with_enough_time_nothing_is_left_out(battles, swap):
     scorers = [Timed(seed, clock=clock, name=str(seed)) for seed in range(2)]
     outcome, _ = run(scorers, battles, 10 * work_of(battles), swap=swap)
     plain = Run(scorers, battles, RunOptions(swap=swap), display="off").execute()
-    assert (outcome.lacking == "").all()
+    assert (outcome.missing == "").all()
     assert np.array_equal(outcome.blended, plain.blended)
 
 
@@ -118,8 +118,8 @@ def test_second_passes_are_the_first_to_be_left_out_least_close_rows_first(battl
     outcome, seconds = run([Timed(clock=clock)], battles, 1.5 * work, swap="all")
     assert seconds <= 1.5 * work
     assert outcome.present.all()
-    swapped = outcome.lacking == ""
-    assert set(outcome.lacking[~swapped]) == {"timed (swapped)"}
+    swapped = outcome.missing == ""
+    assert set(outcome.missing[~swapped]) == {"timed (swapped)"}
     assert 0.25 < swapped.mean() < 0.75
     blended = softmax(FakeScorer(0).score(battles))
     apart = np.abs(blended[:, 0] - blended[:, 1])
@@ -139,7 +139,7 @@ def test_then_the_scorer_of_lower_weight_is_left_out_where_the_other_is_surest(b
     assert outcome.present[:, main].all()
     both = outcome.present[:, 1 - main]
     assert 0.2 < both.mean() < 0.8
-    assert set(outcome.lacking[~both]) == {str(1 - main)}
+    assert set(outcome.missing[~both]) == {str(1 - main)}
     margin = margins(softmax(FakeScorer(main).score(battles)))
     assert np.median(margin[both]) < margin[~both].min()
     alone = softmax(FakeScorer(main).score(battles))
@@ -192,7 +192,7 @@ def test_what_a_budget_cut_off_is_made_up_for_by_a_run_without_one(battles, tmp_
     scorers = [Kept(seed, clock=clock, name=str(seed)) for seed in range(2)]
     work = len(scorers) * work_of(battles)
     outcome, _ = run(scorers, battles, share * work, swap=swap, run_dir=tmp_path / "run")
-    assert outcome.summary.time_was_up == bool((outcome.lacking != "").any())
+    assert outcome.summary.time_was_up == bool((outcome.missing != "").any())
     assert outcome.summary.time_was_up or (share, swap) == (1.3, "off")
     resumed, _ = run(scorers, battles, 10 * work, swap=swap, run_dir=tmp_path / "run")
     assert not resumed.summary.time_was_up
@@ -206,10 +206,10 @@ def test_rows_that_were_chosen_and_not_scored_again_are_named(battles):
     outcome, _ = run([Timed(clock=clock)], battles, 1.2 * work_of(battles), swap="adaptive")
     assert outcome.present.all()
     chosen = closest_to_call(softmax(FakeScorer(0).score(battles)), 0.5, np.ones(len(battles), dtype=bool))
-    lacking = np.flatnonzero(outcome.lacking == "timed (swapped)")
-    assert 0 < len(lacking) < len(chosen)
-    assert set(lacking) < set(chosen)
-    assert outcome.summary.swapped_rows == len(chosen) - len(lacking)
+    missing = np.flatnonzero(outcome.missing == "timed (swapped)")
+    assert 0 < len(missing) < len(chosen)
+    assert set(missing) < set(chosen)
+    assert outcome.summary.swapped_rows == len(chosen) - len(missing)
     assert outcome.summary.time_was_up
 
 

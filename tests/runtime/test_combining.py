@@ -36,7 +36,7 @@ def test_blending_in_two_threads_at_once_leaves_the_filters_of_warnings_as_they_
     assert warnings.filters == before
 
 
-def test_a_row_that_lacks_a_scorer_is_blended_without_a_word(recwarn):
+def test_a_row_that_misses_a_scorer_is_blended_without_a_word(recwarn):
     members = [np.full((2, 3), 1 / 3), np.full((2, 3), np.nan)]
     blend_rows(Blender(), members, np.array([[True, False], [True, False]]))
     assert not [warning for warning in recwarn if warning.category is MissingMemberWarning]

@@ -7,9 +7,10 @@ from lmsys_ensemble import Blender, Ensemble, FakeScorer, GemmaScorer, LlamaScor
 from lmsys_ensemble.errors import ConfigError, JournalError, ScoringError
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.journal.status import read_run
-from lmsys_ensemble.probabilities import softmax, swap_classes
+from lmsys_ensemble.probabilities import renormalise, softmax, swap_classes
 from lmsys_ensemble.runtime import items
-from lmsys_ensemble.runtime.swapping import average_passes, closest_to_call
+from lmsys_ensemble.runtime.outcome import Passes
+from lmsys_ensemble.runtime.selection import closest_to_call
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from tests.tiny import make_battles as make_real_battles
 
@@ -27,8 +28,8 @@ class Counting(FakeScorer):
 
 
 def both_passes(battles, seed):
-    forward = softmax(FakeScorer(seed).score(battles))
-    return forward, swap_classes(softmax(FakeScorer(seed).score(battles.swapped())), THREE_WAY)
+    original = softmax(FakeScorer(seed).score(battles))
+    return original, swap_classes(softmax(FakeScorer(seed).score(battles.swapped())), THREE_WAY)
 
 
 @pytest.fixture
@@ -44,14 +45,14 @@ def test_all_rows_are_scored_both_ways_each_text_once_and_averaged(battles, spac
     members = ensemble.member_probabilities(battles, swap="all", swap_space=space)
     distinct = {*battles.content_hashes(), *battles.swapped().content_hashes()}
     for seed, scorer in enumerate(scorers):
-        forward, backward = both_passes(battles, seed)
-        mean = (forward + backward) / 2 if space == "probability" else softmax(np.log(forward) + np.log(backward), 2)
+        first, second = both_passes(battles, seed)
+        mean = (first + second) / 2 if space == "probability" else softmax(np.log(first) + np.log(second), 2)
         assert members[scorer.name] == pytest.approx(mean, abs=1e-6)
         assert sorted(scorer.seen) == sorted(distinct)
     assert ensemble.summary_.swapped_rows == len(battles)
 
 
-def test_exchanging_all_responses_exchanges_the_prediction(battles):
+def test_swapping_all_responses_swaps_the_prediction(battles):
     ensemble = Ensemble([FakeScorer(0, name="a"), FakeScorer(1, name="b")])
     there, back = (ensemble.predict_proba(rows, swap="all") for rows in (battles, battles.swapped()))
     assert np.array_equal(there, swap_classes(back, THREE_WAY))
@@ -60,15 +61,15 @@ def test_exchanging_all_responses_exchanges_the_prediction(battles):
 def expected_adaptive(battles, share):
     """Return what two scorers weighted 3 to 1 say, and the rows that are scored twice, worked out by hand."""
     passes = [both_passes(battles, seed) for seed in range(2)]
-    forward = 0.75 * passes[0][0] + 0.25 * passes[1][0]
+    original = 0.75 * passes[0][0] + 0.25 * passes[1][0]
     both = 0.75 * (passes[0][0] + passes[0][1]) / 2 + 0.25 * (passes[1][0] + passes[1][1]) / 2
-    chosen = np.argsort(np.abs(forward[:, 0] - forward[:, 1]), kind="stable")[: int(np.ceil(share * len(battles)))]
+    chosen = np.argsort(np.abs(original[:, 0] - original[:, 1]), kind="stable")[: int(np.ceil(share * len(battles)))]
     hashes = np.array(battles.content_hashes())
     twice = np.isin(hashes, hashes[chosen])  # a row with the texts of one that is chosen is no other row
-    return np.where(twice[:, None], both, forward), twice
+    return np.where(twice[:, None], both, original), twice
 
 
-def test_adaptive_takes_the_rows_that_the_blend_of_first_passes_finds_closest(battles):
+def test_adaptive_takes_the_rows_that_the_blend_of_original_passes_finds_closest(battles):
     scorers = [Counting(seed, name=str(seed)) for seed in range(2)]
     ensemble = Ensemble(scorers, Blender(weights=[3, 1]))
     predicted = ensemble.predict_proba(battles, swap="adaptive", swap_share=0.25, swap_space="probability")
@@ -82,7 +83,7 @@ def test_adaptive_takes_the_rows_that_the_blend_of_first_passes_finds_closest(ba
 
 @pytest.mark.parametrize("before", ["off", "all", "adaptive"])
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.9])
-def test_what_earlier_runs_left_of_second_passes_changes_neither_the_choice_nor_the_result(
+def test_what_earlier_runs_left_of_swapped_passes_changes_neither_the_choice_nor_the_result(
     battles, tmp_path, before, share
 ):
     scorers = [Counting(seed, name=str(seed)) for seed in range(2)]
@@ -97,7 +98,7 @@ def test_what_earlier_runs_left_of_second_passes_changes_neither_the_choice_nor_
 
 
 @pytest.mark.parametrize("n_more", [1, 4])
-def test_real_models_give_the_same_bits_whether_their_second_passes_were_interrupted(
+def test_real_models_give_the_same_bits_whether_their_swapped_passes_were_interrupted(
     checkpoints, tmp_path, monkeypatch, n_more
 ):
     def make_ensemble():
@@ -163,7 +164,7 @@ class Together(FakeScorer):
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
 @pytest.mark.parametrize("n_twins", [10, 30])
-def test_a_run_that_was_interrupted_anywhere_makes_the_same_batches_where_rows_are_others_exchanged(
+def test_a_run_that_was_interrupted_anywhere_makes_the_same_batches_where_rows_are_others_swapped(
     make_battles, tmp_path, monkeypatch, share, n_twins
 ):
     monkeypatch.setattr(items, "MIN_CHUNK", 60)
@@ -190,7 +191,7 @@ def test_adaptive_of_none_or_all_is_off_or_all(battles, share):
 
 
 @given(st.integers(1, 40), st.floats(0, 1), st.floats(0, 1))
-def test_the_closest_rows_come_first_and_those_without_a_first_pass_never(n_rows, share, share_known):
+def test_the_closest_rows_come_first_and_those_without_an_original_pass_never(n_rows, share, share_known):
     generator = np.random.default_rng(n_rows)
     probabilities = generator.dirichlet(np.ones(3), n_rows)
     known = generator.random(n_rows) < share_known
@@ -202,18 +203,33 @@ def test_the_closest_rows_come_first_and_those_without_a_first_pass_never(n_rows
 
 
 @pytest.mark.parametrize("task", [THREE_WAY, TWO_WAY])
-def test_a_row_without_a_second_pass_keeps_its_first_and_one_without_a_first_has_none(task):
-    forward = np.random.default_rng(0).normal(size=(3, task.n_classes)).astype(np.float32)
-    backward = forward[:, list(task.swap_order)].copy()
-    backward[1], forward[2] = np.nan, np.nan
+def test_a_row_without_a_swapped_pass_keeps_its_original_and_one_without_an_original_has_none(task):
+    original = np.random.default_rng(0).normal(size=(3, task.n_classes)).astype(np.float32)
+    swapped = original[:, list(task.swap_order)].copy()
+    swapped[1], original[2] = np.nan, np.nan
     for space in ("probability", "log"):
-        averaged = average_passes(forward, backward, task, space)
-        assert averaged[:2] == pytest.approx(softmax(forward)[:2])
+        averaged = Passes(original, swapped).average(task, space)
+        assert averaged[:2] == pytest.approx(softmax(original)[:2])
         assert np.isnan(averaged[2]).all()
 
 
+@given(st.integers(0, 1_000), st.floats(0.1, 8))
+def test_the_log_space_average_is_the_normalised_geometric_mean(seed, spread):
+    original, swapped = np.random.default_rng(seed).normal(scale=spread, size=(2, 50, 3)).astype(np.float32)
+    product = np.sqrt(softmax(original) * swap_classes(softmax(swapped), THREE_WAY))
+    averaged = Passes(original, swapped).average(THREE_WAY, "log")
+    assert np.abs(averaged - renormalise(product)).max() < 1e-12
+
+
+def test_the_log_space_average_holds_where_a_probability_is_too_small_for_a_float():
+    averaged = Passes(np.array([[0, 1_000, 0]], "f4"), np.array([[998, 0, 0]], "f4")).average(THREE_WAY, "log")
+    assert averaged == pytest.approx(softmax([[0, 999, 0]]))
+    averaged = Passes(np.array([[1_000, 0, 0]], "f4"), np.array([[998, 0, 0]], "f4")).average(THREE_WAY, "log")
+    assert averaged == pytest.approx(softmax([[500, 499, 0]]))
+
+
 @pytest.mark.parametrize("swap", ["all", "adaptive"])
-def test_scorers_that_read_no_texts_cannot_be_asked_for_a_second_pass(battles_table, tmp_path, swap):
+def test_scorers_that_read_no_texts_cannot_be_asked_for_a_swapped_pass(battles_table, tmp_path, swap):
     Ensemble([FakeScorer()]).predict(battles_table).to_csv(tmp_path / "saved.csv", index=False)
     ensemble = Ensemble([FakeScorer(), SavedScorer(str(tmp_path / "saved.csv"))])
     with pytest.raises(ConfigError, match="saved would give the same probabilities for exchanged responses"):
