@@ -10,8 +10,9 @@ import pandas as pd
 
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.config import bundled_config, check_parts, read_config, write_config
-from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
-from lmsys_ensemble.data.frames import TableLike, as_frame
+from lmsys_ensemble.data.battles import Battles, parse_battles
+from lmsys_ensemble.data.frames import TableLike
+from lmsys_ensemble.data.labelled import parse_labelled
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.evaluate import evaluate_models
 from lmsys_ensemble.evaluation.metrics import class_prior
@@ -247,16 +248,15 @@ class Ensemble(Keeper):
         ConfigError
             If the blender's settings leave nothing to learn; before anything is scored.
         """
-        table = _labelled(table)
-        battles, labels = parse_battles(table), parse_labels(table, self.task)
+        data = parse_labelled(table, self.task)
         if not self.blender.needs_fit:
             raise ConfigError(
                 f"there is nothing to fit: {self.blender} learns nothing from labels. Pass a blender that does, "
                 "Ensemble(..., blender=Blender('auto')), or predict without fit"
             )
         with self._calls:
-            members = self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir)
-            self.blender.fit(members, labels, groups=_groups(table))
+            members = self.member_probabilities(data.battles, max_failed_rows=0, run_dir=run_dir)
+            self.blender.fit(members, data.labels, groups=data.groups)
             self.blender.fingerprints_ = fingerprints_of(self.scorers)
         return self
 
@@ -294,10 +294,8 @@ class Ensemble(Keeper):
             If `swap` is asked of scorers that look probabilities up by id; if a scorer is called like one of the models
             beside the scorers; if the blender has to be fitted first, or was fitted on scorers of other names.
         """
-        table = _labelled(table)
-        battles, labels = parse_battles(table), parse_labels(table, self.task)
-        if by is not None and by not in table:
-            raise InputError(f"there is no column {by!r} to evaluate by; the table has {', '.join(map(str, table))}")
+        data = parse_labelled(table, self.task)
+        slices, battles = data.slices(by), data.battles
         if not len(battles):
             raise InputError("there are no rows to evaluate")
         taken = sorted({scorer.name for scorer in self.scorers} & {BLEND, PRIOR})
@@ -313,8 +311,8 @@ class Ensemble(Keeper):
             if swap:
                 members = self.member_probabilities(battles.swapped(), max_failed_rows=0, run_dir=run_dir)
                 exchanged = _with_blend(members, blender)
-        models[PRIOR] = class_prior(labels, len(labels))
-        return evaluate_models(labels, models, _groups(table), exchanged, None if by is None else table[[by]])
+        models[PRIOR] = class_prior(data.labels, len(data.labels))
+        return evaluate_models(data.labels, models, data.groups, exchanged, slices)
 
     def _frame(self, battles: Battles, probabilities: Probabilities) -> pd.DataFrame:
         table = pd.DataFrame(probabilities, columns=list(self.task.columns))
@@ -326,18 +324,8 @@ def _with_blend(members: dict[str, Probabilities], blender: Blender) -> dict[str
     return {**members, BLEND: blender.predict_proba(list(members.values()))}
 
 
-def _groups(table: pd.DataFrame) -> "pd.Series[Any] | None":
-    return table.get("group")
-
-
 def _battles(table: TableLike) -> "tuple[Battles, pd.Index[Any] | None]":
     """Return battles, and the index of the table that they came in, where that is a DataFrame."""
     if isinstance(table, Battles):
         return table, None
     return parse_battles(table), table.index if isinstance(table, pd.DataFrame) else None
-
-
-def _labelled(table: TableLike) -> pd.DataFrame:
-    if isinstance(table, Battles):
-        raise InputError("Battles hold no labels; pass the table that they were made of")
-    return as_frame(table)

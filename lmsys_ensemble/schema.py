@@ -5,6 +5,8 @@ from dataclasses import dataclass
 ID_COLUMN = "id"
 PROMPT, RESPONSE_A, RESPONSE_B = TEXT_COLUMNS = ("prompt", "response_a", "response_b")
 WINNER_COLUMN = "winner"
+GROUP_COLUMN = "group"
+"""Says which rows share a prompt, where no other column is named."""
 
 
 @dataclass(frozen=True)

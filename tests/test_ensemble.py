@@ -342,6 +342,15 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_loaded(labelled_
 
 
 @pytest.mark.parametrize("work", ["evaluate", "fit"])
+@pytest.mark.parametrize("blank", [None, ""])
+def test_a_row_without_a_group_is_refused_before_anything_is_loaded(labelled_table, work, blank):
+    scorer = Watched()
+    with pytest.raises(InputError, match=r"column 'group'.* 1 of 5 rows have no group there, the first is row 4 "):
+        getattr(Ensemble([scorer], Blender(weights=[1])), work)(labelled_table.assign(group=[*"aabb", blank]))
+    assert scorer.events == []
+
+
+@pytest.mark.parametrize("work", ["evaluate", "fit"])
 def test_no_rows_cannot_be_learnt_from_or_measured(labelled_table, work):
     with pytest.raises(InputError):
         getattr(Ensemble(two_fakes(), Blender("auto")), work)(labelled_table[:0])

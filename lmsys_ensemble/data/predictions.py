@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.data.battles import parse_labels
 from lmsys_ensemble.data.formats import without_suffix
-from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, parse_ids, read_table
+from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, parse_groups, parse_ids, read_table
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import Probabilities, check_probabilities
-from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
-
-GROUP_COLUMN = "group"
-"""Column that says which rows share a prompt, where no other is named."""
+from lmsys_ensemble.schema import GROUP_COLUMN, ID_COLUMN, THREE_WAY, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +70,7 @@ class Labels:
     labels : ndarray of shape (n_rows, n_classes)
         One-hot or soft.
     groups : Series or None
-        Group of every row, where there is such a column.
+        Per row, its group, where there is such a column.
     """
 
     ids: "pd.Index[Any]"
@@ -147,7 +144,7 @@ def read_labels(path: str | Path, task: Task = THREE_WAY, groups: str | None = N
     Raises
     ------
     InputError
-        If it cannot be read, there are no ids or labels, or the column of the groups is not there.
+        If it cannot be read, there are no ids or labels, or the column of the groups is not there or has blanks.
     """
     table = read_table(path)
     ids = _ids(table, path, ())
@@ -157,9 +154,10 @@ def read_labels(path: str | Path, task: Task = THREE_WAY, groups: str | None = N
         raise InputError(f"{path}: {error}") from error
     if groups is not None and groups not in table:
         raise InputError(f"{path} has no column {groups!r}; it has {', '.join(map(str, table.columns))}")
-    column = groups or GROUP_COLUMN
-    found = table[column].replace("", None) if column in table else None
-    return Labels(ids, labels, found)
+    try:
+        return Labels(ids, labels, parse_groups(table, groups or GROUP_COLUMN))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def name_files(paths: Sequence[str | Path]) -> list[str]:

@@ -16,7 +16,7 @@ from lmsys_ensemble.data.delimited import read_delimited
 from lmsys_ensemble.data.formats import SEPARATORS, TableFile, TableFormat, find_table, table_format
 from lmsys_ensemble.data.json_lines import encode_json_lines, read_json_lines
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY
+from lmsys_ensemble.schema import GROUP_COLUMN, ID_COLUMN, THREE_WAY
 
 MAX_LISTED_FAULTS = 10
 
@@ -129,6 +129,29 @@ def parse_ids(column: "pd.Series[Any]") -> "pd.Index[Any]":
         listed = ", ".join(repr(value) for value in twice[:MAX_LISTED_FAULTS])
         raise InputError(f"{len(twice)} ids occur more than once (rows are never merged): {listed}")
     return ids
+
+
+def parse_groups(table: pd.DataFrame, column: str = GROUP_COLUMN) -> "pd.Series[Any] | None":
+    """Return the group of each row; None where the table has no such column.
+
+    Raises
+    ------
+    InputError
+        If a row has no group (None, NaN, a blank text), or the column occurs twice.
+    """
+    if column not in table:
+        return None
+    require_columns(table, [column])
+    groups = table[column]
+    texts = [isinstance(value, str) and not value.strip() for value in groups.tolist()]
+    blank = groups.isna().to_numpy(dtype=bool) | np.array(texts, dtype=bool)
+    if blank.any():
+        first = int(np.flatnonzero(blank)[0])
+        raise InputError(
+            f"column {column!r} says which rows belong together: {int(blank.sum())} of {len(groups)} rows have no "
+            f"group there, the first is row {first} (counted from 0). Give every row one, if only its own"
+        )
+    return groups
 
 
 def _is_control(character: str) -> bool:

@@ -71,10 +71,12 @@ def test_labels_that_cannot_be_used_name_their_file(tmp_path):
         read_labels(path, TWO_WAY)
 
 
-def test_an_empty_group_is_a_missing_one(tmp_path):
+@pytest.mark.parametrize("column", ["group", "prompt_id"])
+def test_a_row_without_a_group_is_named_with_its_file_and_column(tmp_path, column):
     path = tmp_path / "y.csv"
-    path.write_text("id,winner,group\n1,tie,x\n2,tie,\n")
-    assert read_labels(path).groups.isna().tolist() == [False, True]
+    path.write_text(f"id,winner,{column}\n1,tie,x\n2,tie,\n")
+    with pytest.raises(InputError, match=rf"y\.csv: column '{column}' .* 1 of 2 rows have no group there.* row 1 "):
+        read_labels(path, groups=None if column == "group" else column)
 
 
 @pytest.mark.parametrize(
