@@ -14,24 +14,21 @@ from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.frames import TableLike
 from lmsys_ensemble.data.labelled import parse_labelled
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.evaluation.evaluate import evaluate_models
+from lmsys_ensemble.evaluation.evaluate import BLEND, CLASS_PRIOR, check_model_names, evaluate_models
 from lmsys_ensemble.evaluation.metrics import class_prior
 from lmsys_ensemble.files import suggest
-from lmsys_ensemble.probabilities import Probabilities
+from lmsys_ensemble.probabilities import Logits, Probabilities, softmax
 from lmsys_ensemble.runtime.budget import seconds_left
 from lmsys_ensemble.runtime.combining import blender_if_known, blender_of, check_membership, fingerprints_of
 from lmsys_ensemble.runtime.display import Display
 from lmsys_ensemble.runtime.keeper import Keeper
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.outcome import Outcome
-from lmsys_ensemble.runtime.readiness import check_ensemble, check_swappable
+from lmsys_ensemble.runtime.readiness import check_ensemble
 from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.runtime.summary import RunSummary
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
-
-BLEND, PRIOR = "blend", "class prior"
-"""What `Ensemble.evaluate` calls the models beside the scorers."""
 
 FALLBACK_COLUMN = "fallback"
 """Column of a prediction that names what a row lacks; there only where one lacks something."""
@@ -273,8 +270,8 @@ class Ensemble(Keeper):
         by : str, optional
             Column whose values are measured apart, beside all rows together.
         swap : bool
-            Whether to score every battle a second time with its responses exchanged, and measure how consistent the
-            verdicts are.
+            Whether to score every battle a second time with its responses swapped, and measure how consistent the
+            verdicts are. Every model is loaded once.
         run_dir : str or Path, optional
             Folder of the journal, as in `predict`.
 
@@ -295,24 +292,19 @@ class Ensemble(Keeper):
             beside the scorers; if the blender has to be fitted first, or was fitted on scorers of other names.
         """
         data = parse_labelled(table, self.task)
-        slices, battles = data.slices(by), data.battles
-        if not len(battles):
-            raise InputError("there are no rows to evaluate")
-        taken = sorted({scorer.name for scorer in self.scorers} & {BLEND, PRIOR})
-        if taken:
-            raise ConfigError(f"no scorer may be called {', '.join(map(repr, taken))} in an evaluation. Pass name=")
-        if swap:
-            check_swappable(self.scorers, "swap=True")
-        exchanged: dict[str, Probabilities] = {}
+        slices, names = data.slices(by), [scorer.name for scorer in self.scorers]
+        check_model_names(names)
+        started, options = time.monotonic(), RunOptions(run_dir, max_failed_rows=0, swap="all" if swap else "off")
         with self._calls:
-            self.check(battles)  # with the blender, which the passes themselves do not need
+            self.check(data.battles)  # with the blender, which the run itself does not need
             blender = blender_of(self.blender, self.scorers)
-            models = _with_blend(self.member_probabilities(battles, max_failed_rows=0, run_dir=run_dir), blender)
-            if swap:
-                members = self.member_probabilities(battles.swapped(), max_failed_rows=0, run_dir=run_dir)
-                exchanged = _with_blend(members, blender)
-        models[PRIOR] = class_prior(data.labels, len(data.labels))
-        return evaluate_models(data.labels, models, data.groups, exchanged, slices)
+            outcome = self._run(data.battles, options, started, blend=False)
+        if outcome is None:
+            raise InputError("there are no rows to evaluate")
+        models = _with_blend(names, [passes.original for passes in outcome.passes], blender)
+        swapped = _with_blend(names, [passes.swapped for passes in outcome.passes], blender) if swap else None
+        models[CLASS_PRIOR] = class_prior(data.labels, len(data.labels))
+        return evaluate_models(data.labels, models, data.groups, swapped, slices)
 
     def _frame(self, battles: Battles, probabilities: Probabilities) -> pd.DataFrame:
         table = pd.DataFrame(probabilities, columns=list(self.task.columns))
@@ -320,8 +312,9 @@ class Ensemble(Keeper):
         return table
 
 
-def _with_blend(members: dict[str, Probabilities], blender: Blender) -> dict[str, Probabilities]:
-    return {**members, BLEND: blender.predict_proba(list(members.values()))}
+def _with_blend(names: Sequence[str], logits: Sequence[Logits], blender: Blender) -> dict[str, Probabilities]:
+    members = [softmax(values) for values in logits]
+    return {**dict(zip(names, members, strict=True)), BLEND: blender.predict_proba(members)}
 
 
 def _battles(table: TableLike) -> "tuple[Battles, pd.Index[Any] | None]":

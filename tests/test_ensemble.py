@@ -14,10 +14,12 @@ from lmsys_ensemble import (
     Scorer,
     build_submission,
     parse_battles,
+    parse_labels,
 )
 from lmsys_ensemble.blending.blender import BlenderNotFittedError
 from lmsys_ensemble.blending.members import MemberOrderWarning
 from lmsys_ensemble.errors import ConfigError, InputError, ScoringError
+from lmsys_ensemble.evaluation.evaluate import evaluate_models
 from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.runtime.combining import MemberChangedWarning
@@ -318,12 +320,35 @@ class LongerWins(Scorer):
         return np.log1p(np.array(rows, dtype=np.float32))
 
 
-def test_swap_consistency_is_measured_on_exchanged_responses(labelled_table):
+def test_swap_consistency_is_measured_on_swapped_responses(labelled_table):
     figures = Ensemble([LongerWins(), FakeScorer()]).evaluate(labelled_table, swap=True)
     distances = figures[figures["metric"] == "swap_total_variation"].set_index("model")["value"]
     assert distances["longer"] == pytest.approx(0, abs=1e-9)
     assert distances["fake"] > 0.1
     assert "swap_total_variation" not in set(Ensemble([LongerWins()]).evaluate(labelled_table)["metric"])
+
+
+def test_an_evaluation_of_both_passes_loads_every_scorer_once_and_measures_them_as_two_runs_would(
+    many_battles, tmp_path
+):
+    scorers = [Watched(0, name="one"), Watched(1, name="two")]
+    members = Ensemble(two_fakes()).member_probabilities(many_battles)
+    ensemble = Ensemble(scorers, Blender("log").fit(members, many_battles["winner"]))
+    figures = ensemble.evaluate(many_battles, swap=True, run_dir=tmp_path / "run")
+    for scorer in scorers:
+        assert [event for event in scorer.events if "score" not in event] == ["load", "close"]
+    assert ensemble.summary_.swapped_rows == len(many_battles)
+    battles, blender = parse_battles(many_battles), ensemble.blender
+    passes = []
+    for rows in (battles, battles.swapped()):
+        members = {scorer.name: softmax(FakeScorer(seed).score(rows)) for seed, scorer in enumerate(scorers)}
+        passes.append({**members, "blend": blender.predict_proba(list(members.values()))})
+    labels = parse_labels(many_battles)
+    expected = evaluate_models(labels, passes[0], many_battles["group"], passes[1])
+    assert_frame_equal(figures[figures["model"] != "class prior"], expected, check_exact=True)
+    figures_again = ensemble.evaluate(many_battles, swap=True, run_dir=tmp_path / "run")
+    assert_frame_equal(figures_again, figures)
+    assert sum(scorer.rows for scorer in ensemble.summary_.scorers) == 0  # the journal has both passes
 
 
 @pytest.mark.parametrize(
@@ -385,7 +410,7 @@ def test_swap_consistency_is_not_measured_on_probabilities_from_a_file(labelled_
     predictions.to_csv(tmp_path / "saved.csv", index=False)
     ensemble = Ensemble([FakeScorer(2, name="reads"), SavedScorer(str(tmp_path / "saved.csv"))])
     assert len(ensemble.evaluate(labelled_table))
-    with pytest.raises(ConfigError, match="saved would give the same probabilities for exchanged responses"):
+    with pytest.raises(ConfigError, match="saved would give the same probabilities for swapped responses"):
         ensemble.evaluate(labelled_table, swap=True)
 
 

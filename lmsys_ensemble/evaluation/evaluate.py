@@ -30,11 +30,8 @@ from lmsys_ensemble.probabilities import (
 
 Array: TypeAlias = NDArray[np.float64]
 
-METRICS = (
-    "log_loss", "accuracy", "brier_score", "ece_confidence", "ece_classwise", "calibration_slope",
-    "swap_flip_rate", "swap_total_variation",
-)  # fmt: skip
-"""Names of the measures; the last two only where swapped predictions are given."""
+BLEND, CLASS_PRIOR = "blend", "class prior"
+"""Names of the models that are measured beside the scorers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +67,7 @@ def evaluate(
     groups : array-like of shape (n_rows,), optional
         Rows of one group, e.g. of one prompt, are drawn together by the bootstrap.
     swapped : array-like of shape (n_rows, n_classes), optional
-        Predictions for the same battles with the responses exchanged, as the scorer gave them (not
-        un-swapped).
+        Predictions for the same battles with the responses swapped, as the scorer gave them (not un-swapped).
     by : Series, DataFrame or sequence of length n_rows, optional
         Slices to measure beside the whole, one set a column, matched to the rows by position.
     n_bootstrap, seed : int
@@ -103,14 +99,14 @@ def evaluate(
     truth = check_labels(labels, n_classes=n_classes, n_rows=n_rows)
     if n_bootstrap < 1:
         raise ConfigError(f"n_bootstrap must be at least 1, got {n_bootstrap}")
-    exchanged = None
+    other_order = None
     if swapped is not None:
-        exchanged = check_probabilities(swapped, n_classes=n_classes, n_rows=n_rows, name="swapped")
+        other_order = check_probabilities(swapped, n_classes=n_classes, n_rows=n_rows, name="swapped")
     codes = group_codes(groups, n_rows)
     parts = []
     for column, name, rows in _slices(by, n_rows):
         table = _measure_slice(
-            _measures(truth[rows], checked[rows], None if exchanged is None else exchanged[rows]),
+            _measures(truth[rows], checked[rows], None if other_order is None else other_order[rows]),
             pd.factorize(codes[rows])[0].astype(np.intp), n_bootstrap, seed,
         )  # fmt: skip
         table.insert(0, "by", column)
@@ -137,7 +133,7 @@ def evaluate_models(
     groups, by : optional
         As for `evaluate`.
     swapped : mapping of str to ndarray of shape (n_rows, n_classes), optional
-        Predictions with the responses exchanged, for some or all of the models.
+        Predictions with the responses swapped, for some or all of the models.
 
     Returns
     -------
@@ -150,6 +146,13 @@ def evaluate_models(
         figures.insert(0, "model", name)
         tables.append(figures)
     return pd.concat(tables, ignore_index=True)
+
+
+def check_model_names(names: Sequence[str]) -> None:
+    """Raise `ConfigError` if a scorer is called like one of the models that are measured beside it."""
+    taken = sorted({*names} & {BLEND, CLASS_PRIOR})
+    if taken:
+        raise ConfigError(f"no scorer may be called {', '.join(map(repr, taken))} in an evaluation. Pass name=")
 
 
 def _slices(by: Any, n_rows: int) -> Iterator[tuple[str, str, NDArray[np.intp]]]:

@@ -87,13 +87,13 @@ def check_names(scorers: Sequence[Scorer]) -> None:
         )
 
 
-def check_swappable(scorers: Sequence[Scorer], asked: str) -> None:
-    """Raise `ConfigError` if a scorer would not see that responses are exchanged; `asked` is the setting that does."""
+def check_swappable(scorers: Sequence[Scorer]) -> None:
+    """Raise `ConfigError` if a scorer reads no texts, so that it would not see that responses are swapped."""
     blind = [scorer.name for scorer in scorers if not scorer.reads_texts]
     if blind:
         raise ConfigError(
-            f"{asked} needs scorers that read the texts; {', '.join(blind)} would give the same probabilities for "
-            "exchanged responses"
+            f"a swapped pass needs scorers that read the texts; {', '.join(blind)} would give the same probabilities "
+            "for swapped responses"
         )
 
 

@@ -126,7 +126,7 @@ class Run:
             in the journal.
         """
         if self.options.swap != "off":
-            check_swappable(self.scorers, f"swap={self.options.swap!r}")
+            check_swappable(self.scorers)
         if blend and self.blender is not None:
             check_ready(self.blender, len(self.scorers), self.task.n_classes)
         with ExitStack() as stack:

@@ -232,5 +232,5 @@ def test_the_log_space_average_holds_where_a_probability_is_too_small_for_a_floa
 def test_scorers_that_read_no_texts_cannot_be_asked_for_a_swapped_pass(battles_table, tmp_path, swap):
     Ensemble([FakeScorer()]).predict(battles_table).to_csv(tmp_path / "saved.csv", index=False)
     ensemble = Ensemble([FakeScorer(), SavedScorer(str(tmp_path / "saved.csv"))])
-    with pytest.raises(ConfigError, match="saved would give the same probabilities for exchanged responses"):
+    with pytest.raises(ConfigError, match="saved would give the same probabilities for swapped responses"):
         ensemble.predict(parse_battles(battles_table), swap=swap)
