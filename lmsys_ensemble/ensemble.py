@@ -1,53 +1,42 @@
-"""The ensemble: several scorers and a blender, composed."""
+"""The ensemble: several scorers and a blender, composed, fitted and measured."""
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, Unpack, get_args
+from typing import Self
 
-import numpy as np
 import pandas as pd
 
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.config import bundled_config, check_parts, read_config, write_config
-from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.frames import TableLike
 from lmsys_ensemble.data.labelled import parse_labelled
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.evaluate import BLEND, CLASS_PRIOR, check_model_names, evaluate_models
 from lmsys_ensemble.evaluation.metrics import class_prior
-from lmsys_ensemble.files import suggest
 from lmsys_ensemble.probabilities import Logits, Probabilities, softmax
-from lmsys_ensemble.runtime.budget import seconds_left
-from lmsys_ensemble.runtime.combining import blender_if_known, blender_of, check_membership, fingerprints_of
-from lmsys_ensemble.runtime.display import Display
-from lmsys_ensemble.runtime.keeper import Keeper
-from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
-from lmsys_ensemble.runtime.outcome import Outcome
-from lmsys_ensemble.runtime.readiness import check_ensemble
-from lmsys_ensemble.runtime.run import Run
-from lmsys_ensemble.runtime.summary import RunSummary
-from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
+from lmsys_ensemble.runtime.combining import blender_of, check_membership, fingerprints_of
+from lmsys_ensemble.runtime.display import Display, check_display
+from lmsys_ensemble.runtime.options import RunOptions
+from lmsys_ensemble.runtime.predictor import Predictor
+from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
 
-FALLBACK_COLUMN = "fallback"
-"""Column of a prediction that names what a row lacks; there only where one lacks something."""
 
-
-class Ensemble(Keeper):
+class Ensemble(Predictor):
     """Several scorers whose probabilities a blender combines.
 
     Parameters
     ----------
     scorers : sequence of Scorer, optional
-        Loaded, run and freed by every prediction, each device in a thread of its own; `load`, or a ``with``
+        Loaded, run and freed by every prediction, each device in its own thread; `load`, or a ``with``
         statement, keeps them loaded. Without any, the bundled default: two small pretrained models that run on a CPU.
     blender : Blender, optional
         Combines the probabilities; by default their average.
     task : Task
         Classes and their order; all scorers must share it.
     progress : {"auto", "bars", "lines", "off"}
-        ``auto`` shows a bar a scorer on a terminal and is silent elsewhere.
+        ``auto`` shows a bar per scorer on a terminal and is silent elsewhere.
     devices : sequence of str, optional
         Devices that may be used, by default all; one that is named several times runs that many workers.
 
@@ -88,15 +77,10 @@ class Ensemble(Keeper):
             scorers, bundled_blender, task = read_config(bundled_config())
             blender = blender or bundled_blender
         checked = check_parts(scorers, blender, task, devices)
-        if progress not in get_args(Display):
-            known = get_args(Display)
-            raise ConfigError(
-                f"progress must be one of {', '.join(known)}, got {progress!r}{suggest(str(progress), known)}"
-            )
         self.scorers = checked
         self.blender = blender or Blender()
         self.task = task
-        self.progress: Display = progress
+        self.progress = check_display(progress)
         self.devices = devices
         super().__init__()
 
@@ -125,102 +109,6 @@ class Ensemble(Keeper):
 
     def __repr__(self) -> str:
         return f"Ensemble({', '.join(scorer.name for scorer in self.scorers)}; {self.blender})"
-
-    @property
-    def classes_(self) -> tuple[str, ...]:
-        """Classes in the order of the columns of `predict_proba`."""
-        return self.task.classes
-
-    def check(self, battles: Battles | None = None, *, blend: bool = True, here: bool = True) -> None:
-        """Find all that is wrong with scorers, models, adapters and blender and can be told without loading weights.
-
-        `predict`, `fit` and `evaluate` do it before anything is loaded. Nothing is fetched from a network.
-
-        Parameters
-        ----------
-        battles : Battles, optional
-            What is to be scored, where that is known already.
-        blend : bool
-            Whether the blender is to predict; one that is yet to be fitted cannot.
-        here : bool
-            Whether it is to run on this machine, which must then have the devices.
-
-        Raises
-        ------
-        ConfigError
-            Lists all that is wrong.
-        """
-        blender = self.blender if blend else None
-        check_ensemble(self.scorers, self.task, blender, battles, devices=self.devices, here=here)
-
-    def predict(self, table: TableLike, **options: Unpack[RunKeywords]) -> pd.DataFrame:
-        """Predict who wins.
-
-        Parameters
-        ----------
-        table : DataFrame, Battles, path or table of another library
-            Battles; see `lmsys_ensemble.parse_battles` for what a table may hold.
-        **options
-            ``run_dir``, ``rescore``, ``retry_failed``, ``time_budget_s``, ``on_failure``, ``max_failed_rows``,
-            ``swap``, ``swap_share``, ``swap_space``; see `lmsys_ensemble.runtime.options.RunOptions`.
-
-        Returns
-        -------
-        DataFrame
-            ``id`` and a column a class (``winner_model_a``, ``winner_model_b``, ``winner_tie``), in the order of the
-            rows of `table`, with its index where it is a DataFrame; every row sums to 1. Where rows lack something (a
-            scorer that failed, time that was up), a column ``fallback`` names it, empty for the other rows, and
-            `MissingMemberWarning` is warned.
-
-        Raises
-        ------
-        InputError
-            If cells cannot be used; names rows and columns, before anything is loaded.
-        ScoringError
-            If a scorer fails; names it and its device.
-        JournalError
-            If `run_dir` cannot be used, or holds results of other settings.
-        DeviceError
-            If a device is missing or still taken, or a call in another thread takes until the time budget is over.
-        """
-        started, checked = time.monotonic(), RunOptions.of(**options)
-        battles, index = _battles(table)
-        outcome = self._run(battles, checked, started)
-        frame = self._frame(battles, np.empty((0, self.task.n_classes)) if outcome is None else outcome.blended)
-        if outcome is not None and outcome.summary.fallback_rows:
-            frame[FALLBACK_COLUMN] = outcome.missing
-        return frame if index is None else frame.set_axis(index)
-
-    def predict_proba(self, table: TableLike, **options: Unpack[RunKeywords]) -> Probabilities:
-        """Return what `predict` does as an array of shape (n_rows, n_classes), columns in the order of `classes_`."""
-        started, checked = time.monotonic(), RunOptions.of(**options)
-        outcome = self._run(_battles(table)[0], checked, started)
-        return np.empty((0, self.task.n_classes)) if outcome is None else outcome.blended
-
-    def member_probabilities(self, table: TableLike, **options: Unpack[RunKeywords]) -> dict[str, Probabilities]:
-        """Return every scorer's own probabilities by its name, each of shape (n_rows, n_classes).
-
-        Options are those of `predict`. A row that a scorer has not scored is NaN there.
-        """
-        started, checked = time.monotonic(), RunOptions.of(**options)
-        outcome = self._run(_battles(table)[0], checked, started, blend=False)
-        if outcome is None:
-            return {scorer.name: np.empty((0, self.task.n_classes)) for scorer in self.scorers}
-        return dict(zip([scorer.name for scorer in self.scorers], outcome.members, strict=True))
-
-    def _run(self, battles: Battles, options: RunOptions, started: float, *, blend: bool = True) -> Outcome | None:
-        with self._turn(seconds_left(options.time_budget_s, started)):
-            self.check(battles, blend=blend)
-            if not len(battles):
-                return None
-            blender = (blender_of if blend else blender_if_known)(self.blender, self.scorers)
-            run = Run(
-                self.scorers, battles, options, task=self.task, blender=blender, display=self.progress,
-                devices=self.devices, started=started,
-            )  # fmt: skip
-            outcome = run.execute(blend=blend)
-            self.summary_: RunSummary = outcome.summary
-        return outcome
 
     def fit(self, table: TableLike, *, run_dir: str | Path | None = None) -> Self:
         """Fit the blender on labelled battles that no scorer was trained on.
@@ -278,18 +166,17 @@ class Ensemble(Keeper):
         Returns
         -------
         DataFrame
-            One row a model, slice and measure, with the columns ``model``, ``by``, ``slice``, ``metric``, ``value``,
-            ``low`` and ``high`` (95 % bootstrap interval), ``n_rows`` and ``n_groups``; see
-            `lmsys_ensemble.evaluation.evaluate.evaluate`. The model ``class prior`` predicts the mean label of all
-            rows.
+            One row per model, slice and measure, with the columns ``model``, ``by``, ``slice``, ``metric``, ``value``,
+            ``low`` and ``high`` (95 % bootstrap interval), ``n_rows`` and ``n_groups``.
+            The model ``class prior`` predicts the mean label of all rows.
 
         Raises
         ------
         InputError
             If battles, labels or the column `by` cannot be used; before anything is loaded.
         ConfigError
-            If `swap` is asked of scorers that look probabilities up by id; if a scorer is called like one of the models
-            beside the scorers; if the blender has to be fitted first, or was fitted on scorers of other names.
+            If `swap` is asked of scorers that look probabilities up by id; if a scorer is called ``blend`` or
+            ``class prior``; if the blender has to be fitted first, or was fitted on scorers of other names.
         """
         data = parse_labelled(table, self.task)
         slices, names = data.slices(by), [scorer.name for scorer in self.scorers]
@@ -306,19 +193,7 @@ class Ensemble(Keeper):
         models[CLASS_PRIOR] = class_prior(data.labels, len(data.labels))
         return evaluate_models(data.labels, models, data.groups, swapped, slices)
 
-    def _frame(self, battles: Battles, probabilities: Probabilities) -> pd.DataFrame:
-        table = pd.DataFrame(probabilities, columns=list(self.task.columns))
-        table.insert(0, ID_COLUMN, battles.ids)
-        return table
-
 
 def _with_blend(names: Sequence[str], logits: Sequence[Logits], blender: Blender) -> dict[str, Probabilities]:
     members = [softmax(values) for values in logits]
     return {**dict(zip(names, members, strict=True)), BLEND: blender.predict_proba(members)}
-
-
-def _battles(table: TableLike) -> "tuple[Battles, pd.Index[Any] | None]":
-    """Return battles, and the index of the table that they came in, where that is a DataFrame."""
-    if isinstance(table, Battles):
-        return table, None
-    return parse_battles(table), table.index if isinstance(table, pd.DataFrame) else None

@@ -34,4 +34,5 @@
 `estimate`    How long a run will take, and whether it fits.
 `plan`        All that a run has to do at first.
 `run`         `Run`: all of it together.
+`predictor`   What `Ensemble` does without labels: predictions.
 """

@@ -1,4 +1,4 @@
-"""Bars on a terminal: a line a scorer, from the first second on, as wide as the terminal and no wider."""
+"""Bars on a terminal: a line per scorer, from the first second on, as wide as the terminal and no wider."""
 
 import logging
 import sys
@@ -9,20 +9,31 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias, get_args
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.files import suggest
+
 logger = logging.getLogger(__name__)
 
 Display: TypeAlias = Literal["auto", "bars", "lines", "off"]
-"""``auto`` shows bars on a terminal and is silent elsewhere; ``lines`` writes one line a scorer when it is done."""
+"""``auto`` shows bars on a terminal and is silent elsewhere; ``lines`` writes one line per scorer when it is done."""
 
 REDRAW_SECONDS = 0.2
 
 _BAR_CELLS = (6, 40)
 """Fewest and most characters of the bar itself."""
+
+
+def check_display(display: Display) -> Display:
+    """Return how progress is shown; raise `ConfigError` for what is no such way."""
+    known = get_args(Display)
+    if display not in known:
+        raise ConfigError(f"progress must be one of {', '.join(known)}, got {display!r}{suggest(str(display), known)}")
+    return display
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,7 @@ class _Line(tqdm):  # type: ignore[type-arg]
 
 
 class Screen:
-    """Shows a line a scorer, and redraws them all, while it is entered; on `close` they are left as they stand.
+    """Shows a line per scorer and redraws them all while it is entered; on exit they are left as they stand.
 
     Parameters
     ----------

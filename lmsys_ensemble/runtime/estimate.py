@@ -127,7 +127,7 @@ def project(
         loaded and scored in a tenth of the time that the run will take by arithmetic, 64 at most; where that is none,
         the arithmetic stands.
     devices : sequence of str, optional
-        As for `lmsys_ensemble.ensemble.Ensemble`.
+        As for `lmsys_ensemble.Ensemble`.
     start_seconds : float
         What imports, reading and checks have taken: the run will need as long, and planning has spent it.
     """

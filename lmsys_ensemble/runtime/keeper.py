@@ -29,7 +29,7 @@ class _Load:
 
 
 class Keeper:
-    """Base of `lmsys_ensemble.ensemble.Ensemble`: loading, freeing, copying, one call at a time.
+    """Base of `lmsys_ensemble.Ensemble`: loading, freeing, copying, one call at a time.
 
     Attributes
     ----------
