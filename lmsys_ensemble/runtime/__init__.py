@@ -30,8 +30,8 @@
 `progress`    What a scorer has done, and when it must stop.
 `display`     Bars on a terminal.
 `summary`     What a run did, as values for JSON.
-`sampling`    How many rows to time before a run.
-`estimate`    How long a run will take, and whether it fits.
+`sampling`    A sample that is timed before a run: how many rows, which, how long.
+`estimate`    How long a run will take.
 `plan`        All that a run has to do at first.
 `run`         `Run`: all of it together.
 `predictor`   What `Ensemble` does without labels: predictions.

@@ -1,10 +1,9 @@
-"""How long a run will take, and whether it fits: counted and timed on a sample before it starts.
+"""How long a run will take: by arithmetic, and by a sample that is timed before it starts.
 
-The sample is drawn by length, so that it has as many long rows, in proportion, as the whole. Its seconds are scaled by
-the operations of all rows over those of the sample: what a row costs grows faster than its length.
+The seconds of the sample are scaled by the operations of all rows over those of the sample: the cost of a row grows
+faster than its length.
 """
 
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.runtime.devices import assign_devices, reachable
-from lmsys_ensemble.runtime.sampling import Guess, guess_load, rows_to_time
+from lmsys_ensemble.runtime.sampling import Guess, guess_load, rows_to_time, sample_by_length, time_sample
 from lmsys_ensemble.runtime.slots import Slot, make_slots
 from lmsys_ensemble.scorers.base import Costs, Scorer
 
@@ -57,7 +56,7 @@ class ScorerProjection:
     load_seconds : float
         Measured; 0 where it was not.
     slot_seconds : float
-        Of all rows on one slot, while the others are busy.
+        Of all rows on one slot, while the other slots are busy.
     weight_bytes : int or None
         Memory of its weights, where the shape is known.
     n_timed : int
@@ -87,7 +86,7 @@ class Projection:
     seconds : float
         From start to end; scorers that may run anywhere are shared out evenly.
     scorers : list of ScorerProjection
-        Each on its own.
+        One per scorer.
     too_large : list of str
         Scorers whose weights do not fit into a device's memory.
     start_seconds : float
@@ -114,7 +113,7 @@ def project(
     devices: Sequence[str] | None = None,
     start_seconds: float = 0.0,
 ) -> Projection:
-    """Time a sample on this machine's devices and say how long all rows will take.
+    """Time a sample on this machine's devices and return what all rows will take.
 
     Parameters
     ----------
@@ -150,7 +149,7 @@ def project(
     else:
         numbers = [n_timed] * len(parts)
     parts = [
-        _timed(scorer, battles, part, cost, slots_of, number) if number else part
+        _timed(scorer, battles, part, cost, slots_of, number) if number and len(battles) else part
         for scorer, part, cost, slots_of, number in zip(scorers, parts, costs, own, numbers, strict=True)
     ]
     seconds = start_seconds + makespan(parts, slots)
@@ -158,7 +157,7 @@ def project(
 
 
 def project_elsewhere(scorers: Sequence[Scorer], battles: Battles, machine: str) -> Projection:
-    """Say by arithmetic how long a run would take on other devices, such as ``2xT4``.
+    """Return what a run would take on other devices, such as ``2xT4``, by arithmetic.
 
     Raises
     ------
@@ -191,7 +190,7 @@ def parse_machine(machine: str) -> tuple[int, str]:
     Raises
     ------
     ConfigError
-        If it is nothing like that, or the device is unknown.
+        If it has another form, or the device is unknown.
     """
     count, _, name = machine.rpartition("x")
     known = {device.upper(): device for device in ACCELERATORS}
@@ -230,17 +229,8 @@ def _filled(busy: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
     return busy
 
 
-def sample_by_length(work: NDArray[np.float64], n_rows: int) -> NDArray[np.intp]:
-    """Return the positions of `n_rows` rows that stand for all: each the middle of an equal share, in order of work."""
-    order = np.argsort(work, kind="stable")
-    n_rows = min(n_rows, len(order))
-    middles = ((np.arange(n_rows) + 0.5) * len(order) / n_rows).astype(np.intp)
-    result: NDArray[np.intp] = order[middles]
-    return result
-
-
 def _by_arithmetic(scorer: Scorer, costs: Costs | None, slots: Sequence[Slot], devices: list[str]) -> ScorerProjection:
-    """Guess without loading anything; all zero for a scorer that does not say what a row costs."""
+    """Estimate without loading anything; all zero for a scorer that does not say what a row costs."""
     if costs is None or costs.flops is None:
         tokens = (0, 0) if costs is None else (int(costs.tokens.sum()), costs.n_truncated)
         return ScorerProjection(scorer.name, devices, *tokens, 0.0, 0.0, None, 0)
@@ -270,42 +260,8 @@ def _speed(dtype: str, slot: Slot) -> float:
 def _timed(
     scorer: Scorer, battles: Battles, guess: ScorerProjection, costs: Costs | None, slots: Sequence[Slot], n_timed: int
 ) -> ScorerProjection:
-    if not len(battles):
-        return guess
     work = battles.characters().astype(np.float64) if costs is None or costs.flops is None else costs.flops
     rows = sample_by_length(work, n_timed)
-    sample = battles.take(np.sort(rows))
-    copies = [scorer] if scorer.shareable else [scorer, *(scorer.replica() for _ in slots[1:])]
-    start = time.perf_counter()
-    try:
-        for copy in copies:
-            copy.load(slots[0].device)
-        load_seconds = (time.perf_counter() - start) / len(copies)
-        callers = [(copies[position % len(copies)], slot) for position, slot in enumerate(slots)]
-        seconds = _time_together(callers, sample)
-    finally:
-        for copy in copies:
-            copy.close()
-    slot_seconds = seconds * float(work.sum() / max(work[rows].sum(), 1.0))
-    return replace(guess, load_seconds=load_seconds, slot_seconds=slot_seconds, n_timed=len(sample))
-
-
-def _time_together(callers: Sequence[tuple[Scorer, Slot]], sample: Battles) -> float:
-    """Let every slot score the sample at the same time, after a warm-up, and return the mean of their seconds."""
-    ready = threading.Barrier(len(callers))
-
-    def measure(scorer: Scorer, slot: Slot) -> float:
-        if scorer.needs_device and slot.cores:
-            from lmsys_ensemble.modeling.hardware import limit_threads
-
-            limit_threads(len(slot.cores))
-        with slot.pinned():
-            scorer.score(sample[:1])
-            prepared = scorer.prepare(sample) if slot.overlaps else None
-            ready.wait()
-            start = time.perf_counter()
-            scorer.score_prepared(scorer.prepare(sample) if prepared is None else prepared)
-            return time.perf_counter() - start
-
-    with ThreadPoolExecutor(len(callers)) as threads:
-        return float(np.mean([future.result() for future in [threads.submit(measure, *pair) for pair in callers]]))
+    load_seconds, sample_seconds = time_sample(scorer, battles.take(np.sort(rows)), slots)
+    slot_seconds = sample_seconds * float(work.sum() / max(work[rows].sum(), 1.0))
+    return replace(guess, load_seconds=load_seconds, slot_seconds=slot_seconds, n_timed=len(rows))

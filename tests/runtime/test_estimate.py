@@ -14,7 +14,6 @@ from lmsys_ensemble.runtime.estimate import (
     parse_machine,
     project,
     project_elsewhere,
-    sample_by_length,
 )
 from lmsys_ensemble.runtime.sampling import guess_load
 from lmsys_ensemble.runtime.slots import Slot, usable_cores
@@ -50,16 +49,6 @@ def test_a_run_is_never_shorter_than_its_work_shared_out_nor_longer_than_all_of_
     parts = [part(seconds, *(["cuda:0"] if tied else ["cuda:0", "cuda:1"])) for seconds, tied in work]
     total = sum(seconds for seconds, _ in work)
     assert total / 2 - 1e-6 <= makespan(parts, TWO) <= total + 1e-6
-
-
-@given(st.lists(st.floats(1, 1e6), min_size=1, max_size=300), st.integers(1, 100))
-def test_a_sample_has_distinct_rows_from_every_part_of_the_range(work, n_rows):
-    work = np.array(work)
-    rows = sample_by_length(work, n_rows)
-    assert len(set(rows)) == len(rows) == min(n_rows, len(work))
-    ranks = np.argsort(np.argsort(work, kind="stable"))[rows]
-    middles = (np.arange(len(rows)) + 0.5) * len(work) / len(rows)
-    assert (np.abs(ranks + 0.5 - middles) <= 0.5).all()
 
 
 class Counting(FakeScorer):

@@ -1,7 +1,8 @@
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmsys_ensemble.runtime.sampling import MOST_ROWS, SHARE, Guess, guess_load, rows_to_time
+from lmsys_ensemble.runtime.sampling import MOST_ROWS, SHARE, Guess, guess_load, rows_to_time, sample_by_length
 
 seconds = st.floats(0, 1e5)
 guesses = st.lists(st.builds(Guess, load_seconds=seconds, slot_seconds=seconds), min_size=1, max_size=4)
@@ -40,3 +41,13 @@ def test_what_a_scorer_does_not_say_is_timed_on_a_twentieth():
 
 def test_a_load_takes_longer_the_more_weights_there_are():
     assert 0 < guess_load(None) == guess_load(0) < guess_load(2**30) < guess_load(2**34)
+
+
+@given(st.lists(st.floats(1, 1e6), min_size=1, max_size=300), st.integers(1, 100))
+def test_a_sample_has_distinct_rows_from_every_part_of_the_range(work, n_rows):
+    work = np.array(work)
+    rows = sample_by_length(work, n_rows)
+    assert len(set(rows)) == len(rows) == min(n_rows, len(work))
+    ranks = np.argsort(np.argsort(work, kind="stable"))[rows]
+    middles = (np.arange(len(rows)) + 0.5) * len(work) / len(rows)
+    assert (np.abs(ranks + 0.5 - middles) <= 0.5).all()
