@@ -41,7 +41,7 @@ def _values(report: RunReport) -> dict[str, Any]:
             }
             for scorer in report.scorers
         ],
-        "errors": [{"scorer": error.scorer, "row": error.row, "reason": error.reason} for error in report.errors],
+        "errors": [{"scorer": error.scorer, "row": error.key, "reason": error.reason} for error in report.errors],
     }
 
 
@@ -58,7 +58,7 @@ def _lines(report: RunReport) -> list[str]:
     n_failed = sum(scorer.n_failed for scorer in report.scorers)
     if n_failed:
         lines.append(f"failed ({n_failed:,}):")
-        lines += [f"  {error.scorer}, row {error.row}: {error.reason}" for error in report.errors[:_SHOWN_ERRORS]]
+        lines += [f"  {error.scorer}, row {error.key}: {error.reason}" for error in report.errors[:_SHOWN_ERRORS]]
     if n_failed > _SHOWN_ERRORS:
         lines.append(f"  ... {n_failed - _SHOWN_ERRORS:,} more; --json lists up to {len(report.errors)}")
     return lines

@@ -1,4 +1,4 @@
-"""Fingerprints of scorers: one spelling, a digest, and what differs between two."""
+"""Fingerprints of scorers: their JSON text, its digest, and how two of them differ."""
 
 import hashlib
 import json
@@ -9,12 +9,12 @@ from lmsys_ensemble.errors import ContractError
 
 
 def canonical_json(name: str, fingerprint: Mapping[str, Any]) -> str:
-    """Return the one spelling of a scorer's fingerprint.
+    """Return a fingerprint as JSON text; equal fingerprints give the same text.
 
     Raises
     ------
     ContractError
-        If it holds what JSON cannot.
+        If the fingerprint holds what JSON cannot.
     """
     try:
         return json.dumps(dict(fingerprint), sort_keys=True)
@@ -23,12 +23,12 @@ def canonical_json(name: str, fingerprint: Mapping[str, Any]) -> str:
 
 
 def digest_of(text: str) -> str:
-    """Return 32 hexadecimal digits that stand for a fingerprint."""
+    """Return a digest of 32 hexadecimal digits of a fingerprint's text."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def differences(name: str, old: str, new: str) -> list[str]:
-    """Return every setting in which two fingerprints of a scorer differ, with both values.
+    """Return each setting in which two fingerprints of a scorer differ, with both values.
 
     >>> differences("gemma", '{"recipe": {"max_tokens": 1024}}', '{"recipe": {"max_tokens": 2048}}')
     ["scorer 'gemma': recipe.max_tokens was 1024, is 2048"]
@@ -43,7 +43,7 @@ def differences(name: str, old: str, new: str) -> list[str]:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield dotted path and JSON text of everything that holds nothing else; as text, because 1 == 1.0 == True."""
+    """Yield the dotted path and the JSON text of each innermost value; as text, because 1 == 1.0 == True."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(inner, f"{path}.{key}" if path else key)

@@ -1,28 +1,27 @@
-"""Finished rows of one scorer, as a journal holds them: a record a chunk, put together for a million rows."""
+"""Finished rows of one scorer, put together from the records of a journal; fit for a million rows."""
 
 import json
 import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.errors import JournalError
-from lmsys_ensemble.journal.records import HASH_BYTES, Record, read_records
+from lmsys_ensemble.journal.records import KEY_BYTES, Record, read_records
 from lmsys_ensemble.probabilities import Logits
 
 logger = logging.getLogger(__name__)
 
 Keys: TypeAlias = NDArray[np.bytes_]
-"""Hashes as 16 bytes each. NumPy drops trailing zero bytes when it hands one out, and never when it compares."""
+"""Keys as 16 bytes each. NumPy drops trailing zero bytes when it hands one out, and never when it compares."""
 
 
-def pack_rows(rows: Sequence[str]) -> bytes:
-    """Return row hashes as bytes, 16 each.
+def pack_keys(keys: Sequence[str]) -> bytes:
+    """Return keys as bytes, 16 each.
 
     Raises
     ------
@@ -30,20 +29,20 @@ def pack_rows(rows: Sequence[str]) -> bytes:
         If one is no content hash.
     """
     try:
-        packed = bytes.fromhex("".join(rows))
-        if len(packed) != HASH_BYTES * len(rows) or any(len(row) != 2 * HASH_BYTES for row in rows):
+        packed = bytes.fromhex("".join(keys))
+        if len(packed) != KEY_BYTES * len(keys) or any(len(key) != 2 * KEY_BYTES for key in keys):
             raise ValueError("of another length")
     except ValueError as error:
         raise JournalError(
-            f"rows are known by {2 * HASH_BYTES} hexadecimal digits, as Battles.content_hashes() gives them: {error}"
+            f"rows are known by {2 * KEY_BYTES} hexadecimal digits, as Battles.content_hashes() gives them: {error}"
         ) from error
     return packed
 
 
-def unpack_rows(packed: bytes) -> list[str]:
-    """Return what `pack_rows` was given."""
+def unpack_keys(packed: bytes) -> list[str]:
+    """Return what `pack_keys` was given."""
     digits = packed.hex()
-    return [digits[start : start + 2 * HASH_BYTES] for start in range(0, len(digits), 2 * HASH_BYTES)]
+    return [digits[start : start + 2 * KEY_BYTES] for start in range(0, len(digits), 2 * KEY_BYTES)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +52,11 @@ class Finished:
     Attributes
     ----------
     keys : ndarray of shape (n,)
-        Hashes of the rows as bytes, sorted; a row's place here is its position.
+        Keys of the rows as bytes, sorted; the place of a key here is the row's position.
     logits : float32 ndarray of shape (n, n_classes)
         By position, as they were committed, bit for bit; NaN for rows that failed. Shape (0, 0) while there are none.
     errors : dict of str to str
-        Row hash and reason of rows that failed.
+        By key, why a row failed.
     """
 
     keys: Keys
@@ -67,28 +66,23 @@ class Finished:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __contains__(self, row: str) -> bool:
-        return bool(self.positions([row])[0] >= 0)
+    def __contains__(self, key: str) -> bool:
+        return bool(self.positions([key])[0] >= 0)
 
-    @cached_property
-    def index(self) -> dict[str, int]:
-        """Position of every row hash; for many rows at once `positions` needs far less memory."""
-        return {row: position for position, row in enumerate(unpack_rows(self.keys.tobytes()))}
-
-    def positions(self, rows: Sequence[str]) -> NDArray[np.intp]:
-        """Return the position of every row, -1 for those that are not finished."""
-        wanted = np.frombuffer(pack_rows(rows), dtype=f"S{HASH_BYTES}")
+    def positions(self, keys: Sequence[str]) -> NDArray[np.intp]:
+        """Return the position of the row with each key, -1 where it is not finished."""
+        wanted = np.frombuffer(pack_keys(keys), dtype=f"S{KEY_BYTES}")
         if not len(self.keys):
-            return np.full(len(rows), -1, dtype=np.intp)
+            return np.full(len(keys), -1, dtype=np.intp)
         places = np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)
         return np.where(self.keys[places] == wanted, places, -1)
 
 
 def read_finished(connection: sqlite3.Connection, scorer: str, fingerprint: str, version: int) -> Finished:
-    """Read all that a scorer has finished under a fingerprint, from a journal of some version.
+    """Read all that a scorer has finished under a fingerprint.
 
-    Where a row was committed more than once, the last commit counts. A record that no longer is what was committed
-    is left out, so that its rows are scored again.
+    Where a row was committed more than once, the last commit counts. A record that has changed since it was committed
+    is left out, so that its rows are scored again. `version` is that of the journal.
 
     Raises
     ------
@@ -96,8 +90,8 @@ def read_finished(connection: sqlite3.Connection, scorer: str, fingerprint: str,
         If some of it has another number of classes than the rest.
     """
     records = []
-    for _, record, whose in read_records(connection, version):
-        if record is None and whose == scorer:
+    for _, record, named in read_records(connection, version):
+        if record is None and named == scorer:
             logger.warning("scorer %r: a chunk in the journal is damaged; its rows are taken for not scored", scorer)
         if record is not None and (record.scorer, record.fingerprint) == (scorer, fingerprint) and record.n_rows:
             records.append(record)
@@ -105,7 +99,7 @@ def read_finished(connection: sqlite3.Connection, scorer: str, fingerprint: str,
 
 
 def put_together(records: Sequence[Record]) -> Finished:
-    """Return the rows of one scorer's records, in the order of commits: of rows that occur twice, the last.
+    """Return the rows of one scorer's records, which come in the order of commits; the last one of a row counts.
 
     Raises
     ------
@@ -113,7 +107,7 @@ def put_together(records: Sequence[Record]) -> Finished:
         If the records differ in the number of classes.
     """
     if not records:
-        return Finished(np.empty(0, dtype=f"S{HASH_BYTES}"), np.empty((0, 0), dtype=np.float32), {})
+        return Finished(np.empty(0, dtype=f"S{KEY_BYTES}"), np.empty((0, 0), dtype=np.float32), {})
     widths = sorted({record.n_classes for record in records})
     if len(widths) > 1:
         raise JournalError(
@@ -131,11 +125,11 @@ def put_together(records: Sequence[Record]) -> Finished:
 
 
 def _without_repeats(packed: bytes, logits: Logits, reasons: Mapping[int, str]) -> Finished:
-    every = np.frombuffer(packed, dtype=f"S{HASH_BYTES}")
+    every = np.frombuffer(packed, dtype=f"S{KEY_BYTES}")
     keys, first_from_end = np.unique(every[::-1], return_index=True)
     last = len(every) - 1 - first_from_end
     errors = {}
     for place, reason in reasons.items():
         if last[np.searchsorted(keys, every[place])] == place:
-            errors[packed[HASH_BYTES * place : HASH_BYTES * (place + 1)].hex()] = reason
+            errors[packed[KEY_BYTES * place : KEY_BYTES * (place + 1)].hex()] = reason
     return Finished(keys, logits[last], errors)

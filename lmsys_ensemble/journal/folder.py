@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, who works in it, and what goes wrong with disks."""
+"""The folder of a run: its files, its lock, and errors of disks and databases in words."""
 
 import errno
 import json
@@ -36,7 +36,7 @@ def check_run_folder(folder: Path) -> None:
     Raises
     ------
     JournalError
-        If it is no folder, or holds what belongs to somebody else.
+        If it is no folder, or holds other files than a run's.
     """
     if not folder.exists():
         return
@@ -108,20 +108,20 @@ def find_holder(folder: Path) -> int | None:
 
 
 def write_manifest(folder: Path, created: str, version: str, fingerprints: Mapping[str, str]) -> None:
-    """Write what a run is made of, for people; the journal itself never reads it. Fingerprints come as JSON texts."""
+    """Write what a run is made of, for people to read; the journal never reads it. Fingerprints are JSON texts."""
     scorers = {name: json.loads(text) for name, text in fingerprints.items()}
     values = {"lmsys_ensemble": version, "created": created, "scorers": scorers}
     write_json(folder / MANIFEST_FILE, values)
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Turn what the disk and the database raise into errors that say how to go on.
+def journal_errors(folder: Path) -> Iterator[None]:
+    """Turn what the disk and the database raise into `JournalError`, which says how to go on.
 
     Raises
     ------
     JournalError
-        For a full disk, a damaged file, a file that others use, and all else that SQLite complains of.
+        For a full disk, a damaged file, a file in use, and any other error of SQLite.
     """
     try:
         yield

@@ -17,14 +17,14 @@ from lmsys_ensemble.errors import ContractError, JournalError, RunFolderError
 from lmsys_ensemble.files import write_json
 from lmsys_ensemble.journal.database import SCHEMA_VERSION, open_database, read_facts, transaction
 from lmsys_ensemble.journal.fingerprints import canonical_json, differences, digest_of
-from lmsys_ensemble.journal.finished import Finished, pack_rows, read_finished, unpack_rows
+from lmsys_ensemble.journal.finished import Finished, pack_keys, read_finished, unpack_keys
 from lmsys_ensemble.journal.folder import (
     JOURNAL_FILE,
     SUMMARY_FILE,
     RunLock,
     check_run_folder,
     damaged,
-    explained,
+    journal_errors,
     write_manifest,
 )
 from lmsys_ensemble.journal.plan_record import append_plan, read_plan
@@ -35,9 +35,9 @@ from lmsys_ensemble.probabilities import Logits, mark_failed
 class Journal:
     """Finished chunks of a run, kept in a run directory: one SQLite file with a write-ahead log.
 
-    A row is known by its content hash (`Battles.content_hashes`), a scorer by its name and fingerprint. A chunk is
-    there whole or not at all, whatever ends the process. Made by `Journal.open`; a context manager. All methods may
-    be called from any thread.
+    A row is known by its key, which is its content hash (`lmsys_ensemble.Battles.content_hashes`), a scorer by its name
+    and fingerprint. A chunk is there whole or not at all, whatever ends the process. Made by `Journal.open`; a context
+    manager. All methods may be called from any thread.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ class Journal:
     connection : sqlite3.Connection
         Its open database.
     digests : mapping of str to str
-        Digest of every scorer's current fingerprint, by name.
+        By scorer's name, the digest of its current fingerprint.
     resources : ExitStack
-        What is given back when the journal is closed.
+        Closed together with the journal.
     """
 
     def __init__(self, folder: Path, connection: sqlite3.Connection, digests: Mapping[str, str], resources: ExitStack):
@@ -67,8 +67,8 @@ class Journal:
         folder : str or Path
             Run directory, on a local disk: new, empty, or of an earlier run.
         fingerprints : mapping
-            Fingerprint of every scorer, by its name. Scorers that the run has not seen are added; those that it has
-            seen and that are not named here are left alone.
+            By scorer's name, its fingerprint. Scorers that the run has not seen are added; those that it has seen and
+            that are not named here are left alone.
         rescore : bool
             Take fingerprints that differ from those of the earlier run. Results under the old ones stay in the file,
             unused, and count again when a later run comes back to them, again with `rescore`.
@@ -79,12 +79,12 @@ class Journal:
             If another process holds the directory, a fingerprint differs, the directory is somebody else's, or its
             journal is damaged, of a newer version or cannot be written.
         ContractError
-            If a fingerprint holds what JSON cannot, or a name what is no Unicode.
+            If a fingerprint holds what JSON cannot, or a name is no valid Unicode.
         """
         folder = Path(folder)
         _check_names(fingerprints)
         settings = {name: canonical_json(name, fingerprint) for name, fingerprint in fingerprints.items()}
-        with explained(folder), ExitStack() as stack:
+        with journal_errors(folder), ExitStack() as stack:
             check_run_folder(folder)
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(RunLock(folder))
@@ -104,28 +104,28 @@ class Journal:
         JournalError
             If the journal was not opened for that scorer, or cannot be read.
         """
-        with self._mutex, explained(self.folder):
+        with self._mutex, journal_errors(self.folder):
             return read_finished(self._connection, scorer, self._digest(scorer), SCHEMA_VERSION)
 
     def chunks(self) -> list[list[str]]:
-        """Return the plan: row hashes of every recorded chunk, in order.
+        """Return the plan: the keys of each recorded chunk, in order.
 
-        It is recorded because the last bits of a row's logits depend on the rows that share its batch: a run that is
-        resumed must make the same chunks to get the same numbers.
+        The last bits of a row's logits depend on the rows that share its batch, so a run that is resumed must make the
+        same chunks to get the same numbers.
         """
-        with self._mutex, explained(self.folder):
-            return [unpack_rows(rows) for rows in read_plan(self._connection, self.folder / JOURNAL_FILE)]
+        with self._mutex, journal_errors(self.folder):
+            return [unpack_keys(keys) for keys in read_plan(self._connection, self.folder / JOURNAL_FILE)]
 
     def record_chunks(self, chunks: Sequence[Sequence[str]]) -> None:
         """Append chunks to the plan: all of them, or none if something goes wrong."""
-        packed = [pack_rows(rows) for rows in chunks]
-        with self._mutex, explained(self.folder), transaction(self._connection):
+        packed = [pack_keys(keys) for keys in chunks]
+        with self._mutex, journal_errors(self.folder), transaction(self._connection):
             append_plan(self._connection, self.folder / JOURNAL_FILE, packed)
 
     def commit(
         self,
         scorer: str,
-        rows: Sequence[str],
+        keys: Sequence[str],
         logits: Logits,
         errors: Mapping[int, str],
         *,
@@ -138,18 +138,18 @@ class Journal:
         Parameters
         ----------
         scorer : str
-            Who scored it.
-        rows : sequence of str
-            Content hashes of its rows.
+            Name of the scorer.
+        keys : sequence of str
+            Keys of the chunk's rows.
         logits : float32 ndarray of shape (n_rows, n_classes)
-            In the order of `rows`.
+            In the order of `keys`.
         errors : mapping of int to str
-            Position in `rows` and reason of rows that failed; whatever their logits, NaN is kept. Rows whose logits
-            are not finite count as failed, too.
+            By position in `keys`, why a row failed; NaN is kept instead of its logits. Rows whose logits are not finite
+            count as failed, too.
         device : str
             Where it was scored.
         n_tokens : int
-            How many tokens it has (0 for scorers without tokens).
+            Tokens of the chunk (0 for scorers without tokens).
         seconds : float
             How long it took.
 
@@ -159,8 +159,8 @@ class Journal:
             If it cannot be written (a full disk, say); earlier chunks are not touched. Or if the arguments do not
             fit each other.
         """
-        packed = pack_rows(rows)
-        values, reasons = _check_results(logits, len(rows), errors)
+        packed = pack_keys(keys)
+        values, reasons = _check_results(logits, len(keys), errors)
         record = Record(
             scorer=scorer,
             fingerprint=self._digest(scorer),
@@ -178,11 +178,11 @@ class Journal:
         names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
         # The same chunk again takes the place of its old record and, with a new position, counts as the last.
         statement = f"INSERT OR REPLACE INTO results ({names}) VALUES ({marks})"  # noqa: S608 - names of ours
-        with self._mutex, explained(self.folder), transaction(self._connection):
+        with self._mutex, journal_errors(self.folder), transaction(self._connection):
             self._connection.execute(statement, columns)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write ``summary.json``: whole, or the old one stays.
+        """Write ``summary.json``; if that fails, the old one stays.
 
         Raises
         ------
@@ -190,7 +190,7 @@ class Journal:
             If it cannot be written.
         """
         try:
-            with explained(self.folder):
+            with journal_errors(self.folder):
                 write_json(self.folder / SUMMARY_FILE, dict(summary))
         except (TypeError, ValueError) as error:
             raise JournalError(f"{self.folder / SUMMARY_FILE} cannot hold the summary: {error}") from error
@@ -244,7 +244,7 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 def _current(connection: sqlite3.Connection, folder: Path) -> dict[str, str]:
-    """Return the fingerprint that holds now of every scorer of the run, as JSON text."""
+    """Return the current fingerprint of each scorer of the run, as JSON text."""
     query = "SELECT scorer, digest, settings FROM fingerprints WHERE is_current ORDER BY scorer"
     found = {}
     for scorer, digest, settings in connection.execute(query):

@@ -1,7 +1,7 @@
-"""Records of finished chunks: what a row of the table holds, and how it is told whether it still is what was written.
+"""Records of finished chunks: what a record holds, and how to tell whether it still is what was written.
 
-A disk that flips a bit must cost a chunk, never falsify one. So a record's checksum covers everything in it, whose it
-is included, and records are found by reading them, not by an index, which has no checksum.
+A disk that flips a bit must cost a chunk, never falsify one. So the checksum of a record covers everything in it, its
+scorer included, and records are found by reading them, not through an index, which has no checksum.
 """
 
 import hashlib
@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
-HASH_BYTES = 16
-"""Bytes of a row's content hash; in text twice as many hexadecimal digits."""
+KEY_BYTES = 16
+"""Bytes of a key, the content hash of a row; in text twice as many hexadecimal digits."""
 
 _BYTES_PER_LOGIT = 4
 
@@ -24,23 +24,23 @@ class Record:
     Attributes
     ----------
     scorer, fingerprint : str
-        Whose, and the digest of its settings.
+        The scorer's name, and the digest of its settings.
     chunk : bytes
         Digest of `row_hashes`.
     row_hashes : bytes
-        Content hashes of the rows, 16 bytes each.
+        Keys of the rows, 16 bytes each; the table's column has this name.
     n_classes : int
         Columns of the logits.
     logits : bytes
         float32, little-endian, row by row.
     errors : str
-        JSON: position and reason of rows that failed.
+        JSON: by position in the chunk, why a row failed.
     device : str
         Where it was scored.
     n_tokens : int
-        How many it has.
+        Tokens of the chunk.
     seconds, committed_at : float
-        How long it took, and when it was done (seconds since 1970).
+        How long the chunk took, and when it was done (seconds since 1970).
     """
 
     scorer: str
@@ -58,18 +58,18 @@ class Record:
     @property
     def n_rows(self) -> int:
         """Rows of the chunk."""
-        return len(self.row_hashes) // HASH_BYTES
+        return len(self.row_hashes) // KEY_BYTES
 
     @property
     def checksum(self) -> bytes:
-        """What tells whether anything in the record has changed."""
+        """A digest of everything in the record: it differs once anything has changed."""
         blobs = (self.chunk, self.row_hashes, self.logits)
         rest = [value for value in astuple(self) if not isinstance(value, bytes)]
         return checksum_of(*blobs, json.dumps(rest).encode())
 
     @property
     def first_checksum(self) -> bytes:
-        """What journals of version 1 have in its place."""
+        """The checksum that journals of version 1 have."""
         return digest_of_bytes(self.row_hashes + self.logits + self.errors.encode())
 
     @property
@@ -77,7 +77,7 @@ class Record:
         """Whether its parts fit each other."""
         return (
             self.n_classes > 0
-            and len(self.row_hashes) == HASH_BYTES * self.n_rows
+            and len(self.row_hashes) == KEY_BYTES * self.n_rows
             and len(self.logits) == _BYTES_PER_LOGIT * self.n_rows * self.n_classes
             and self.chunk == digest_of_bytes(self.row_hashes)
         )
@@ -89,11 +89,11 @@ _KINDS = tuple(field.type for field in fields(Record))
 
 def digest_of_bytes(data: bytes) -> bytes:
     """Return a digest of 16 bytes."""
-    return hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
+    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
 
 
 def checksum_of(*parts: bytes) -> bytes:
-    """Return a digest of 16 bytes of several parts, and of where one ends and the next begins."""
+    """Return a digest of 16 bytes of several parts and their lengths."""
     return digest_of_bytes(b"".join(part for data in parts for part in (len(data).to_bytes(8, "little"), data)))
 
 
@@ -105,16 +105,16 @@ def read_records(connection: sqlite3.Connection, version: int) -> Iterator[tuple
     connection : sqlite3.Connection
         Open database.
     version : int
-        The journal's.
+        Version of the journal.
 
     Yields
     ------
     position : int
-        Key of the record.
+        Its place in the table.
     record : Record or None
-        None where it no longer is what was written.
+        None where it is no longer what was written.
     scorer : str
-        Whose it says to be, for what is said of a damaged one.
+        The scorer that the record names, for messages about damaged ones.
     """
     # NOT INDEXED: a damaged index hands out other records than were asked for.
     query = f"SELECT position, checksum, {', '.join(COLUMNS)} FROM results NOT INDEXED ORDER BY position"  # noqa: S608
@@ -130,7 +130,7 @@ def _parse(values: Sequence[Any]) -> Record | None:
     for kind, value in zip(_KINDS, values, strict=True):
         if kind is float and type(value) is int:
             value = float(value)
-        if type(value) is not kind:  # a flipped bit can make it another type's
+        if type(value) is not kind:  # a flipped bit can change its type
             return None
         parsed.append(value)
     record = Record(*parsed)

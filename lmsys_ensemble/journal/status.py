@@ -17,18 +17,18 @@ from lmsys_ensemble.journal.database import (
     version_of,
 )
 from lmsys_ensemble.journal.finished import put_together
-from lmsys_ensemble.journal.folder import JOURNAL_FILE, explained, find_holder
-from lmsys_ensemble.journal.records import HASH_BYTES, Record, read_records
+from lmsys_ensemble.journal.folder import JOURNAL_FILE, find_holder, journal_errors
+from lmsys_ensemble.journal.records import KEY_BYTES, Record, read_records
 
 MAX_LISTED_ERRORS = 100
 
 
 @dataclass(frozen=True)
 class RowError:
-    """A row that got no logits: which scorer failed on it, its content hash, and why."""
+    """A row that got no logits: which scorer failed on it, its key, and why."""
 
     scorer: str
-    row: str
+    key: str
     reason: str
 
 
@@ -41,9 +41,9 @@ class ScorerReport:
     name : str
         The scorer.
     n_rows, n_failed : int
-        Rows that are finished, those that failed among them; and these alone.
+        Rows that are finished, failed ones included; rows that failed.
     n_chunks, n_tokens : int
-        What the rows came in and have.
+        Chunks of these rows, and their tokens.
     seconds : float
         Time spent on chunks, added up over devices.
     devices : tuple of str
@@ -67,12 +67,12 @@ class ScorerReport:
 
     @property
     def rows_per_second(self) -> float | None:
-        """Rows in a second of one device's time; None where no time was taken."""
+        """Rows per second of one device's time; None where no time was taken."""
         return self.n_rows / self.seconds if self.seconds else None
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens in a second of one device's time; None where there are none."""
+        """Tokens per second of one device's time; None where there are none."""
         return self.n_tokens / self.seconds if self.seconds and self.n_tokens else None
 
 
@@ -123,7 +123,7 @@ def read_run(folder: str | Path) -> RunReport:
     path = folder / JOURNAL_FILE
     if not path.is_file():
         raise RunFolderError(f"{folder} is no run directory: there is no {JOURNAL_FILE} in it")
-    with explained(folder), closing(open_to_read(path)) as connection:
+    with journal_errors(folder), closing(open_to_read(path)) as connection:
         if is_new(connection):
             raise JournalError(f"the run in {folder} has not begun: its {JOURNAL_FILE} is empty")
         check_schema(connection, path)
@@ -148,7 +148,7 @@ def _read(connection: sqlite3.Connection, folder: Path) -> RunReport:
         version=facts["lmsys_ensemble"],
         created=facts["created"],
         held_by=find_holder(folder),
-        n_planned_rows=int(n_bytes) // HASH_BYTES,
+        n_planned_rows=int(n_bytes) // KEY_BYTES,
         n_planned_chunks=n_chunks,
         scorers=tuple(scorers),
         errors=tuple(errors[:MAX_LISTED_ERRORS]),
@@ -171,4 +171,4 @@ def _report(records: Sequence[Record], name: str, fingerprint: str) -> tuple[Sco
         last_commit=max(moments, default=None),
         n_unused_chunks=len(records) - len(used),
     )
-    return report, [RowError(name, row, reason) for row, reason in finished.errors.items()]
+    return report, [RowError(name, key, reason) for key, reason in finished.errors.items()]

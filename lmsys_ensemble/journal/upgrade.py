@@ -10,9 +10,9 @@ from lmsys_ensemble.journal.records import digest_of_bytes, read_records
 
 
 def upgrade(connection: sqlite3.Connection, path: Path) -> None:
-    """Give the records of a journal of version 1 the checksums of version 2, within a transaction of the caller's.
+    """Give the records of a journal of version 1 the checksums of version 2, within a transaction of the caller.
 
-    Records that no longer are what was written stay so: their old checksums are no new ones.
+    Records that have changed since they were written are left as they are: their checksums stay wrong.
 
     Raises
     ------
@@ -23,7 +23,7 @@ def upgrade(connection: sqlite3.Connection, path: Path) -> None:
         if record is not None:
             connection.execute("UPDATE results SET checksum = ? WHERE position = ?", (record.checksum, position))
     plan = connection.execute("SELECT row_hashes, digest FROM plan ORDER BY position").fetchall()
-    if any(not isinstance(rows, bytes) or digest_of_bytes(rows) != digest for rows, digest in plan):
+    if any(not isinstance(keys, bytes) or digest_of_bytes(keys) != digest for keys, digest in plan):
         raise JournalError(damaged(path, "the plan of chunks has changed"))
     connection.execute("DELETE FROM plan")
-    append_plan(connection, path, [rows for rows, _ in plan])
+    append_plan(connection, path, [keys for keys, _ in plan])

@@ -49,7 +49,7 @@ def test_a_report_adds_up_what_was_committed(folder):
     assert (two.name, two.n_rows, two.n_chunks, two.devices) == ("two", 0, 0, ())
     assert (two.rows_per_second, two.tokens_per_second, two.first_commit, two.last_commit) == (None,) * 4
     expected = {("one", rows_of(chunk)[row], why) for chunk in range(3) for row, why in errors_of(chunk).items()}
-    assert {(error.scorer, error.row, error.reason) for error in report.errors} == expected
+    assert {(error.scorer, error.key, error.reason) for error in report.errors} == expected
 
 
 def test_rows_scored_again_count_once_and_those_of_other_settings_do_not_count(folder):
