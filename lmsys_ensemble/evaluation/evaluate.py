@@ -36,7 +36,7 @@ BLEND, CLASS_PRIOR = "blend", "class prior"
 
 @dataclass(frozen=True, eq=False)
 class _Measure:
-    """A measure as a function of mean rows: one formula gives its value and its resampled values."""
+    """A measure as a function of the mean over rows: one formula gives its value and its resampled values."""
 
     name: str
     rows: Array
@@ -69,14 +69,14 @@ def evaluate(
     swapped : array-like of shape (n_rows, n_classes), optional
         Predictions for the same battles with the responses swapped, as the scorer gave them (not un-swapped).
     by : Series, DataFrame or sequence of length n_rows, optional
-        Slices to measure beside the whole, one set a column, matched to the rows by position.
+        Slices to measure beside the whole, one set per column, matched to the rows by position.
     n_bootstrap, seed : int
         Number of resamples and seed of the generator.
 
     Returns
     -------
     DataFrame
-        One row a measure and slice; columns: by (the column sliced by, "" for all rows), slice, metric,
+        One row per measure and slice; columns: by (the column sliced by, "" for all rows), slice, metric,
         value, low, high (95 % bootstrap interval, NaN for fewer than two groups), n_rows, n_groups.
 
     Raises
@@ -138,7 +138,7 @@ def evaluate_models(
     Returns
     -------
     DataFrame
-        The tables of `evaluate`, one below the other, with the column ``model`` in front.
+        The tables of `evaluate`, one below the other, with a column ``model`` in front.
     """
     tables = []
     for name, predicted in models.items():
@@ -165,7 +165,7 @@ def _slices(by: Any, n_rows: int) -> Iterator[tuple[str, str, NDArray[np.intp]]]
         columns = {str(getattr(by, "name", None) or "slice"): pd.Series(by)}
     for column, values in columns.items():
         if len(values) != n_rows:
-            raise InputError(f"by: {column!r} has {len(values)} entries for {n_rows} rows; give one a row")
+            raise InputError(f"by: {column!r} has {len(values)} entries for {n_rows} rows; give one per row")
         codes, names = pd.factorize(values, sort=True, use_na_sentinel=False)
         for position, name in enumerate(names):
             yield column, "missing" if pd.isna(name) else str(name), np.flatnonzero(codes == position)
@@ -230,10 +230,10 @@ def _measure_slice(measures: Iterator[_Measure], codes: NDArray[np.intp], n_boot
 
 
 def _interval(measure: _Measure, point: float, draws: Array) -> tuple[float, float]:
-    """Percentile interval; of a calibration error, moved back by what resampling added to it.
+    """Return the percentile interval, moved back for a calibration error by what resampling added to it.
 
     An absolute value grows with noise, and resampling adds noise: the plain percentiles of a calibration
-    error lie above the value itself. The width is kept and the mean of the draws is put where the value is.
+    error lie above the value itself. So the interval keeps its width and is centred on the value.
     """
     values = measure.value(draws)
     low, high = np.percentile(values, [2.5, 97.5])

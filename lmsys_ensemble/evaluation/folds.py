@@ -45,7 +45,7 @@ def holdout_split(groups: Sequence[object], share: float, seed: int = 0) -> tupl
 
 
 def group_codes(groups: ArrayLike | None, n_rows: int) -> NDArray[np.intp]:
-    """Assign the numbers 0, 1, ... to the groups in the order of their first rows.
+    """Give the groups the numbers 0, 1, ... in the order of their first rows.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def group_codes(groups: ArrayLike | None, n_rows: int) -> NDArray[np.intp]:
         return np.arange(n_rows)
     values = pd.Series(np.asarray(groups, dtype=object).tolist(), dtype=object)
     if len(values) != n_rows:
-        raise InputError(f"groups has {len(values)} entries for {n_rows} rows; give one a row")
+        raise InputError(f"groups has {len(values)} entries for {n_rows} rows; give one per row")
     if values.isna().any():
         first = int(np.flatnonzero(values.isna())[0])
         raise InputError(

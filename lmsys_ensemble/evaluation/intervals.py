@@ -1,8 +1,7 @@
-"""How sure a measured mean is: cluster-robust standard errors and the bootstrap over groups.
+"""The uncertainty of a measured mean: cluster-robust standard errors, and the bootstrap over groups.
 
-Rows that share a group (a prompt) are not independent, so whole groups are drawn, never rows. All measures
-that are functions of sums over rows are resampled at once: draws are counts of groups, and counts times sums
-of groups is one matrix product.
+Rows that share a group (a prompt) are not independent, so whole groups are drawn, never rows. A measure that is a
+function of sums over rows is resampled with one matrix product: counts of drawn groups times sums per group.
 """
 
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ Array: TypeAlias = NDArray[np.float64]
 
 N_BOOTSTRAP = 1000
 MAX_GROUPS = 20_000
-"""More groups are first merged at random into so many: sums over them vary alike, and it takes seconds."""
+"""More groups than this are first merged at random: sums over them vary alike, and it takes seconds."""
 
 _BLOCK = 5_000_000
-"""Most counts that are held in memory at once."""
+"""Counts that are held in memory at once, at most."""
 
 
 def sums_by_group(values: Array, codes: NDArray[np.intp]) -> Array:
@@ -144,7 +143,7 @@ def paired_differences(
     Returns
     -------
     list of Difference
-        Of ``first - second``, one a prediction.
+        Of ``first - second``, one per prediction.
     """
     values = first - second[:, None]
     weights = np.ones(len(values)) if weights is None else weights

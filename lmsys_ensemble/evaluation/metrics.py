@@ -3,7 +3,7 @@
 Labels are always of shape (n_rows, n_classes): one-hot, or soft where several annotators disagree. A soft
 label stands for one annotator drawn at random, and every measure is the expectation over that draw.
 
-The functions that start with ``row_`` give one number a row; a measure is their mean. See
+The functions that start with ``row_`` give one number per row; a measure is their mean. See
 `lmsys_ensemble.evaluation.evaluate.evaluate` for all of them in one table, with intervals.
 """
 
@@ -83,7 +83,7 @@ def brier_score(labels: Probabilities, probabilities: Probabilities) -> float:
 def row_calibration_gaps(
     labels: Probabilities, probabilities: Probabilities, kind: str = "confidence", n_bins: int = N_BINS
 ) -> NDArray[np.float64]:
-    """How much every row adds to the gap between predicted and observed of its bin.
+    """Return what each row adds to the gap between predicted and observed in its bin.
 
     Parameters
     ----------
@@ -233,8 +233,8 @@ def row_swap_flips(probabilities: Probabilities, swapped: Probabilities) -> NDAr
     probabilities : ndarray of shape (n_rows, n_classes)
         Predictions for the battles as they are.
     swapped : ndarray of shape (n_rows, n_classes)
-        Predictions for the battles with the responses exchanged, as the scorer gave them: its first column is
-        for the response that stood first then.
+        Predictions for the battles with the responses swapped, as the scorer gave them: the first column is for
+        the response that stood first then.
     """
     return np.asarray(probabilities.argmax(axis=1) != _unswapped(swapped).argmax(axis=1), dtype=np.float64)
 
@@ -253,7 +253,7 @@ def _unswapped(swapped: Probabilities) -> Probabilities:
 
 
 def class_prior(labels: Probabilities, n_rows: int) -> Probabilities:
-    """Predict the mean of `labels` for each of `n_rows` rows: the baseline that knows nothing of a row."""
+    """Return the mean of `labels` for each of `n_rows` rows: the baseline that knows nothing about a row."""
     return np.tile(labels.mean(axis=0), (n_rows, 1))
 
 
@@ -265,7 +265,7 @@ def log_loss_interval(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the log loss.
+    """Return the 95 % percentile bootstrap interval of the log loss.
 
     Parameters
     ----------

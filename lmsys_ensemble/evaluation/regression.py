@@ -1,12 +1,11 @@
-"""The one optimiser: damped Newton for small convex problems, and the multinomial regression that it solves.
+"""Damped Newton for small convex problems, and the multinomial regression that it solves.
 
 Temperature, class biases, the logarithmic pool, stacking and the calibration slope are one model,
 
     p = softmax(x @ matrix + bias),    matrix and bias linear in a few parameters,
 
-which differ in what they tie together. Its negative log likelihood is convex in the parameters, so Newton
-finds the only minimum in a handful of steps, deterministically and to the last digits, where a first-order
-method needs hundreds.
+with different parameters tied together. Its negative log likelihood is convex in the parameters, so Newton finds the
+minimum in a few steps, deterministically and to the last digits, where a first-order method needs hundreds.
 """
 
 import warnings
@@ -22,7 +21,7 @@ from lmsys_ensemble.probabilities import Probabilities
 
 Array: TypeAlias = NDArray[np.float64]
 Objective: TypeAlias = Callable[[Array, bool], tuple[float, Array, Array]]
-"""Of (parameters, with_derivatives): value, gradient and Hessian; the last two count only where asked for."""
+"""From (parameters, with_derivatives) to value, gradient and Hessian; the last two count only with derivatives."""
 
 MAX_ITERATIONS = 100
 TOLERANCE = 1e-10
@@ -112,7 +111,7 @@ def fit_softmax(
         One-hot or soft labels; rows sum to 1.
     prior : ndarray of shape (n_features + 1, n_classes)
         The matrix to start from, and the one that the penalty pulls towards. Its last row belongs to the
-        constant.
+        constant input.
     basis : ndarray of shape (n_parameters, n_features + 1, n_classes)
         Directions in which the matrix may move.
     sample_weight : ndarray of shape (n_rows,), optional
@@ -156,7 +155,7 @@ def fit_softmax(
 
 
 def scale_basis(n_scorers: int, n_classes: int) -> Array:
-    """One factor a scorer, of shape (n_scorers, n_scorers * n_classes + 1, n_classes)."""
+    """Return a basis with one factor per scorer, of shape (n_scorers, n_scorers * n_classes + 1, n_classes)."""
     basis = np.zeros((n_scorers, n_scorers * n_classes + 1, n_classes))
     for position in range(n_scorers):
         basis[position, position * n_classes : (position + 1) * n_classes] = np.eye(n_classes)
@@ -164,14 +163,14 @@ def scale_basis(n_scorers: int, n_classes: int) -> Array:
 
 
 def bias_basis(n_scorers: int, n_classes: int) -> Array:
-    """One constant for every class, of shape (n_classes, n_scorers * n_classes + 1, n_classes)."""
+    """Return a basis with one constant per class, of shape (n_classes, n_scorers * n_classes + 1, n_classes)."""
     basis = np.zeros((n_classes, n_scorers * n_classes + 1, n_classes))
     basis[:, -1] = np.eye(n_classes)
     return basis
 
 
 def _curvature(inputs: Array, predicted: Array, weighted: Array) -> Array:
-    """Hessian of the summed log loss in the whole matrix, of shape (n_inputs * n_classes,) squared."""
+    """Return the Hessian of the summed log loss, of shape (n_inputs * n_classes, n_inputs * n_classes)."""
     n_inputs, n_classes = inputs.shape[1], predicted.shape[1]
     result = np.empty((n_inputs, n_classes, n_inputs, n_classes))
     for row in range(n_classes):

@@ -43,7 +43,7 @@ class Standing:
     Attributes
     ----------
     name, device : str
-        Of the scorer; the device is empty as long as it is not known.
+        Of the scorer; the device is empty until it is known.
     phase : str
         What is being done (``loading``...); empty while rows are being scored, and when they are.
     n_done, n_wanted : int

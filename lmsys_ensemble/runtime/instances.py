@@ -1,4 +1,4 @@
-"""Loaded scorers: one a slot, or one a device for several slots where a scorer can be shared."""
+"""The loaded scorers of a run: one per slot, or one per device where slots can share a scorer."""
 
 import logging
 import threading
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Instance:
-    """A scorer that is loaded or being loaded, and who uses it."""
+    """A scorer that is loaded or being loaded, and the slots that use it."""
 
     scorer: Scorer
     users: set[int] = field(default_factory=set)
@@ -40,9 +40,9 @@ class _Instance:
 
 
 class Instances:
-    """Loads scorers where they are needed and frees them, or keeps them for the next run, when nobody needs them.
+    """Loads scorers where they are needed. When no slot needs one, frees it or keeps it for the next run.
 
-    The first place gets the scorer itself, every other a replica.
+    The first place gets the scorer itself, each other place a replica.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Instances:
         for job in jobs:
             residence = residence_of(job.scorer)
             if not residence.is_held:
-                residence.free()  # its holder is gone without a word
+                residence.free()  # its holder was forgotten without `close`
                 continue
             room = {device: 1 if job.scorer.shareable else self._slots[device] for device in job.devices}
             residence.free_unfit(job.scorer, room)
@@ -105,9 +105,9 @@ class Instances:
             return instance.scorer, instance.load_seconds
 
     def release(self, job: Job, slot: Slot, *, spoilt: bool = False) -> None:
-        """Free a scorer, loaded or not, unless another slot uses it or somebody wants it kept.
+        """Free a scorer, loaded or not, unless another slot uses it or a holder wants it kept.
 
-        One that has failed is freed everywhere; so is one that is `spoilt`: it failed when nobody listened any more.
+        A scorer that has failed is freed everywhere. So is one that is `spoilt`: it failed after the run had ended.
         """
         with self._lock:
             instance = self._there.get(_place(job, slot))
@@ -150,7 +150,7 @@ class Instances:
         return _Instance(job.scorer.replica() if taken else job.scorer)
 
     def _load(self, instance: _Instance, job: Job, device: str) -> None:
-        """Load a scorer; where memory runs out, once more after what is only kept there has been freed."""
+        """Load a scorer; where memory runs out, free the scorers that are only kept there and try once more."""
         if residence_of(job.scorer).is_held:
             instance.fingerprint = job.scorer.fingerprint()
         try:
@@ -177,7 +177,7 @@ class Instances:
             say_what_is_left(instance.scorer, slot.device, allocated(slot.device) - expected)
 
     def _is_alone(self, device: str) -> bool:
-        """Whether one thread uses the device, so that what its memory gains and loses is one scorer's."""
+        """Whether a single slot uses the device, so that changes of its memory are due to one scorer."""
         return self._slots[device] == 1
 
 

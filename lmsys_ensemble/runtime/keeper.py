@@ -1,4 +1,4 @@
-"""What may keep scorers loaded between runs: the part of an ensemble that has to do with time and threads."""
+"""The part of an ensemble that keeps scorers loaded between calls and lets one call run at a time."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -29,12 +29,12 @@ class _Load:
 
 
 class Keeper:
-    """Base of `lmsys_ensemble.Ensemble`: loading, freeing, copying, one call at a time.
+    """Base of `lmsys_ensemble.Ensemble`: loading, freeing and copying; one call at a time.
 
     Attributes
     ----------
     scorers : list of Scorer
-        What is loaded.
+        The scorers that are loaded.
     progress : {"auto", "bars", "lines", "off"}
         How progress is shown.
     devices : sequence of str or None
@@ -66,9 +66,9 @@ class Keeper:
     def _load_scorers(self, folder: str | Path | None = None) -> Self:
         """Load all scorers now, and keep them loaded from call to call until `close`.
 
-        All of them must fit into memory together. What has changed since (a setting, an adapter's file, `devices`) is
-        loaded anew by the next call; a scorer that fails is freed, and loaded again when it is next needed. Scorers
-        that look probabilities up in files read these anew in every call.
+        All of them must fit into memory together. A scorer that has changed since (a setting, an adapter's file,
+        `devices`) is loaded anew by the next call; one that fails is freed, and loaded again when it is next needed.
+        Scorers that look probabilities up in files read these anew in every call.
 
         Returns
         -------
@@ -125,7 +125,7 @@ class Keeper:
 
     @contextmanager
     def _turn(self, seconds: float | None) -> Iterator[None]:
-        """Wait until calls in other threads have ended, with `seconds` no longer than that, and keep others out.
+        """Wait until calls in other threads have ended, for `seconds` at most where given, and keep others out.
 
         Raises
         ------

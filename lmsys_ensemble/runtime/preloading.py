@@ -1,4 +1,4 @@
-"""Loading scorers ahead of runs, and keeping them."""
+"""Loading scorers ahead of runs and keeping them loaded."""
 
 import time
 from collections import Counter
@@ -31,7 +31,7 @@ def load_and_hold(
 ) -> None:
     """Load scorers where a run would start them, in threads of their devices, and keep them until `let_go`.
 
-    All of them or none: where one fails, and where Ctrl-C comes, what this call has loaded is freed.
+    All of them or none: where one fails, or Ctrl-C is pressed, what this call has loaded is freed.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def load_and_hold(
         Those that look probabilities up in files are left out, as the files may change. Those that are loaded already
         stay as they are, unless settings, files or devices have changed.
     holder : object
-        For whom; it may hold them already.
+        Who keeps them; it may hold them already.
     devices : sequence of str, optional
         As for a run.
     display : {"auto", "bars", "lines", "off"}

@@ -1,4 +1,4 @@
-"""All that can be known to be wrong before anything is loaded, found at once and listed."""
+"""What can be found wrong before anything is loaded, all of it in one list."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def check_ensemble(
     Parameters
     ----------
     scorers : sequence of Scorer
-        Not loaded; those that are loaded have nothing left to be checked.
+        A scorer that is loaded is not checked again.
     task : Task
         Classes that all must share.
     blender : Blender, optional
@@ -36,13 +36,12 @@ def check_ensemble(
     devices : sequence of str, optional
         Devices that may be used, by default all.
     here : bool
-        Whether it is to run on this machine, which must then have the devices.
+        Whether the ensemble is to run on this machine, which must then have the devices.
 
     Raises
     ------
     ConfigError, DeviceError
-        If there is one thing wrong: what raises it by itself, or `CheckError`. If there are several, `CheckError`
-        lists them.
+        If one thing is wrong, its own error. If several are, a `CheckError` that lists them.
     """
     alone: list[EnsembleError] = []
     faults: list[str] = []
@@ -73,7 +72,7 @@ def check_ensemble(
 
 
 def check_names(scorers: Sequence[Scorer]) -> None:
-    """Raise `ConfigError` if there is no scorer, or names are the same or would write more than text to a terminal."""
+    """Raise `ConfigError` if there is no scorer, two have one name, or a name holds control characters."""
     names = [scorer.name for scorer in scorers]
     if not names:
         raise ConfigError("an ensemble needs at least one scorer")

@@ -1,10 +1,10 @@
-"""What of a scorer stays loaded between runs, and who may use the scorer now.
+"""Which scorers stay loaded between runs, and which call may use a scorer now.
 
-Every scorer object has one `Residence`, so that two ensembles with the same scorer know of each other: what one of
-them keeps loaded the other uses, and it is freed when the last of them lets go. A run has its scorers for itself; all
-of them are taken at once or none, so that two runs never wait for each other.
+Every scorer object has one `Residence`, so that two ensembles share a scorer that both have: the one uses what the
+other keeps loaded, and it is freed when the last of them lets go. A run has its scorers to itself. It takes all of them
+at once or none, so that no two runs wait for each other.
 
-What is kept was loaded by a thread that has ended since. That is safe: weights belong to the process and name their
+A kept scorer was loaded by a thread that has ended since. That is safe: weights belong to the process and name their
 device, and whatever belongs to a thread (cores, number of threads) is set by each run's workers before they score.
 """
 
@@ -22,7 +22,7 @@ from lmsys_ensemble.scorers.base import NoProgress, Scorer
 logger = logging.getLogger(__name__)
 
 NEGLIGIBLE_BYTES = 2**20
-"""Memory of a GPU that a closed scorer may leave taken: libraries keep small workspaces for good."""
+"""GPU memory that a closed scorer may leave occupied: libraries keep small workspaces for good."""
 
 _ATTRIBUTE = "_residence"
 
@@ -32,20 +32,20 @@ _in_use: dict[int, Scorer] = {}
 
 @dataclass(frozen=True, eq=False)
 class Resident:
-    """A scorer that is loaded and that nobody uses at the moment.
+    """A scorer that is loaded and idle.
 
     Attributes
     ----------
     scorer : Scorer
         The scorer itself, or a replica of it.
     device : str
-        Where it is.
+        Where it is loaded.
     fingerprint : dict
-        What it said of itself just before it was loaded.
+        Its fingerprint just before it was loaded.
     load_seconds : float
-        What loading took.
+        How long loading took.
     n_bytes : int or None
-        Memory of a GPU that loading took; None where others used the device meanwhile.
+        GPU memory that loading took; None where others used the device meanwhile.
     """
 
     scorer: Scorer
@@ -55,7 +55,7 @@ class Resident:
     n_bytes: int | None = None
 
     def free(self) -> None:
-        """Close it, and say so where a GPU's memory does not come back."""
+        """Close it, and warn where its GPU memory is not given back."""
         before = allocated(self.device)
         self.scorer.close()
         if self.n_bytes is not None:
@@ -64,14 +64,14 @@ class Resident:
 
 @dataclass(eq=False)
 class Residence:
-    """What of one scorer is loaded, and for whom.
+    """The loaded instances of one scorer, and for whom they are kept.
 
     Attributes
     ----------
     residents : list of Resident
-        Loaded and idle.
+        Those that are loaded and idle.
     holders : WeakSet
-        Who wants it kept; a holder that is forgotten no longer counts.
+        Objects that want the scorer kept; one that is garbage-collected no longer counts.
     """
 
     residents: list[Resident] = field(default_factory=list)
@@ -79,21 +79,21 @@ class Residence:
 
     @property
     def is_held(self) -> bool:
-        """Whether somebody wants the scorer kept loaded."""
+        """Whether any holder wants the scorer kept loaded."""
         return len(self.holders) > 0
 
     def count(self, device: str) -> int:
-        """Return how many idle ones are on a device."""
+        """Return how many residents are on a device."""
         return sum(resident.device == device for resident in tuple(self.residents))
 
     def has(self, scorer: Scorer) -> bool:
-        """Tell whether the scorer itself, rather than a replica, is one of those loaded."""
+        """Tell whether the scorer itself, rather than a replica, is a resident."""
         return any(resident.scorer is scorer for resident in self.residents)
 
     def keep(self, resident: Resident) -> bool:
-        """Keep one that is loaded, if somebody wants that, and tell whether it is kept.
+        """Keep a loaded scorer if any holder wants that, and tell whether it is kept.
 
-        Safe beside `let_go`: a call that a run left behind returns its scorer when nobody waits for it any more.
+        Safe beside `let_go`: a call that a run left behind may return its scorer at any time.
         """
         with _changed:
             if self.is_held:
@@ -101,7 +101,7 @@ class Residence:
             return self.is_held
 
     def take(self, device: str) -> Resident | None:
-        """Take an idle one from a device, if there is one."""
+        """Take a resident from a device, if there is one."""
         for resident in self.residents:
             if resident.device == device:
                 self.residents.remove(resident)
@@ -109,7 +109,7 @@ class Residence:
         return None
 
     def free(self, device: str | None = None) -> int:
-        """Close what is idle, on one device or everywhere, and return how many that were."""
+        """Close the residents, on one device or everywhere, and return their number."""
         chosen = [resident for resident in self.residents if device in (None, resident.device)]
         with ExitStack() as stack:  # an error of one keeps none of the others loaded
             for resident in chosen:
@@ -118,14 +118,14 @@ class Residence:
         return len(chosen)
 
     def free_unfit(self, scorer: Scorer, room: dict[str, int]) -> None:
-        """Close what a run cannot use: on other devices, too many, or loaded from what has changed since.
+        """Close residents that a run cannot use: on other devices, too many, or loaded from settings that have changed.
 
         Parameters
         ----------
         scorer : Scorer
-            Whose residence it is.
+            The scorer of this residence.
         room : dict of str to int
-            How many may be on every device.
+            Per device, how many may stay.
         """
         if not self.residents:
             return
@@ -151,14 +151,14 @@ def residence_of(scorer: Scorer) -> Residence:
 
 @contextmanager
 def exclusively(scorers: Sequence[Scorer], seconds: float | None = None) -> Iterator[None]:
-    """Wait until nobody else uses any of some scorers, and keep all of them from others meanwhile.
+    """Wait until no other call uses any of some scorers, then reserve all of them.
 
     Parameters
     ----------
     scorers : sequence of Scorer
-        Which.
+        All are reserved at once.
     seconds : float, optional
-        How long to wait at most; 0 or less: not at all.
+        How long to wait at most; with 0 or less not at all.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def exclusively(scorers: Sequence[Scorer], seconds: float | None = None) -> Iter
 
 
 def wait_seconds(seconds: float) -> float:
-    """Return seconds as a lock takes them: not negative, and not beyond what the system counts."""
+    """Return seconds as a lock takes them: not negative, and no more than the system can count."""
     return min(max(seconds, 0.0), threading.TIMEOUT_MAX)
 
 
@@ -196,7 +196,7 @@ def still_used(what: str) -> DeviceError:
 
 
 def let_go(scorers: Sequence[Scorer], holder: object) -> None:
-    """End a holder's wish to keep scorers loaded, and free those that nobody else holds."""
+    """Remove a holder of scorers, and free the scorers that have no other."""
     with exclusively(scorers), ExitStack() as stack:
         for scorer in scorers:
             residence = residence_of(scorer)
@@ -217,12 +217,12 @@ def allocated(device: str) -> int:
 
 
 def say_what_is_left(scorer: Scorer, device: str, n_bytes: int) -> None:
-    """Warn of memory that a closed scorer has left taken, if it is worth a word."""
+    """Warn of memory that a closed scorer has not given back, unless it is negligible."""
     if n_bytes > NEGLIGIBLE_BYTES:
         logger.warning("%s left %d bytes of %s taken after it was closed", scorer.name, n_bytes, device)
 
 
 def make_idle(scorer: Scorer) -> Scorer:
-    """Return a scorer after it has been told that nobody listens to it any more."""
+    """Return a scorer after its progress has been disconnected."""
     scorer.progress = NoProgress()
     return scorer

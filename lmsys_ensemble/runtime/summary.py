@@ -23,15 +23,15 @@ class ScorerSummary:
     Attributes
     ----------
     name, fingerprint : str
-        Who; the digest of all that can change its results.
+        The scorer's name; the digest of all that can change its results.
     devices : list of str
         Where it ran.
     rows, tokens, chunks : int
-        What this run has scored: distinct battles, and those with exchanged responses among them.
+        What this run has scored: distinct battles, swapped ones included, their tokens and chunks.
     resumed_rows : int
         Distinct battles that an earlier run had finished.
     unscored_rows : int
-        Distinct battles that it was to score and has not: time was up, or it failed.
+        Distinct battles that the scorer was to score and has not: time was up, or it failed.
     failed_rows : list of dict
         ``id``, ``swapped`` and ``reason`` of every row that got no logits.
     retries : int
@@ -69,19 +69,19 @@ class RunSummary:
     versions : dict
         Of Python, the library and what it computes with.
     devices : list of str
-        One for every slot.
+        One per slot.
     rows, unique_rows : int
         Rows of the table, and distinct battles among them.
     swapped_rows : int
-        Rows into whose prediction the pass with exchanged responses has gone, too, of every scorer.
+        Rows whose prediction averages both passes of every scorer.
     fallback_rows : int
-        Rows whose prediction lacks something.
+        Rows whose prediction misses something.
     time_was_up : bool
-        Whether rows lack something because there was no time for it.
+        Whether rows miss something because there was no time for it.
     left_behind : list of dict
         ``scorer``, ``device`` and what it was ``doing``: calls that had not returned when the run had to end.
     scorers : list of ScorerSummary
-        In their order.
+        In the order of the scorers.
     helping : list of dict
         Which slot came to help with which scorer.
     seconds : dict

@@ -129,8 +129,8 @@ def test_the_same_seed_gives_the_same_table():
         ({"probabilities": [[0.5, 0.6, 0.7]] * 2}, "sum to 1"),
         ({"probabilities": np.empty((0, 3)), "labels": []}, "no rows"),
         ({"swapped": [[0.5, 0.5]] * 2}, "swapped"),
-        ({"groups": ["a"]}, "one a row"),
-        ({"by": ["a"]}, "one a row"),
+        ({"groups": ["a"]}, "one per row"),
+        ({"by": ["a"]}, "one per row"),
     ],
 )
 def test_bad_input_is_refused(change, words):

@@ -100,5 +100,5 @@ def test_weights_of_zero_take_no_part():
 
 
 def test_groups_must_match():
-    with pytest.raises(InputError, match="one a row"):
+    with pytest.raises(InputError, match="one per row"):
         paired_difference(np.zeros(3), np.zeros(3), [1, 2])
