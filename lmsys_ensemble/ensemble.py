@@ -181,15 +181,18 @@ class Ensemble(Predictor):
         data = parse_labelled(table, self.task)
         slices, names = data.slices(by), [scorer.name for scorer in self.scorers]
         check_model_names(names)
-        started, options = time.monotonic(), RunOptions(run_dir, max_failed_rows=0, swap="all" if swap else "off")
+        if not len(data.battles):
+            raise InputError("there are no rows to evaluate")
+        started, options = (
+            time.monotonic(),
+            RunOptions(run_dir=run_dir, max_failed_rows=0, swap="all" if swap else "off"),
+        )
         with self._calls:
             self.check(data.battles)  # with the blender, which the run itself does not need
             blender = blender_of(self.blender, self.scorers)
-            outcome = self._run(data.battles, options, started, blend=False)
-        if outcome is None:
-            raise InputError("there are no rows to evaluate")
-        models = _with_blend(names, [passes.original for passes in outcome.passes], blender)
-        swapped = _with_blend(names, [passes.swapped for passes in outcome.passes], blender) if swap else None
+            passes = self._execute(data.battles, options, started, blend=False).passes
+        models = _with_blend(names, [each.original for each in passes], blender)
+        swapped = _with_blend(names, [each.swapped for each in passes], blender) if swap else None
         models[CLASS_PRIOR] = class_prior(data.labels, len(data.labels))
         return evaluate_models(data.labels, models, data.groups, swapped, slices)
 

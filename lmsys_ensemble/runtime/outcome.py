@@ -158,7 +158,7 @@ def warn_of_missing(missing: NDArray[np.object_], why: str) -> None:
             f"{int(rows.sum())} of {len(rows)} rows lack something and are blended from what there is: {listed}. "
             f"The column 'fallback' names them{f'; {why}' if why else ''}",
             MissingMemberWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

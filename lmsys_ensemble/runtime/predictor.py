@@ -151,15 +151,17 @@ class Predictor(Keeper):
     def _run(self, battles: Battles, options: RunOptions, started: float, *, blend: bool = True) -> Outcome | None:
         with self._turn(seconds_left(options.time_budget_s, started)):
             self.check(battles, blend=blend)
-            if not len(battles):
-                return None
-            blender = (blender_of if blend else blender_if_known)(self.blender, self.scorers)
-            run = Run(
-                self.scorers, battles, options, task=self.task, blender=blender, display=self.progress,
-                devices=self.devices, started=started,
-            )  # fmt: skip
-            outcome = run.execute(blend=blend)
-            self.summary_ = outcome.summary
+            return self._execute(battles, options, started, blend=blend) if len(battles) else None
+
+    def _execute(self, battles: Battles, options: RunOptions, started: float, *, blend: bool) -> Outcome:
+        """Run all scorers, once it is this call's turn and all has been checked."""
+        blender = (blender_of if blend else blender_if_known)(self.blender, self.scorers)
+        run = Run(
+            self.scorers, battles, options, task=self.task, blender=blender, display=self.progress,
+            devices=self.devices, started=started,
+        )  # fmt: skip
+        outcome = run.execute(blend=blend)
+        self.summary_ = outcome.summary
         return outcome
 
     def _frame(self, battles: Battles, probabilities: Probabilities) -> pd.DataFrame:
