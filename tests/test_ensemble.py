@@ -346,9 +346,12 @@ def test_an_evaluation_of_both_passes_loads_every_scorer_once_and_measures_them_
     labels = parse_labels(many_battles)
     expected = evaluate_models(labels, passes[0], many_battles["group"], passes[1])
     assert_frame_equal(figures[figures["model"] != "class prior"], expected, check_exact=True)
-    figures_again = ensemble.evaluate(many_battles, swap=True, run_dir=tmp_path / "run")
-    assert_frame_equal(figures_again, figures)
-    assert sum(scorer.rows for scorer in ensemble.summary_.scorers) == 0  # the journal has both passes
+    for rows in (battles, battles.swapped()):  # what versions that ran twice have left
+        ensemble.member_probabilities(rows, run_dir=tmp_path / "two runs")
+    for run_dir in ("run", "two runs"):
+        again = ensemble.evaluate(many_battles, swap=True, run_dir=tmp_path / run_dir)
+        assert_frame_equal(again, figures, check_exact=True)
+        assert [scorer.rows for scorer in ensemble.summary_.scorers] == [0, 0]
 
 
 @pytest.mark.parametrize(
