@@ -95,8 +95,8 @@ def passes_of(job: Job, twice: NDArray[np.bool_]) -> Passes:
     job : Job
         The scorer's.
     twice : ndarray of bool of shape (n_rows,)
-        Rows whose swapped pass counts. Those of other rows may be there, because an earlier run wanted them or because
-        they are another row's original pass. They do not count, so that the result does not depend on it.
+        Rows whose swapped pass counts. Another row may have a swapped pass too, because an earlier run wanted it or it
+        is a third row's original pass. It does not count, so that the result does not depend on it.
     """
     original: Logits = job.results.logits[job.items.original]
     swapped = np.full_like(original, np.nan)
@@ -118,7 +118,7 @@ def blend_original_passes(jobs: Sequence[Job], blender: Blender) -> tuple[Probab
 
 
 def name_missing(jobs: Sequence[Job], present: NDArray[np.bool_], twice: NDArray[np.bool_]) -> NDArray[np.object_]:
-    """Return, per row, the names of the scorers that are missing, and of those whose swapped pass is.
+    """Return, per row, the names of the scorers that are missing, and of those whose swapped pass is missing.
 
     `twice` says which rows should have a swapped pass.
     """

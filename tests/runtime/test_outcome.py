@@ -10,7 +10,6 @@ from lmsys_ensemble.journal.status import read_run
 from lmsys_ensemble.probabilities import renormalise, softmax, swap_classes
 from lmsys_ensemble.runtime import items
 from lmsys_ensemble.runtime.outcome import Passes
-from lmsys_ensemble.runtime.selection import closest_to_call
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from tests.tiny import make_battles as make_real_battles
 
@@ -188,18 +187,6 @@ def test_adaptive_of_none_or_all_is_off_or_all(battles, share):
     plain = ensemble.member_probabilities(battles, swap="all" if share else "off")
     for name, values in plain.items():
         assert np.array_equal(adaptive[name], values)
-
-
-@given(st.integers(1, 40), st.floats(0, 1), st.floats(0, 1))
-def test_the_closest_rows_come_first_and_those_without_an_original_pass_never(n_rows, share, share_known):
-    generator = np.random.default_rng(n_rows)
-    probabilities = generator.dirichlet(np.ones(3), n_rows)
-    known = generator.random(n_rows) < share_known
-    chosen = closest_to_call(probabilities, share, known)
-    apart = np.abs(probabilities[:, 0] - probabilities[:, 1])
-    assert len(chosen) == min(int(np.ceil(share * n_rows)), known.sum())
-    assert known[chosen].all()
-    assert apart[chosen].tolist() == sorted(apart[known])[: len(chosen)]
 
 
 @pytest.mark.parametrize("task", [THREE_WAY, TWO_WAY])

@@ -1,7 +1,9 @@
-"""Which rows get a swapped pass; `tests/runtime/test_swapping.py` tests it in runs."""
+"""Which rows get a swapped pass; `tests/runtime/test_outcome.py` tests it in runs."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lmsys_ensemble import Blender
 from lmsys_ensemble.probabilities import softmax
@@ -10,7 +12,7 @@ from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.planning import Planner
 from lmsys_ensemble.runtime.results import FAILED
 from lmsys_ensemble.runtime.scope import Failure, StopScope, StopScoring
-from lmsys_ensemble.runtime.selection import SwapSelection
+from lmsys_ensemble.runtime.selection import SwapSelection, closest_to_call
 from lmsys_ensemble.schema import THREE_WAY
 from tests.runtime.making import make_battles, make_job
 
@@ -76,3 +78,15 @@ def test_nothing_is_queued_after_the_end():
     with pytest.raises(StopScoring):
         selection.queue()
     assert all(not len(job.queue) for job in jobs)
+
+
+@given(st.integers(1, 40), st.floats(0, 1), st.floats(0, 1))
+def test_the_closest_rows_come_first_and_those_without_an_original_pass_never(n_rows, share, share_known):
+    generator = np.random.default_rng(n_rows)
+    probabilities = generator.dirichlet(np.ones(3), n_rows)
+    known = generator.random(n_rows) < share_known
+    chosen = closest_to_call(probabilities, share, known)
+    apart = np.abs(probabilities[:, 0] - probabilities[:, 1])
+    assert len(chosen) == min(int(np.ceil(share * n_rows)), known.sum())
+    assert known[chosen].all()
+    assert apart[chosen].tolist() == sorted(apart[known])[: len(chosen)]
