@@ -162,9 +162,32 @@ class Ensemble(Keeper):
         ----------
         table : DataFrame, Battles, path or table of another library
             Battles; see `lmsys_ensemble.parse_battles` for what a table may hold.
-        **options
-            ``run_dir``, ``rescore``, ``retry_failed``, ``time_budget_s``, ``on_failure``, ``max_failed_rows``,
-            ``swap``, ``swap_share``, ``swap_space``; see `lmsys_ensemble.runtime.options.RunOptions`.
+        run_dir : str or Path, optional
+            Folder of the journal: finished chunks are kept there, and a rerun computes only what is missing.
+        rescore : bool
+            Score anew what another configuration of a scorer has scored in `run_dir`, instead of refusing.
+        retry_failed : bool
+            Score all rows again that failed in an earlier run in `run_dir`. Without it only those are that had run out
+            of memory; what gave NaN would do so again.
+        time_budget_s : float, optional
+            Seconds from the call until the result must be there. What is optional is dropped in this order: passes
+            with swapped responses, least close rows first; then rows of the scorers with the lower weights, rows on
+            which the others are surest first. Scorers stop between batches; a call that has not returned a tenth of
+            the budget later (half a second at least, five at most) is left behind, and its scorer and GPU are lost
+            until it returns.
+        on_failure : {"stop", "reweight"}
+            Whether a failing scorer ends the run (default), or the others finish without it.
+        max_failed_rows : float
+            Largest share of a scorer's rows that may fail (no logits, NaN, infinite) before the scorer counts as
+            failed; 0.01 by default.
+        swap : {"off", "all", "adaptive"}
+            Whether rows are scored a second time with their responses swapped: none (default), all, or those closest
+            to call.
+        swap_share : float
+            Share of the rows that ``adaptive`` takes; 0.5 by default.
+        swap_space : {"log", "probability"}
+            Where the two passes are averaged; logarithms (a geometric mean, the default) had the lower log loss in
+            ``benchmarks/swap.py``.
 
         Returns
         -------

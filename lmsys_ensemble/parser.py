@@ -3,7 +3,9 @@
 import argparse
 
 from lmsys_ensemble._version import __version__
-from lmsys_ensemble.arguments import CommandParser, seconds
+from lmsys_ensemble.arguments import CommandParser
+from lmsys_ensemble.flags import add_flags, seconds
+from lmsys_ensemble.runtime.options import RunOptions
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -80,30 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--run-dir", metavar="DIR", help="keep finished work there; run the same command again to resume"
-    )
-    command.add_argument(
-        "--rescore", action="store_true", help="score anew what other settings have scored in --run-dir"
-    )
-    command.add_argument(
-        "--retry-failed", action="store_true",
-        help="score all rows in --run-dir again that failed; default: those that had run out of memory",
-    )  # fmt: skip
-    command.add_argument(
-        "--time-budget", type=seconds, metavar="SECONDS", help="end in time: drop swapped passes, then the surest rows"
-    )
-    command.add_argument(
-        "--on-failure", choices=["stop", "reweight"], default="stop",
-        help="when a scorer fails: stop (default), or finish with the others and say so",
-    )  # fmt: skip
-    command.add_argument(
-        "--swap", choices=["off", "all", "adaptive"], default="off",
-        help="score rows with the responses exchanged, too: none (default), all, or those closest to call",
-    )  # fmt: skip
-    command.add_argument(
-        "--swap-share", type=float, default=0.5, metavar="SHARE", help="share of rows for adaptive; default: 0.5"
-    )
+    add_flags(command, RunOptions)
     command.add_argument(
         "--devices", nargs="+", metavar="DEVICE", help="cpu, cuda:0...; one named twice gets two workers; default: all"
     )

@@ -21,8 +21,9 @@ from lmsys_ensemble.data.battles import parse_battles, parse_labels
 from lmsys_ensemble.data.submission import build_submission, check_sample, write_submission
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.ensemble import Ensemble
+from lmsys_ensemble.flags import read_flags
 from lmsys_ensemble.runtime.bars import Display
-from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
+from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.schema import ID_COLUMN
 
 
@@ -30,7 +31,7 @@ def submit(arguments: argparse.Namespace) -> Result:
     """Predict a test file and write a checked submission."""
     check_suffix(arguments.out, "--out (the submission)", (".csv", ".csv.gz"))
     ensemble = make_ensemble(arguments.config, arguments.devices)
-    options = _run_options(arguments)
+    options = read_flags(RunOptions, arguments)  # wrong ones are refused before files are read
     read = [*named("--test", arguments.test), *named("--sample", arguments.sample), *_read_by(ensemble, arguments)]
     outputs = [("--out", arguments.out)]
     check_targets(outputs, read, run_dir=arguments.run_dir, prints_json=arguments.json)
@@ -39,7 +40,7 @@ def submit(arguments: argparse.Namespace) -> Result:
     if sample is not None:  # all that can be wrong with it is known by now
         check_sample(sample, battles.ids, task=ensemble.task, source=f"rows of {arguments.test}")
     pull_bundled(ensemble)
-    predictions = ensemble.predict(battles, **options)
+    predictions = ensemble.predict(battles, **options.keywords())
     submission = build_submission(predictions, sample, task=ensemble.task)
     write_or_keep(arguments.out, lambda path: write_submission(submission, path), arguments.run_dir)
     return _summary(submission, ensemble, arguments.out)
@@ -49,14 +50,14 @@ def predict(arguments: argparse.Namespace) -> Result:
     """Predict a file and write a table, its format by suffix."""
     check_table_name(arguments.output, "--output")
     ensemble = make_ensemble(arguments.config, arguments.devices)
-    options = _run_options(arguments)
+    options = read_flags(RunOptions, arguments)  # wrong ones are refused before files are read
     read = [*named("--input", arguments.input), *_read_by(ensemble, arguments)]
     outputs = [("--output", arguments.output)]
     check_targets(outputs, read, run_dir=arguments.run_dir, prints_json=arguments.json)
     battles = parse_battles(read_table(arguments.input))
     check_encodable(battles.ids, arguments.output)
     pull_bundled(ensemble)
-    predictions = ensemble.predict(battles, **options)
+    predictions = ensemble.predict(battles, **options.keywords())
     write_or_keep(arguments.output, lambda path: write_table(predictions, path), arguments.run_dir)
     return _summary(predictions, ensemble, arguments.output)
 
@@ -94,20 +95,6 @@ def _read_by(ensemble: Ensemble, arguments: argparse.Namespace) -> list[NamedPat
         if (value := getattr(scorer, setting, None)) is not None
     ]
     return [("--config", find_config(arguments.config) if arguments.config else bundled_config()), *read]
-
-
-def _run_options(arguments: argparse.Namespace) -> RunKeywords:
-    options = RunKeywords(
-        run_dir=arguments.run_dir,
-        rescore=arguments.rescore,
-        retry_failed=arguments.retry_failed,
-        time_budget_s=arguments.time_budget,
-        on_failure=arguments.on_failure,
-        swap=arguments.swap,
-        swap_share=arguments.swap_share,
-    )
-    RunOptions.of(**options)  # before files are read
-    return options
 
 
 def pull_bundled(ensemble: Ensemble) -> None:

@@ -18,7 +18,6 @@ from lmsys_ensemble.journal.status import read_run
 from lmsys_ensemble.modeling.rescue import score_rows
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.runtime import items
-from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.schema import TWO_WAY
 from lmsys_ensemble.scorers.base import NoProgress
 from lmsys_ensemble.testing.faults import FaultyScorer
@@ -493,17 +492,13 @@ def test_a_blender_that_has_to_learn_first_is_refused_before_anything_is_loaded(
         ({"swap_share": float("nan")}, "swap_share is a share"),
         ({"time_budget_s": 0}, "time_budget_s must be a positive"),
         ({"time_budget_s": "1h"}, "time_budget_s must be a positive"),
-        ({"rescore": True}, "rescore=True concerns what a run_dir holds; pass run_dir="),
-        ({"retry_failed": True}, "retry_failed=True concerns what a run_dir holds; pass run_dir="),
+        ({"rescore": True}, "rescore=True concerns what a run directory holds; pass run_dir=, too"),
+        ({"retry_failed": True}, "retry_failed=True concerns what a run directory holds; pass run_dir=, too"),
     ],
 )
 def test_wrong_options_are_refused_with_the_right_ones(table, options, words):
     with pytest.raises(ConfigError, match=words):
         Ensemble([FakeScorer()]).predict(table, **options)
-
-
-def test_the_keywords_are_the_options():
-    assert set(RunKeywords.__annotations__) == set(RunOptions.__dataclass_fields__)
 
 
 def test_the_summary_is_json_and_tells_what_was_done(table):
