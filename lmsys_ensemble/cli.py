@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from lmsys_ensemble.commands.table import COMMANDS, make_parser
 from lmsys_ensemble.errors import ConfigError, DeviceError, EnsembleError, InputError
+from lmsys_ensemble.flags import spelled_as_flags
 from lmsys_ensemble.runtime.interrupt import TERMINATED_CODE, Terminated
 from lmsys_ensemble.streams import patient_streams
 from lmsys_ensemble.terminal import log_to_terminal, paragraph, plain_warnings, printable, printable_json, starting
@@ -20,7 +21,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_TIME_WAS_UP, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code; a reader that has gone away (``| head``) ends it quietly."""
-    with patient_streams():
+    with patient_streams(), spelled_as_flags():
         try:
             return _run(arguments)
         except BrokenPipeError:

@@ -16,6 +16,7 @@ from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.evaluate import evaluate_models
 from lmsys_ensemble.evaluation.metrics import class_prior
 from lmsys_ensemble.files import suggest
+from lmsys_ensemble.flags import spell
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.runtime.bars import Display
 from lmsys_ensemble.runtime.budget import seconds_left
@@ -327,7 +328,7 @@ class Ensemble(Keeper):
         if taken:
             raise ConfigError(f"no scorer may be called {', '.join(map(repr, taken))} in an evaluation. Pass name=")
         if swap:
-            check_swappable(self.scorers, "swap=True")
+            check_swappable(self.scorers, spell("swap=True"))
         exchanged: dict[str, Probabilities] = {}
         with self._calls:
             self.check(battles)  # with the blender, which the passes themselves do not need

@@ -199,6 +199,25 @@ def test_finished_work_is_spoken_of_only_where_something_ran(folder, capsys):
         assert ("to keep finished work" in " ".join(err.split())) == said
 
 
+@pytest.mark.parametrize(
+    ("scorer", "arguments", "message"),
+    [
+        ({"seed": 3}, ("--run-dir", "run"), "or pass --rescore to score anew with these"),
+        ({"type": "saved", "path": "saved.csv"}, ("--swap", "all"), "--swap all needs scorers that read the texts"),
+        ({}, ("--time-budget", "0"), "--time-budget must be a positive number of seconds, got 0.0"),
+        ({}, ("--rescore",), "--rescore concerns what a run directory holds; pass --run-dir, too"),
+    ],
+)
+def test_errors_name_flags_and_no_keywords(folder, capsys, scorer, arguments, message):
+    common = ("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
+    assert run(capsys, *common, "--run-dir", "run")[0] == 0
+    pd.read_csv("p.csv").to_csv("saved.csv", index=False)
+    write_config([{"type": "fake", "name": "one", **scorer}], {"method": "equal"})
+    code, _, err = run(capsys, *common, *arguments)
+    assert code == 2
+    assert message in " ".join(err.split())
+
+
 def test_unknown_commands_name_the_known_ones(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["sumbit"])

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.files import check_new_folder
+from lmsys_ensemble.flags import spell
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE, check_ranks, read_lora_config
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE, account_for_keys, shapes_of
@@ -179,7 +180,9 @@ def _infer_config(tensors: Mapping[str, torch.Tensor], lora: LoraShape, source: 
     if lora.rank is not None and lora.rank != rank:
         raise ConfigError(f"{source} has LoRA rank {rank}, not {lora.rank}")
     if lora.alpha is None:
-        raise ConfigError(f"{source} does not say its lora_alpha; give the value it was trained with (--lora-alpha)")
+        raise ConfigError(
+            f"{source} does not say its lora_alpha; give the value it was trained with, {spell('lora_alpha=')}"
+        )
     if not (math.isfinite(lora.alpha) and lora.alpha > 0):
         raise ConfigError(f"lora_alpha must be a number above 0, got {lora.alpha}")
     layers = sorted({int(match[1]) for key in tensors if (match := re.search(r"\.layers\.(\d+)\..*lora_A", key))})

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import JournalError
+from lmsys_ensemble.flags import spell
 from lmsys_ensemble.journal.fingerprints import canonical_json, digest_of
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.runtime.bars import Display, Screen
@@ -133,7 +134,7 @@ class Run:
             in the journal.
         """
         if self.options.swap != "off":
-            check_swappable(self.scorers, f"swap={self.options.swap!r}")
+            check_swappable(self.scorers, spell(f"swap={self.options.swap!r}"))
         if blend and self.blender is not None:
             check_ready(self.blender, len(self.scorers), self.task.n_classes)
         with ExitStack() as stack:

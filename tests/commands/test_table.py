@@ -43,4 +43,4 @@ def test_help_lists_the_commands_in_the_order_of_the_table():
 def test_wrong_options_of_a_run_are_said_before_anything_is_read(capsys):
     words = ["predict", "--config", "none.yaml", "--input", "none.csv", "--output", "a.csv", "--swap-share", "2"]
     assert main(words) == 2
-    assert "is a share and must lie between 0 and 1, got 2.0" in capsys.readouterr().err
+    assert capsys.readouterr().err == "error: --swap-share is a share and must lie between 0 and 1, got 2.0\n"

@@ -233,7 +233,7 @@ def test_the_error_names_scorer_device_rows_cause_and_cure(table):
         ensemble.predict(table)
     message = str(caught.value)
     assert message.startswith("scorer 'one' on cpu failed: RuntimeError: CUDA error: boom, while it scored ")
-    assert message.endswith("The other scorers were stopped. Pass run_dir= (--run-dir) to keep finished work")
+    assert message.endswith("The other scorers were stopped. Pass run_dir= to keep finished work")
     assert all(repr(row_id) in message for row_id in caught.value.row_ids)
     assert 0 < len(caught.value.row_ids) <= 10
     assert set(caught.value.row_ids) <= set(table["id"])
@@ -387,9 +387,7 @@ def test_all_failed_rows_are_tried_again_where_that_is_asked_for(table, tmp_path
         Ensemble(pair(bad_rows={1003, 1050})).predict(table, run_dir=tmp_path / "run", max_failed_rows=0.05)
     for options in ({}, {"rescore": True}):  # neither a resumed run nor other settings are a reason to try again
         ensemble = Ensemble(pair())
-        with pytest.raises(
-            ScoringError, match=r"2 of 60 rows .*retry_failed=True \(--retry-failed\) scores them again"
-        ):
+        with pytest.raises(ScoringError, match=r"2 of 60 rows .*retry_failed=True scores them again"):
             ensemble.predict(table, run_dir=tmp_path / "run", **options)
         assert ensemble.scorers[0].n_loads == 0
     ensemble = Ensemble(pair())
