@@ -28,6 +28,9 @@ class FaultyScorer(FakeScorer):
     attempt passes. The fingerprint leaves out faults that change no logits, so that a run which one of them ended can
     be resumed without it.
 
+    Configuration files may name it (``type: faulty``) only where the environment variable ``LMSYS_ENSEMBLE_FAULTS`` is
+    1, so that no file of somebody else's can kill a process.
+
     Parameters
     ----------
     seed, scale, seconds_per_row, n_classes, name, device
