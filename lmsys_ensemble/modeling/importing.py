@@ -25,6 +25,7 @@ from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
 from lmsys_ensemble.modeling.loading import HEAD_NAMES
 from lmsys_ensemble.modeling.recipe import Recipe, write_recipe
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.skeleton import adapter_skeleton
 from lmsys_ensemble.modeling.tensorfiles import check_safetensors, describe_content, save_tensors
 from lmsys_ensemble.modeling.tokenization import make_encoder
@@ -91,7 +92,7 @@ def import_checkpoint(
     config.save_pretrained(str(output))
     complete = write_recipe(output, recipe, (WEIGHTS_FILE, CONFIG_FILE))
     if golden:
-        forward = assemble(base, complete, adapter=output, device=device)
+        forward = assemble(base, complete, ComputeSettings(device), adapter=output)
         rows = make_encoder(base, complete).encode(golden_battles())
         number_format = hardware.dtype_name(hardware.resolve_dtype("auto", device))
         write_golden(output, rows, forward.score(rows, _GOLDEN_TOKENS_PER_BATCH), number_format)
