@@ -193,7 +193,7 @@ class Ensemble(Keeper):
         Returns
         -------
         DataFrame
-            ``id`` and a column a class (``winner_model_a``, ``winner_model_b``, ``winner_tie``), in the order of the
+            ``id`` and a column per class (``winner_model_a``, ``winner_model_b``, ``winner_tie``), in the order of the
             rows of `table`, with its index where it is a DataFrame; every row sums to 1. Where rows lack something (a
             scorer that failed, time that was up), a column ``fallback`` names it, empty for the other rows, and
             `MissingMemberWarning` is warned.

@@ -1,4 +1,4 @@
-"""Files: hashes, writes that are whole or not there, settings that are checked."""
+"""Files: hashes, atomic writes, checked settings."""
 
 import difflib
 import hashlib
@@ -26,7 +26,7 @@ _MAX_LINKS = 40
 
 
 class Settings(BaseModel):
-    """Base of everything that is read from a configuration file: immutable, and unknown keys are refused."""
+    """Base class of settings that files hold: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -203,7 +203,7 @@ def open_descriptor(path: str | Path) -> int | None:
 
 
 def is_special(path: str | Path) -> bool:
-    """Tell whether there is something that is neither a regular file nor a folder."""
+    """Tell whether a path leads to something that is neither a regular file nor a folder."""
     try:
         mode = os.stat(path).st_mode
     except OSError:

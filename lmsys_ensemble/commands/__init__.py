@@ -4,7 +4,7 @@
 `table`        The commands by name; the parser of the command line.
 `output`       The shape of results; what is said meanwhile; how results are written.
 `targets`      Where results may go, checked before anything is loaded.
-`members`      NAME=FILE: files of predictions and whose they are.
+`members`      NAME=FILE: files of predictions and the members that they belong to.
 `scoring`      predict, submit, evaluate.
 `planning`     plan.
 `blending`     blend, report.

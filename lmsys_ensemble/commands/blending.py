@@ -67,8 +67,8 @@ def report(options: ReportOptions) -> Result:
     labels = read_labels(options.labels, task, options.groups)
     swapped = None
     if swapped_files is not None:
-        exchanged = [read_predictions(path, task.columns) for path in swapped_files.values()]
-        swapped = dict(zip(swapped_files, _members(exchanged, labels), strict=True))
+        of_swapped = [read_predictions(path, task.columns) for path in swapped_files.values()]
+        swapped = dict(zip(swapped_files, _members(of_swapped, labels), strict=True))
     make = partial(
         write_report,
         members=dict(zip(given.names, _members(files, labels), strict=True)),

@@ -14,8 +14,8 @@ _TABLES = "CSV, TSV, JSON lines (each also .gz) or Parquet"
 _LABELS = "id and winner_model_a, winner_model_b, winner_tie (one-hot or soft), or id and winner"
 _CONFIG = flag("ensemble's YAML file or name; default: the bundled one", "CONFIG")
 _PROBABILITIES = flag(
-    f"one file a system, {_TABLES}: id, winner_model_a, winner_model_b, winner_tie; rows are matched by id, systems by "
-    "name (without one, the file's)",
+    f"one file per system, {_TABLES}: id, winner_model_a, winner_model_b, winner_tie; rows are matched by id, systems "
+    "by name (without one, the file's)",
     "[NAME=]FILE",
 )
 _GROUPS = flag(
@@ -64,7 +64,7 @@ class EvaluateOptions(CommandOptions):
     by: str | None = field(
         default=None, metadata=flag("measure its values apart; default: source, where there is one", "COLUMN")
     )
-    swap: bool = field(default=False, metadata=flag("measure consistency with the responses exchanged, too"))
+    swap: bool = field(default=False, metadata=flag("measure consistency with the responses swapped, too"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class ReportOptions(CommandOptions):
     swapped: tuple[str, ...] | None = field(
         default=None,
         metadata=flag(
-            "predictions for the battles with the responses exchanged; without names in the order of --probabilities",
+            "predictions for the battles with the responses swapped; without names in the order of --probabilities",
             "[NAME=]FILE",
         ),
     )

@@ -62,7 +62,7 @@ class RunOptions:
     )
     swap: Swap = field(
         default="off",
-        metadata=flag("score rows with the responses exchanged, too: none (default), all, or those closest to call"),
+        metadata=flag("score rows with the responses swapped, too: none (default), all, or those closest to call"),
     )
     swap_share: float = field(default=0.5, metadata=flag("share of rows for adaptive; default: 0.5", "SHARE"))
     swap_space: Space = field(
@@ -110,7 +110,7 @@ class RunOptions:
 
     @property
     def swaps_later(self) -> bool:
-        """Whether exchanged passes follow when all forward ones are done: they are chosen by them, or optional."""
+        """Whether swapped passes follow when all original ones are done: they are chosen by them, or optional."""
         return self.swap == "adaptive" or (self.swap == "all" and self.time_budget_s is not None)
 
 

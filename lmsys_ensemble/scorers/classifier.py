@@ -57,7 +57,8 @@ class ClassifierScorer(Scorer):
         Whether 4-bit weights are unpacked once, after loading, instead of in every forward pass; by default where
         the GPU has room for it.
     template, max_tokens, truncation, bos, eos, pad_token_id : optional
-        As in `lmsys_ensemble.modeling.recipe.Recipe`.
+        Prompt template, longest sequence, truncation policy, whether a sequence begins and ends with a control token,
+        and the id that pads: what ``recipe.json`` would state.
     tokens_per_batch : int, optional
         Token budget of a batch, padding included; by default from the device's free memory.
     """

@@ -42,7 +42,7 @@ class FaultyScorer(FakeScorer):
     out_of_memory_above : int, optional
         Characters (prompts and responses) above which a call raises `MemoryError`, every time.
     nan_for : str, optional
-        Rows whose prompt contains this get NaN, without a word.
+        Rows whose prompt contains this get NaN, silently.
     hang_at : int, optional
         Row at which nothing goes on until the run is stopped, which is for ever where nobody can stop it.
     die_at : int, optional
