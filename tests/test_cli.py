@@ -322,7 +322,7 @@ def test_options_of_a_run_reach_it(folder, capsys):
     assert not np.allclose(pd.read_csv("p.csv")["winner_tie"], plain["winner_tie"])
     code, _, err = run(capsys, *arguments, "--rescore")
     assert code == 2
-    assert "Pass --run-dir to keep finished work" in " ".join(err.split())
+    assert "--rescore concerns what a run directory holds; pass --run-dir, too" in " ".join(err.split())
     code, _, err = run(capsys, *arguments, "--swap-share", "2")
     assert code == 2
     assert "--swap-share" in err
