@@ -11,14 +11,6 @@ _OTHER_NAMES = {"--test": "--input", "--input": "--test"}
 _NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+$")
 
 
-def seconds(text: str) -> float:
-    """Return a number of seconds; `argparse` says the error."""
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds such as 3600, got {text!r}") from None
-
-
 class CommandParser(argparse.ArgumentParser):
     """Names unknown options with the nearest known one before it asks for those that are missing.
 

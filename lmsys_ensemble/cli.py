@@ -7,11 +7,11 @@ is there, but time was up (``--time-budget``) and rows of it lack something; 130
 import errno
 import logging
 import sys
-import time
 from collections.abc import Sequence
 
+from lmsys_ensemble.commands.table import COMMANDS, make_parser
 from lmsys_ensemble.errors import ConfigError, DeviceError, EnsembleError, InputError
-from lmsys_ensemble.parser import make_parser
+from lmsys_ensemble.flags import spelled_as_flags
 from lmsys_ensemble.runtime.interrupt import TERMINATED_CODE, Terminated
 from lmsys_ensemble.streams import patient_streams
 from lmsys_ensemble.terminal import log_to_terminal, paragraph, plain_warnings, printable, printable_json, starting
@@ -21,24 +21,23 @@ EXIT_FAILED, EXIT_USAGE, EXIT_TIME_WAS_UP, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code; a reader that has gone away (``| head``) ends it quietly."""
-    with patient_streams():
+    with patient_streams(), spelled_as_flags():
         try:
             return _run(arguments)
         except BrokenPipeError:
             return 0
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    started = time.perf_counter()
-    options = make_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-    options.started = started
-    log_to_terminal(logging.INFO if options.verbose else logging.WARNING)
+def _run(words: Sequence[str] | None) -> int:
+    arguments = make_parser().parse_args(sys.argv[1:] if words is None else words)
     try:
+        command = COMMANDS[arguments.command]
+        options = command.read(arguments)
+        log_to_terminal(logging.INFO if options.verbose else logging.WARNING)
         with starting():
-            from lmsys_ensemble import commands
-
+            run = command.load()
         with plain_warnings():
-            values, text = getattr(commands, options.run)(options)
+            result = run(options)
     except (KeyboardInterrupt, Terminated) as error:
         print(paragraph(error, "interrupted"), file=sys.stderr)
         return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED_CODE
@@ -50,9 +49,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except OSError as error:
         print(paragraph(error), file=sys.stderr)
         return EXIT_USAGE if error.errno == errno.ENAMETOOLONG else EXIT_FAILED
-    if options.json or text:  # none where a table went to standard output
-        print(printable_json(values) if options.json else printable(text))
-    return EXIT_TIME_WAS_UP if values.get("time_was_up") else 0
+    if options.json or result.text:
+        print(printable_json(result.values) if options.json else printable(result.text))
+    return EXIT_TIME_WAS_UP if result.time_was_up else 0
 
 
 if __name__ == "__main__":

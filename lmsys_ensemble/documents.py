@@ -1,4 +1,4 @@
-"""YAML and JSON from strangers: read within limits, so that a small file cannot take the memory or the night.
+"""YAML and JSON from strangers: read within limits, so that a small file cannot use up memory or time.
 
 A YAML alias stands for what it names, however large, and aliases of aliases multiply: ten lines can mean a billion
 entries. Deep nesting overflows the stack of whoever walks the result. Both are counted before anything is built.

@@ -1,4 +1,4 @@
-"""Files: hashes, writes that are whole or not there, settings that are checked."""
+"""Files: hashes, atomic writes, checked settings."""
 
 import difflib
 import hashlib
@@ -26,7 +26,7 @@ _MAX_LINKS = 40
 
 
 class Settings(BaseModel):
-    """Base of everything that is read from a configuration file: immutable, and unknown keys are refused."""
+    """Base class of settings that files hold: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -203,7 +203,7 @@ def open_descriptor(path: str | Path) -> int | None:
 
 
 def is_special(path: str | Path) -> bool:
-    """Tell whether there is something that is neither a regular file nor a folder."""
+    """Tell whether a path leads to something that is neither a regular file nor a folder."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -217,14 +217,14 @@ def write_json(path: str | Path, values: Any) -> None:
     write_atomically(path, text.encode(errors="backslashreplace"))  # JSON spells them so, too
 
 
-def defuse(text: str) -> str:
+def escape_formula(text: str) -> str:
     """Return text that a spreadsheet shows instead of running it as a formula.
 
     For files that people open, never for ids that are matched by. A leading apostrophe, as OWASP advises against
     CSV injection; also where a formula's sign comes after characters that cannot be seen, or in its full-width form.
     Line ends become line feeds, because readers take a bare carriage return for the end of a row.
 
-    >>> defuse("=HYPERLINK(A1)"), defuse("2 + 2 = 4")
+    >>> escape_formula("=HYPERLINK(A1)"), escape_formula("2 + 2 = 4")
     ("'=HYPERLINK(A1)", '2 + 2 = 4')
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")

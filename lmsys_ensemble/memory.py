@@ -1,4 +1,4 @@
-"""How it is said that memory has run out: known without PyTorch, so that whoever loads or scores can ask."""
+"""Which errors mean that memory has run out, told without importing PyTorch."""
 
 from collections.abc import Iterator
 

@@ -12,7 +12,7 @@ from lmsys_ensemble.terminal import printable
 
 
 class PatientStream:
-    """Standard error for long work: where nobody reads any more, what is said is dropped instead of ending the work.
+    """Standard error for long work: once nobody reads it, what is written is dropped, and the work goes on.
 
     Parameters
     ----------

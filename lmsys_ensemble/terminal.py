@@ -1,4 +1,4 @@
-r"""The door to the terminal: what is printed there is text, never a command to the terminal.
+r"""What is printed on a terminal is text, never a command to the terminal.
 
 Ids, names, paths and texts come from strangers. An escape sequence in one of them could move the cursor, hide lines or
 write to the clipboard; a direction mark could show other characters than there are.

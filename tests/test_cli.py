@@ -39,6 +39,12 @@ def write_config(scorers, blender=None):
         yaml.safe_dump({"version": 1, "scorers": scorers, "blender": blender or {"weights": [3, 1]}}, file)
 
 
+@pytest.fixture
+def faults(monkeypatch):
+    """Let configurations name the scorer that fails on purpose."""
+    monkeypatch.setenv("LMSYS_ENSEMBLE_FAULTS", "1")
+
+
 def run(capsys, *arguments):
     capsys.readouterr()  # what fixtures have printed
     code = main([str(argument) for argument in arguments])
@@ -190,13 +196,42 @@ def test_a_wrong_folder_device_or_setting_is_exit_code_2_and_says_nothing_of_fin
     assert not (folder / "p.csv").exists()
 
 
-def test_finished_work_is_spoken_of_only_where_something_ran(folder, capsys):
+def test_finished_work_is_spoken_of_only_where_something_ran(folder, capsys, faults):
     faulty = {"type": "faulty", "name": "one"}
     for setting, said in (({"fail_load": True}, False), ({"raise_at": 3}, True)):
         write_config([{**faulty, **setting}], {"method": "equal"})
         code, _, err = run(capsys, "predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
         assert code == 1
         assert ("to keep finished work" in " ".join(err.split())) == said
+
+
+@pytest.mark.parametrize("command", ["predict", "validate"])
+def test_a_file_cannot_kill_the_process_unasked(folder, capsys, command):
+    write_config([{"type": "faulty", "die_at": 0}], {"method": "equal"})
+    output = ["--output", "p.csv"] if command == "predict" else []
+    code, _, err = run(capsys, command, "--config", "ensemble.yaml", "--input", "test.csv", *output)
+    assert code == 2
+    assert "can kill the process" in err
+    assert "LMSYS_ENSEMBLE_FAULTS=1" in err
+
+
+@pytest.mark.parametrize(
+    ("scorer", "arguments", "message"),
+    [
+        ({"seed": 3}, ("--run-dir", "run"), "or pass --rescore to score anew with these"),
+        ({"type": "saved", "path": "saved.csv"}, ("--swap", "all"), "--swap all needs scorers that read the texts"),
+        ({}, ("--time-budget", "0"), "--time-budget must be a positive number of seconds, got 0.0"),
+        ({}, ("--rescore",), "--rescore concerns what a run directory holds; pass --run-dir, too"),
+    ],
+)
+def test_errors_name_flags_and_no_keywords(folder, capsys, scorer, arguments, message):
+    common = ("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
+    assert run(capsys, *common, "--run-dir", "run")[0] == 0
+    pd.read_csv("p.csv").to_csv("saved.csv", index=False)
+    write_config([{"type": "fake", "name": "one", **scorer}], {"method": "equal"})
+    code, _, err = run(capsys, *common, *arguments)
+    assert code == 2
+    assert message in " ".join(err.split())
 
 
 def test_unknown_commands_name_the_known_ones(capsys):
@@ -287,13 +322,13 @@ def test_options_of_a_run_reach_it(folder, capsys):
     assert not np.allclose(pd.read_csv("p.csv")["winner_tie"], plain["winner_tie"])
     code, _, err = run(capsys, *arguments, "--rescore")
     assert code == 2
-    assert "run_dir" in err
+    assert "--rescore concerns what a run directory holds; pass --run-dir, too" in " ".join(err.split())
     code, _, err = run(capsys, *arguments, "--swap-share", "2")
     assert code == 2
-    assert "swap_share" in err
+    assert "--swap-share" in err
 
 
-def test_a_failing_scorer_ends_the_run_or_is_left_out_when_asked(folder, capsys):
+def test_a_failing_scorer_ends_the_run_or_is_left_out_when_asked(folder, capsys, faults):
     write_config(
         [{"type": "fake", "name": "one"}, {"type": "faulty", "name": "two", "raise_at": 3}], {"method": "equal"}
     )
@@ -301,14 +336,14 @@ def test_a_failing_scorer_ends_the_run_or_is_left_out_when_asked(folder, capsys)
     code, _, err = run(capsys, *arguments)
     assert code == 1
     assert "two" in err
-    assert "run_dir" in err
+    assert "Pass --run-dir to keep finished work" in " ".join(err.split())
     with pytest.warns(MissingMemberWarning, match="12 without two"):
         code, _, _ = run(capsys, *arguments, "--on-failure", "reweight")
     assert code == 0
     assert pd.read_csv("p.csv")["fallback"].str.contains("two").all()
 
 
-def test_a_warning_is_a_sentence_without_the_place_in_the_code(folder):
+def test_a_warning_is_a_sentence_without_the_place_in_the_code(folder, faults):
     write_config(
         [{"type": "fake", "name": "one"}, {"type": "faulty", "name": "two", "raise_at": 3}], {"method": "equal"}
     )

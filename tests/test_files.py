@@ -18,7 +18,7 @@ from lmsys_ensemble.data.tables import encode_table
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import (
     Settings,
-    defuse,
+    escape_formula,
     open_descriptor,
     parse_settings,
     read_mapping,
@@ -287,31 +287,32 @@ UNSEEN = ["", " ", "\u00a0", "\ufeff", "\u200b", "\u200e", "\u2060", "\u3000", "
 
 @pytest.mark.parametrize("unseen", UNSEEN, ids=ascii)
 @pytest.mark.parametrize("sign", SIGNS)
-def test_a_formula_is_defused_whatever_unseen_comes_before_it(unseen, sign):
+def test_a_formula_is_escaped_whatever_unseen_comes_before_it(unseen, sign):
     text = f"{unseen}{sign}HYPERLINK(A1)"
-    assert defuse(text) == f"'{text}"
-    assert defuse(f"harmless {text}") == f"harmless {text}"
+    assert escape_formula(text) == f"'{text}"
+    assert escape_formula(f"harmless {text}") == f"harmless {text}"
 
 
 @pytest.mark.parametrize("text", ["\t=1", "\r=1", "\n=1", "\r\n=1", "\tindented", "\nsecond line"])
-def test_text_that_begins_with_a_tab_or_a_line_end_is_defused(text):
-    assert defuse(text).startswith("'")
+def test_text_that_begins_with_a_tab_or_a_line_end_is_escaped(text):
+    assert escape_formula(text).startswith("'")
 
 
 @pytest.mark.parametrize("text", ["", " ", "a", "2 + 2 = 4", "'=1", "日本", "🍍", "1-2", "→ next", "−5"])
 def test_other_text_stays_as_it_is(text):
-    assert defuse(text) == text
+    assert escape_formula(text) == text
 
 
 @given(st.text(st.sampled_from("a=@\r\n\t ,\"'\u200b＝"), max_size=12))
 def test_no_cell_of_a_written_table_begins_with_a_formula_for_any_reader(text):
-    content = encode_table(pd.DataFrame({"id": ["x"], "prompt": [defuse(text)], "n": [1]}), "worst.csv").decode()
+    table = pd.DataFrame({"id": ["x"], "prompt": [escape_formula(text)], "n": [1]})
+    content = encode_table(table, "worst.csv").decode()
     rows = list(csv.reader(io.StringIO(content, newline="")))
     assert [len(row) for row in rows] == [3, 3], "no cell ends its row"
-    assert rows[1][1] == defuse(text)
+    assert rows[1][1] == escape_formula(text)
     assert rows[1][1].lstrip(" \u200b")[:1] not in {"=", "@", "＝"}
     frame = pd.read_csv(io.StringIO(content, newline=""), dtype=str, keep_default_na=False)
-    assert frame["prompt"].tolist() == [defuse(text)]
+    assert frame["prompt"].tolist() == [escape_formula(text)]
 
 
 def test_json_is_readable_by_people(tmp_path):

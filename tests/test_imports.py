@@ -26,15 +26,22 @@ def test_importing_the_library_imports_nothing_heavy(code):
     assert loaded_by(code, HEAVY) == []
 
 
+def test_help_and_the_reading_of_a_command_line_import_nothing_heavy():
+    words = ["submit", "--test", "a.csv", "--run-dir", "run", "--retry-failed"]
+    code = f"from lmsys_ensemble import cli; arguments = cli.make_parser().parse_args({words!r})"
+    used = "cli.make_parser().format_help(); cli.COMMANDS['submit'].read(arguments)"
+    assert loaded_by(f"{code}; {used}", (*HEAVY, "pydantic", "yaml")) == []
+
+
 @pytest.mark.parametrize(
     "code",
     [
         "from lmsys_ensemble.scorers.registry import scorer_names; assert 'gemma' in scorer_names()",
         "from lmsys_ensemble import *",
         "from lmsys_ensemble import Ensemble, GemmaScorer; Ensemble([GemmaScorer('gemma-2-9b-it')])",
-        "from lmsys_ensemble.cli import make_parser; make_parser().format_help()",
+        "from lmsys_ensemble.cli import COMMANDS; [command.load() for command in COMMANDS.values()]",
     ],
-    ids=["listing scorers", "every public name", "making an ensemble", "help"],
+    ids=["listing scorers", "every public name", "making an ensemble", "every command"],
 )
 def test_nothing_but_loading_a_model_imports_torch(code):
     assert loaded_by(code, MODELS) == []

@@ -17,7 +17,7 @@ PACKAGE = "lmsys_ensemble"
 FOLDER = Path(lmsys_ensemble.__file__).parent
 
 FLOORS = (
-    ("schema", "errors", "progress", "terminal", "memory", "_version"),
+    ("schema", "errors", "progress", "terminal", "memory", "flags", "_version"),
     ("documents", "probabilities", "streams"),
     ("files",),
     ("data", "evaluation", "journal"),
@@ -26,7 +26,7 @@ FLOORS = (
     ("scorers", "training"),
     ("runtime", "config", "testing"),
     ("ensemble", "arguments"),
-    ("commands", "parser"),
+    ("commands",),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -200,7 +200,7 @@ def test_every_room_opens_with_a_map_that_names_its_modules(package):
         ("training.run", "from lmsys_ensemble.scorers.base import Scorer", "a neighbour on floor 6"),
         ("encoding.tokens", "from lmsys_ensemble.blending.blender import Blender", "a neighbour on floor 4"),
         ("journal.journal", "from lmsys_ensemble.runtime.jobs import Job", "floor 7, above its own, 3"),
-        ("data.submission", "from lmsys_ensemble.commands import submit", "floor 9, above its own, 3"),
+        ("data.submission", "from lmsys_ensemble.commands.scoring import submit", "floor 9, above its own, 3"),
         ("data.battles", "from lmsys_ensemble.attic import old", "'attic'"),
         ("attic", "import json", "enter 'attic' into FLOORS"),
         ("scorers.base", "def load():\n    import torch", "only modeling and training may"),

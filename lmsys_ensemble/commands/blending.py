@@ -1,6 +1,5 @@
 """Commands that work on files of predictions alone, from whatever system: blend, and report."""
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from lmsys_ensemble.blending.explanation import (
     fit_with_findings,
 )
 from lmsys_ensemble.commands.members import MemberFiles, match_blender, match_swapped, parse_member_files
+from lmsys_ensemble.commands.options import BlendOptions, ReportOptions
 from lmsys_ensemble.commands.output import Result, finish, shown, write_or_keep, write_table
 from lmsys_ensemble.commands.targets import NamedPath, check_suffix, check_table_name, check_targets, named
 from lmsys_ensemble.data.predictions import (
@@ -38,35 +38,37 @@ from lmsys_ensemble.report.page import write_report
 from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, TWO_WAY, Task
 
 
-def blend(arguments: argparse.Namespace) -> Result:
+def blend(options: BlendOptions) -> Result:
     """Fit a blender on files of predictions and labels, or apply a fitted one."""
-    if (arguments.labels is None) == (arguments.apply is None):
-        raise InputError("give either --labels, to fit a blender, or --apply, to use a fitted one")
-    return _apply(arguments) if arguments.apply else _fit(arguments)
+    if options.labels is not None and options.apply is None:
+        return _fit(options, options.labels)
+    if options.apply is not None and options.labels is None:
+        return _apply(options, options.apply)
+    raise InputError("give either --labels, to fit a blender, or --apply, to use a fitted one")
 
 
-def report(arguments: argparse.Namespace) -> Result:
+def report(options: ReportOptions) -> Result:
     """Write an offline HTML report on predictions, their blend and its calibration."""
-    check_suffix(arguments.out, "--out", (".html", ".htm"))
-    if arguments.worst_out:
-        check_table_name(arguments.worst_out, "--worst-out")
-    given = parse_member_files(arguments.probabilities)
+    check_suffix(options.out, "--out", (".html", ".htm"))
+    if options.worst_out:
+        check_table_name(options.worst_out, "--worst-out")
+    given = parse_member_files(options.probabilities)
     swapped_files = None
-    if arguments.swapped:
-        swapped_files = match_swapped(parse_member_files(arguments.swapped, "--swapped"), given)
-    outputs = [("--out", arguments.out), *named("--worst-out", arguments.worst_out)]
+    if options.swapped:
+        swapped_files = match_swapped(parse_member_files(options.swapped, "--swapped"), given)
+    outputs = [("--out", options.out), *named("--worst-out", options.worst_out)]
     read = [
-        *_read_by(given, arguments), *named("--battles", arguments.battles), *named("--blender", arguments.blender),
+        *_read_by(given, options.labels), *named("--battles", options.battles), *named("--blender", options.blender),
         *named("--swapped", (swapped_files or {}).values()),
     ]  # fmt: skip
-    check_targets(outputs, read, prints_json=arguments.json)
-    blender = match_blender(Blender.load(arguments.blender), given) if arguments.blender else None
+    check_targets(outputs, read, prints_json=options.json)
+    blender = match_blender(Blender.load(options.blender), given) if options.blender else None
     task, files = _read_members(given.paths)
-    labels = read_labels(arguments.labels, task, arguments.groups)
+    labels = read_labels(options.labels, task, options.groups)
     swapped = None
     if swapped_files is not None:
-        exchanged = [read_predictions(path, task.columns) for path in swapped_files.values()]
-        swapped = dict(zip(swapped_files, _members(exchanged, labels), strict=True))
+        of_swapped = [read_predictions(path, task.columns) for path in swapped_files.values()]
+        swapped = dict(zip(swapped_files, _members(of_swapped, labels), strict=True))
     make = partial(
         write_report,
         members=dict(zip(given.names, _members(files, labels), strict=True)),
@@ -74,64 +76,68 @@ def report(arguments: argparse.Namespace) -> Result:
         ids=labels.ids,
         groups=labels.groups,
         blender=blender,
-        battles=read_table(arguments.battles) if arguments.battles else None,
+        battles=read_table(options.battles) if options.battles else None,
         swapped=swapped,
         task=task,
-        n_worst=arguments.worst,
-        fitted_elsewhere=arguments.fitted_elsewhere,
+        n_worst=options.worst,
+        fitted_elsewhere=options.fitted_elsewhere,
     )
-    findings = write_or_keep(arguments.out, make)
-    if arguments.worst_out:
-        write_or_keep(arguments.worst_out, partial(write_table, findings.worst_rows()))
+    findings = write_or_keep(options.out, make)
+    if options.worst_out:
+        write_or_keep(options.worst_out, partial(write_table, findings.worst_rows()))
     summary = findings.summary()
-    path = shown(arguments.out)
+    path = shown(options.out)
     lines = [f"{row['name']}: log loss {row['log_loss']:.4f}" for row in summary]
     values = {"output": path, "rows": len(labels.ids), "models": summary, "warnings": findings.warnings}
     text = "\n".join([*lines, *_notes(findings.warnings), f"wrote {path}"])
-    return finish(values, text, arguments.out, arguments.worst_out)
+    return finish(Result(values, text), options.out, options.worst_out)
 
 
-def _fit(arguments: argparse.Namespace) -> Result:
-    check_suffix(arguments.out, "--out (the blender)", (".json",))
-    if arguments.predict_out:
-        check_table_name(arguments.predict_out, "--predict-out")
-    given = parse_member_files(arguments.probabilities)
+def _fit(options: BlendOptions, labels_file: str) -> Result:
+    check_suffix(options.out, "--out (the blender)", (".json",))
+    if options.predict_out:
+        check_table_name(options.predict_out, "--predict-out")
+    given = parse_member_files(options.probabilities)
     names = given.names
-    outputs = [("--out", arguments.out), *named("--predict-out", arguments.predict_out)]
-    check_targets(outputs, _read_by(given, arguments), prints_json=arguments.json)
+    outputs = [("--out", options.out), *named("--predict-out", options.predict_out)]
+    check_targets(outputs, _read_by(given, labels_file), prints_json=options.json)
     task, files = _read_members(given.paths)
-    labels = read_labels(arguments.labels, task, arguments.groups)
+    labels = read_labels(labels_file, task, options.groups)
     members = _members(files, labels)
-    blender = Blender(arguments.method or "auto", arguments.calibration)
+    blender = Blender(options.method or "auto", options.calibration)
     warnings = fit_with_findings(blender, members, labels.labels, labels.groups, names)
     warnings += [*find_unused(blender, names), *_left_out(files, labels)]
-    write_or_keep(arguments.out, blender.save)
+    write_or_keep(options.out, blender.save)
     values = {
-        "output": shown(arguments.out),
+        "output": shown(options.out),
         **_figures(blender, members, labels, names),
         "warnings": warnings,
     }
     text = _fit_text(values, blender)
-    if arguments.predict_out:
-        values["predictions"] = _write_blend(blender, files, task, arguments.predict_out)
+    if options.predict_out:
+        values["predictions"] = _write_blend(blender, files, task, options.predict_out)
         text += (
             f"\nwrote the blend to {values['predictions']}; rows with labels were fitted on, "
             "so do not measure the blend with them"
         )
-    return finish(values, text, arguments.out, arguments.predict_out)
+    return finish(Result(values, text), options.out, options.predict_out)
 
 
-def _apply(arguments: argparse.Namespace) -> Result:
-    for option in ("method", "calibration", "groups", "predict_out"):
-        if getattr(arguments, option) is not None:
-            raise InputError(f"--{option.replace('_', '-')} is for fitting; with --apply everything is in the blender")
-    check_table_name(arguments.out, "--out (the predictions)")
-    given = parse_member_files(arguments.probabilities)
-    read = [*_read_by(given, arguments), ("--apply", arguments.apply)]
-    check_targets([("--out", arguments.out)], read, prints_json=arguments.json)
-    blender = match_blender(Blender.load(arguments.apply), given)
+def _apply(options: BlendOptions, fitted: str) -> Result:
+    of_fitting = {
+        "--method": options.method, "--calibration": options.calibration, "--groups": options.groups,
+        "--predict-out": options.predict_out,
+    }  # fmt: skip
+    for option, value in of_fitting.items():
+        if value is not None:
+            raise InputError(f"{option} is for fitting; with --apply everything is in the blender")
+    check_table_name(options.out, "--out (the predictions)")
+    given = parse_member_files(options.probabilities)
+    read = [*named("--probabilities", given.paths), ("--apply", fitted)]
+    check_targets([("--out", options.out)], read, prints_json=options.json)
+    blender = match_blender(Blender.load(fitted), given)
     task, files = _read_members(given.paths)
-    path = _write_blend(blender, files, task, arguments.out)
+    path = _write_blend(blender, files, task, options.out)
     rows, found = len(files[0].ids), getattr(blender, "weights_", None)
     weights = None if found is None else dict(zip(given.names, found.tolist(), strict=True))
     warnings = []
@@ -143,11 +149,11 @@ def _apply(arguments: argparse.Namespace) -> Result:
     lines = [f"weights: {', '.join(f'{name} {weight:.4f}' for name, weight in weights.items())}"] if weights else []
     values = {"output": path, "rows": rows, "weights": weights, "warnings": warnings}
     text = "\n".join([*lines, *_notes(warnings), f"wrote {rows} rows to {path}"])
-    return finish(values, text, arguments.out)
+    return finish(Result(values, text), options.out)
 
 
-def _read_by(given: MemberFiles, arguments: argparse.Namespace) -> list[NamedPath]:
-    return [*named("--probabilities", given.paths), *named("--labels", arguments.labels)]
+def _read_by(given: MemberFiles, labels_file: str | None) -> list[NamedPath]:
+    return [*named("--probabilities", given.paths), *named("--labels", labels_file)]
 
 
 def _read_members(paths: Sequence[str]) -> tuple[Task, list[Predictions]]:

@@ -1,4 +1,4 @@
-"""Files of predictions with the names of the members that they are of, as the command line gives them."""
+"""Files of predictions and the members that they belong to, as the command line gives them."""
 
 import shlex
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from lmsys_ensemble.errors import ConfigError, InputError
 
 @dataclass(frozen=True)
 class MemberFiles:
-    """Files of predictions, one a member.
+    """Files of predictions, one per member.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ def match_blender(blender: Blender, files: MemberFiles) -> Blender:
 
 
 def match_swapped(swapped: MemberFiles, members: MemberFiles) -> dict[str, str]:
-    """Return the path of every member's predictions for exchanged responses: by name where names are given.
+    """Return the path of every member's predictions for swapped responses: by name where names are given.
 
     Raises
     ------

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +17,28 @@ from lmsys_ensemble.errors import OutputError
 from lmsys_ensemble.files import is_special, open_descriptor, write_atomically
 from lmsys_ensemble.terminal import printable
 
-Result = tuple[dict[str, Any], str]
-"""What a command prints: values for ``--json``, and a text for people."""
-
 Written = TypeVar("Written")
 
 _STANDARD_OUTPUT = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command prints.
+
+    Attributes
+    ----------
+    values : dict
+        For ``--json``.
+    text : str
+        For people; empty where a table went to standard output.
+    time_was_up : bool
+        Whether rows of the result lack something because there was no time for it.
+    """
+
+    values: dict[str, Any]
+    text: str
+    time_was_up: bool = False
 
 
 def say(text: str) -> None:
@@ -44,12 +61,12 @@ def shown(path: str | Path) -> str:
     return str(path) if is_stream(path) else str(Path(path).resolve())
 
 
-def finish(values: dict[str, Any], text: str, *outputs: str | Path | None) -> Result:
-    """Return what a command prints; where an output was standard output itself, the text goes to standard error."""
+def finish(result: Result, *outputs: str | Path | None) -> Result:
+    """Return what is left to print; where an output was standard output itself, the text goes to standard error."""
     if any(path is not None and is_standard_output(path) for path in outputs):
-        say(text)
-        text = ""
-    return values, text
+        say(result.text)
+        return replace(result, text="")
+    return result
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:

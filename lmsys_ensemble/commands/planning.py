@@ -1,8 +1,8 @@
 """The command that says how long a run will take before it starts."""
 
-import argparse
 import time
 
+from lmsys_ensemble.commands.options import PlanOptions
 from lmsys_ensemble.commands.output import Result
 from lmsys_ensemble.commands.scoring import make_ensemble, pull_bundled
 from lmsys_ensemble.data.battles import parse_battles
@@ -13,21 +13,21 @@ ROUGH = " (arithmetic, as if nothing else ran here; may be off by half, --rows-t
 ELSEWHERE = " (arithmetic)"
 
 
-def plan(arguments: argparse.Namespace) -> Result:
+def plan(options: PlanOptions) -> Result:
     """Count tokens, time a sample and say how long all rows will take."""
-    if arguments.devices:
-        parse_machine(arguments.devices)
-    ensemble = make_ensemble(arguments.config)
-    battles = parse_battles(read_table(arguments.test))
-    ensemble.check(battles, here=arguments.devices is None)
-    start_seconds = time.perf_counter() - arguments.started  # imports included, as in the run
+    if options.devices:
+        parse_machine(options.devices)
+    ensemble = make_ensemble(options.config)
+    battles = parse_battles(read_table(options.test))
+    ensemble.check(battles, here=options.devices is None)
+    start_seconds = time.perf_counter() - options.started  # imports included, as in the run
     pull_bundled(ensemble)
-    if arguments.devices:
-        projection = project_elsewhere(ensemble.scorers, battles, arguments.devices)
+    if options.devices:
+        projection = project_elsewhere(ensemble.scorers, battles, options.devices)
     else:
-        projection = project(ensemble.scorers, battles, n_timed=arguments.rows_timed, start_seconds=start_seconds)
-    fits = None if arguments.budget is None else projection.seconds <= arguments.budget
-    return {**projection.to_dict(), "fits_budget": fits}, describe(projection, fits)
+        projection = project(ensemble.scorers, battles, n_timed=options.rows_timed, start_seconds=start_seconds)
+    fits = None if options.budget_s is None else projection.seconds <= options.budget_s
+    return Result({**projection.to_dict(), "fits_budget": fits}, describe(projection, fits))
 
 
 def describe(projection: Projection, fits: bool | None) -> str:

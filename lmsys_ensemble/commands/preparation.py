@@ -1,10 +1,10 @@
 """Commands that come before scoring: train, import, fetch and check models."""
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lmsys_ensemble.commands.options import ImportOptions, ModelsOptions, TrainOptions, ValidateOptions
 from lmsys_ensemble.commands.output import Result, say
 from lmsys_ensemble.config import bundled_config, find_config, models_folder
 from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
@@ -17,74 +17,74 @@ from lmsys_ensemble.scorers.base import Scorer
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
 
 
-def train(arguments: argparse.Namespace) -> Result:
+def train(options: TrainOptions) -> Result:
     """Train an adapter and a head."""
     from lmsys_ensemble.training.run import train as run
 
     figures = run(
-        arguments.recipe, arguments.output, data_folder=arguments.data, device=arguments.device,
-        overwrite=arguments.overwrite, say=say,
+        options.recipe, options.output, data_folder=options.data, device=options.device,
+        overwrite=options.overwrite, say=say,
     )  # fmt: skip
-    lines = [f"{arguments.output}: adapter, head, recipe.json, golden.json, scorer.yaml, README.md"]
+    lines = [f"{options.output}: adapter, head, recipe.json, golden.json, scorer.yaml, README.md"]
     lines += [
         f"  {source}: log loss {values['log_loss']:.4f} on {values['rows']} rows held out "
         f"(class prior {values['class_prior']:.4f}, length only {values['length_only']:.4f})"
         for source, values in figures.items()
     ]
-    return {"output": str(arguments.output), "validation": figures}, "\n".join(lines)
+    return Result({"output": str(options.output), "validation": figures}, "\n".join(lines))
 
 
-def import_checkpoint(arguments: argparse.Namespace) -> Result:
+def import_checkpoint(options: ImportOptions) -> Result:
     """Convert a checkpoint to safetensors with a recipe and golden rows."""
     from lmsys_ensemble.modeling.importing import LoraShape
     from lmsys_ensemble.modeling.importing import import_checkpoint as convert
     from lmsys_ensemble.modeling.recipe import Recipe, describe_base
     from lmsys_ensemble.modeling.sources import resolve_base
 
-    _check_import(arguments)
-    base = resolve_base(arguments.base, arguments.revision)
-    described = describe_base(base, arguments.base, arguments.revision)
+    _check_import(options)
+    base = resolve_base(options.base, options.revision)
+    described = describe_base(base, options.base, options.revision)
     pad_token_id = read_object(base / "config.json").get("pad_token_id")
     values = {
         "base_model": described.model_dump(),
-        "template": {"name": arguments.template},
-        "max_tokens": arguments.max_tokens,
-        "truncation": arguments.truncation,
+        "template": {"name": options.template},
+        "max_tokens": options.max_tokens,
+        "truncation": options.truncation,
         "special_tokens": {
-            "bos": not arguments.no_bos,
-            "eos": not arguments.no_eos,
-            "pad_token_id": pad_token_id if arguments.pad_token_id is None else arguments.pad_token_id,
+            "bos": not options.no_bos,
+            "eos": not options.no_eos,
+            "pad_token_id": pad_token_id if options.pad_token_id is None else options.pad_token_id,
         },
-        "classes": arguments.classes,
-        "soft_capping": not arguments.no_soft_capping,
+        "classes": options.classes,
+        "soft_capping": not options.no_soft_capping,
     }
     recipe = parse_settings(Recipe, values, "the arguments of import-checkpoint")
     recipe.get_template()
-    output = Path(arguments.output)
-    lora = LoraShape(arguments.lora_alpha)
+    output = Path(options.output)
+    lora = LoraShape(options.lora_alpha)
     done = convert(
-        Path(arguments.source),
+        Path(options.source),
         output,
         base,
         recipe,
         lora,
-        golden=not arguments.no_golden,
-        device=arguments.device,
+        golden=not options.no_golden,
+        device=options.device,
     )
-    golden = "" if arguments.no_golden else ", golden.json"
-    return (
+    golden = "" if options.no_golden else ", golden.json"
+    return Result(
         {"output": str(output), "files": done.files},
         f"{output}: adapter_model.safetensors, adapter_config.json, recipe.json{golden}",
     )
 
 
-def _check_import(arguments: argparse.Namespace) -> None:
-    if not Path(arguments.source).exists():
-        raise InputError(f"there is no checkpoint {arguments.source}")
-    check_new_folder(arguments.output, overwrite=Path(arguments.output) == Path(arguments.source))
+def _check_import(options: ImportOptions) -> None:
+    if not Path(options.source).exists():
+        raise InputError(f"there is no checkpoint {options.source}")
+    check_new_folder(options.output, overwrite=Path(options.output) == Path(options.source))
 
 
-def models(arguments: argparse.Namespace) -> Result:
+def models(options: ModelsOptions) -> Result:
     """List, fetch or verify the bundled base models."""
     from lmsys_ensemble.modeling.bundled import (
         BUNDLED_MODELS,
@@ -95,12 +95,12 @@ def models(arguments: argparse.Namespace) -> Result:
         verify_bundled,
     )
 
-    chosen = [get_bundled(name) for name in arguments.names] or list(BUNDLED_MODELS.values())
+    chosen = [get_bundled(name) for name in options.names] or list(BUNDLED_MODELS.values())
     lines, entries = [], []
     for model in chosen:
-        if arguments.action == "pull":
+        if options.action == "pull":
             ensure_bundled(model.name, say)
-        elif arguments.action == "verify":
+        elif options.action == "verify":
             verify_bundled(model.name)
         state = "ready" if is_ready(model) else "not fetched"
         entries.append(
@@ -112,34 +112,34 @@ def models(arguments: argparse.Namespace) -> Result:
             }
         )
         where = f" in {bundled_folder(model)}" if state == "ready" else ""
-        verified = ", files verified" if arguments.action == "verify" else ""
+        verified = ", files verified" if options.action == "verify" else ""
         lines.append(f"bundled:{model.name} ({model.architecture}, {model.licence}): {state}{verified}{where}")
-    if arguments.action == "list":
+    if options.action == "list":
         ensembles = sorted(path.stem for path in models_folder().glob("*.yaml"))
         trained = sorted(path.parent.name for path in models_folder().glob("*/scorer.yaml"))
         lines += [
             f"trained adapters: {', '.join(trained) or 'none'}",
             f"ensembles: {', '.join(ensembles) or 'none'}",
         ]
-        return {"bundled": entries, "adapters": trained, "ensembles": ensembles}, "\n".join(lines)
-    return {"bundled": entries}, "\n".join(lines)
+        return Result({"bundled": entries, "adapters": trained, "ensembles": ensembles}, "\n".join(lines))
+    return Result({"bundled": entries}, "\n".join(lines))
 
 
-def validate(arguments: argparse.Namespace) -> Result:
+def validate(options: ValidateOptions) -> Result:
     """Check a configuration and a data file without loading a model, and list all that is wrong."""
-    path = find_config(arguments.config) if arguments.config else bundled_config()
+    path = find_config(options.config) if options.config else bundled_config()
     try:
         ensemble = Ensemble.from_config(path)
     except EnsembleError as error:
-        _raise_with_faults_of_data(error, arguments.input)
+        _raise_with_faults_of_data(error, options.input)
     faults: list[str] = []
     values: dict[str, Any] = {"config": str(path), "scorers": [scorer.name for scorer in ensemble.scorers]}
     data: dict[str, Any] = {}
     data_lines: list[str] = []
     battles: Battles | None = None
-    if arguments.input:
+    if options.input:
         with collected(faults):
-            data, data_lines, battles = _validate_data(arguments.input, ensemble.task)
+            data, data_lines, battles = _validate_data(options.input, ensemble.task)
     with collected(faults):
         ensemble.check(battles, here=False)
     if faults:
@@ -152,7 +152,7 @@ def validate(arguments: argparse.Namespace) -> Result:
             detail = f", template {recipe.template.name}, at most {recipe.max_tokens} tokens, {recipe.truncation}"
         lines.append(f"  {scorer.name}: {type(scorer).__name__} on {scorer.device}{detail}")
         lines += [f"    {note}" for note in _notes(scorer)]
-    return {**values, **data}, "\n".join([*lines, *data_lines])
+    return Result({**values, **data}, "\n".join([*lines, *data_lines]))
 
 
 def _raise_with_faults_of_data(error: EnsembleError, data: str | None) -> NoReturn:

@@ -1,19 +1,19 @@
 """Command that looks into run directories."""
 
-import argparse
 from datetime import UTC, datetime
 from typing import Any
 
+from lmsys_ensemble.commands.options import RunsOptions
 from lmsys_ensemble.commands.output import Result
 from lmsys_ensemble.journal.status import RunReport, ScorerReport, read_run
 
 _SHOWN_ERRORS = 10
 
 
-def runs(arguments: argparse.Namespace) -> Result:
+def runs(options: RunsOptions) -> Result:
     """Tell what a run has finished, how fast, and what failed."""
-    report = read_run(arguments.folder)
-    return _values(report), "\n".join(_lines(report))
+    report = read_run(options.folder)
+    return Result(_values(report), "\n".join(_lines(report)))
 
 
 def _values(report: RunReport) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Commands that score battles with an ensemble."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from lmsys_ensemble.commands.options import EvaluateOptions, PredictOptions, SubmitOptions
 from lmsys_ensemble.commands.output import Result, finish, say, shown, write_or_keep, write_table
 from lmsys_ensemble.commands.targets import (
     NamedPath,
@@ -22,53 +22,50 @@ from lmsys_ensemble.data.submission import build_submission, check_sample, write
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.runtime.display import Display
-from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.schema import ID_COLUMN
 
 
-def submit(arguments: argparse.Namespace) -> Result:
+def submit(options: SubmitOptions) -> Result:
     """Predict a test file and write a checked submission."""
-    check_suffix(arguments.out, "--out (the submission)", (".csv", ".csv.gz"))
-    ensemble = make_ensemble(arguments.config, arguments.devices)
-    options = _run_options(arguments)
-    read = [*named("--test", arguments.test), *named("--sample", arguments.sample), *_read_by(ensemble, arguments)]
-    outputs = [("--out", arguments.out)]
-    check_targets(outputs, read, run_dir=arguments.run_dir, prints_json=arguments.json)
-    sample = read_table(arguments.sample) if arguments.sample else None
-    battles = parse_battles(read_table(arguments.test))
+    check_suffix(options.out, "--out (the submission)", (".csv", ".csv.gz"))
+    ensemble = make_ensemble(options.config, options.devices)
+    read = [*named("--test", options.test), *named("--sample", options.sample), *_read_by(ensemble, options.config)]
+    outputs = [("--out", options.out)]
+    check_targets(outputs, read, run_dir=options.run.run_dir, prints_json=options.json)
+    sample = read_table(options.sample) if options.sample else None
+    battles = parse_battles(read_table(options.test))
     if sample is not None:  # all that can be wrong with it is known by now
-        check_sample(sample, battles.ids, task=ensemble.task, source=f"rows of {arguments.test}")
+        check_sample(sample, battles.ids, task=ensemble.task, source=f"rows of {options.test}")
     pull_bundled(ensemble)
-    predictions = ensemble.predict(battles, **options)
+    predictions = ensemble.predict(battles, **options.run.keywords())
     submission = build_submission(predictions, sample, task=ensemble.task)
-    write_or_keep(arguments.out, lambda path: write_submission(submission, path), arguments.run_dir)
-    return _summary(submission, ensemble, arguments.out)
+    write_or_keep(options.out, lambda path: write_submission(submission, path), options.run.run_dir)
+    return _summary(submission, ensemble, options.out)
 
 
-def predict(arguments: argparse.Namespace) -> Result:
+def predict(options: PredictOptions) -> Result:
     """Predict a file and write a table, its format by suffix."""
-    check_table_name(arguments.output, "--output")
-    ensemble = make_ensemble(arguments.config, arguments.devices)
-    options = _run_options(arguments)
-    read = [*named("--input", arguments.input), *_read_by(ensemble, arguments)]
-    outputs = [("--output", arguments.output)]
-    check_targets(outputs, read, run_dir=arguments.run_dir, prints_json=arguments.json)
-    battles = parse_battles(read_table(arguments.input))
-    check_encodable(battles.ids, arguments.output)
+    check_table_name(options.output, "--output")
+    ensemble = make_ensemble(options.config, options.devices)
+    read = [*named("--input", options.input), *_read_by(ensemble, options.config)]
+    outputs = [("--output", options.output)]
+    check_targets(outputs, read, run_dir=options.run.run_dir, prints_json=options.json)
+    battles = parse_battles(read_table(options.input))
+    check_encodable(battles.ids, options.output)
     pull_bundled(ensemble)
-    predictions = ensemble.predict(battles, **options)
-    write_or_keep(arguments.output, lambda path: write_table(predictions, path), arguments.run_dir)
-    return _summary(predictions, ensemble, arguments.output)
+    predictions = ensemble.predict(battles, **options.run.keywords())
+    write_or_keep(options.output, lambda path: write_table(predictions, path), options.run.run_dir)
+    return _summary(predictions, ensemble, options.output)
 
 
-def evaluate(arguments: argparse.Namespace) -> Result:
+def evaluate(options: EvaluateOptions) -> Result:
     """Measure an ensemble on labelled battles."""
-    ensemble = make_ensemble(arguments.config)
-    table = read_table(arguments.input)
+    ensemble = make_ensemble(options.config)
+    table = read_table(options.input)
     parse_labels(table, ensemble.task)
     pull_bundled(ensemble)
-    by = arguments.by or ("source" if "source" in table else None)
-    figures = ensemble.evaluate(table, by=by, swap=arguments.swap)
+    by = options.by or ("source" if "source" in table else None)
+    figures = ensemble.evaluate(table, by=by, swap=options.swap)
     figures["shown"] = [f"{row.value:.4f} ({row.low:.4f} to {row.high:.4f})" for row in figures.itertuples()]
     wanted = figures[figures["metric"].isin(["log_loss", "accuracy", "swap_flip_rate"])]
     text = wanted.pivot_table(
@@ -76,7 +73,7 @@ def evaluate(arguments: argparse.Namespace) -> Result:
     ).reset_index()
     values = figures.drop(columns="shown").to_dict(orient="records")
     explained = "value (95 % bootstrap interval); log loss in nats; all measures with --json"
-    return {"figures": values}, f"{text.to_string(index=False)}\n{explained}"
+    return Result({"figures": values}, f"{text.to_string(index=False)}\n{explained}")
 
 
 def make_ensemble(config: str | Path | None, devices: Sequence[str] | None = None) -> Ensemble:
@@ -85,7 +82,7 @@ def make_ensemble(config: str | Path | None, devices: Sequence[str] | None = Non
     return Ensemble.from_config(config or bundled_config(), progress=display, devices=devices)
 
 
-def _read_by(ensemble: Ensemble, arguments: argparse.Namespace) -> list[NamedPath]:
+def _read_by(ensemble: Ensemble, config: str | None) -> list[NamedPath]:
     """Return the files that an ensemble is read from, which no result may replace."""
     read = [
         (f"the {setting} of scorer {scorer.name!r},", str(value))
@@ -93,21 +90,7 @@ def _read_by(ensemble: Ensemble, arguments: argparse.Namespace) -> list[NamedPat
         for setting in scorer.path_settings
         if (value := getattr(scorer, setting, None)) is not None
     ]
-    return [("--config", find_config(arguments.config) if arguments.config else bundled_config()), *read]
-
-
-def _run_options(arguments: argparse.Namespace) -> RunKeywords:
-    options = RunKeywords(
-        run_dir=arguments.run_dir,
-        rescore=arguments.rescore,
-        retry_failed=arguments.retry_failed,
-        time_budget_s=arguments.time_budget,
-        on_failure=arguments.on_failure,
-        swap=arguments.swap,
-        swap_share=arguments.swap_share,
-    )
-    RunOptions.of(**options)  # before files are read
-    return options
+    return [("--config", find_config(config) if config else bundled_config()), *read]
 
 
 def pull_bundled(ensemble: Ensemble) -> None:
@@ -132,15 +115,16 @@ def _summary(table: pd.DataFrame, ensemble: Ensemble, path: str | Path) -> Resul
     told = f"{head}{more}\nmean: {mean}" if mean else "there are no rows: nothing was scored"
     text = f"{told}\nwrote {len(table)} rows to {shown(path)}"
     summary = getattr(ensemble, "summary_", None)  # none where there were no rows
+    time_was_up = summary is not None and summary.time_was_up
     if summary is not None and summary.time_was_up:
         say(f"time was up: {summary.fallback_rows} of {len(table)} rows lack something; {summary.explain_lack()}")
     values = {
         "output": shown(path),
         "rows": len(table),
         "fallback_rows": 0 if summary is None else summary.fallback_rows,
-        "time_was_up": summary is not None and summary.time_was_up,
+        "time_was_up": time_was_up,
         "scorers": [scorer.name for scorer in ensemble.scorers],
         "mean": means,
         "ids": str(table[ID_COLUMN].dtype),
     }
-    return finish(values, text, path)
+    return finish(Result(values, text, time_was_up), path)

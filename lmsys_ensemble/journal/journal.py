@@ -15,6 +15,7 @@ import numpy as np
 
 from lmsys_ensemble.errors import ContractError, JournalError, RunFolderError
 from lmsys_ensemble.files import write_json
+from lmsys_ensemble.flags import spell
 from lmsys_ensemble.journal.database import SCHEMA_VERSION, open_database, read_facts, transaction
 from lmsys_ensemble.journal.fingerprints import canonical_json, differences, digest_of
 from lmsys_ensemble.journal.finished import Finished, pack_keys, read_finished, unpack_keys
@@ -263,7 +264,7 @@ def _take_fingerprints(
         faults = [fault for name in changed for fault in differences(name, known[name], settings[name])]
         raise RunFolderError(
             f"{folder} holds results of other settings: {'; '.join(faults)}. Go on with the old settings, give another "
-            "run directory, or pass rescore=True (--rescore) to score anew with these"
+            f"run directory, or pass {spell('rescore=True')} to score anew with these"
         )
     with transaction(connection):
         for name, text in settings.items():

@@ -13,6 +13,7 @@
 `checkpoints`     What a base model's folder must be before it is read: no pickles, no code.
 `skeleton`        A model without weights: which tensors an adapter must bring.
 `inspection`      All that can be known of a model without loading it.
+`settings`        How a classifier computes, whatever it was trained as.
 `recipe`          ``recipe.json``: how a model was trained.
 `digests`         Hashes of base model, adapter and encoding.
 `tokenization`    The encoder that a recipe asks for.

@@ -2,16 +2,18 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.adapters import attach_adapter, read_adapter
 from lmsys_ensemble.modeling.attention import SequenceAttention
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.golden import check_golden, check_golden_fits, golden_inputs, read_golden
-from lmsys_ensemble.modeling.hardware import dtype_name, is_slow, resolve_dtype
+from lmsys_ensemble.modeling.hardware import dtype_name, is_slow
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.quantization import has_room_unpacked, unpack_weights
 from lmsys_ensemble.modeling.recipe import Recipe
+from lmsys_ensemble.modeling.settings import ComputeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -19,14 +21,9 @@ logger = logging.getLogger(__name__)
 def assemble(
     base: Path,
     recipe: Recipe,
+    settings: ComputeSettings,
     *,
     adapter: Path | None,
-    device: str,
-    dtype: str = "auto",
-    quantization: str = "none",
-    attn_implementation: str = "auto",
-    merge: bool | None = None,
-    unpack: bool | None = None,
     golden_folder: Path | None = None,
 ) -> ForwardPass:
     """Load a classifier as its recipe says and make sure that it is the one that was trained.
@@ -37,10 +34,10 @@ def assemble(
         Folder of the base model.
     recipe : Recipe
         How it was trained.
+    settings : ComputeSettings
+        Where and in which number formats it computes; the device is one that is there.
     adapter : Path, optional
         PEFT folder; without one the base must hold a trained head.
-    device, dtype, quantization, attn_implementation, merge, unpack
-        As for `lmsys_ensemble.scorers.classifier.ClassifierScorer`.
     golden_folder : Path, optional
         Folder whose ``golden.json`` must come out, if it has one.
 
@@ -56,33 +53,31 @@ def assemble(
         raise ConfigError(
             f"a head on {recipe.head.pooling} is kept beside an adapter, and none is given for {base}; give adapter="
         )
-    settings = LoadSettings(
-        n_classes=len(recipe.classes),
-        device=device,
-        dtype=resolve_dtype(dtype, device),
-        quantization=quantization,
-        attn_implementation=attn_implementation,
-        n_layers=recipe.head.layers,
-        soft_capping=recipe.soft_capping,
-    )
-    if is_slow(settings.dtype, device):
-        logger.warning("this CPU has no instructions for %s: float32 is faster", dtype_name(settings.dtype))
-    model = load_classifier(base, settings, head_follows=read is not None)
-    if quantization == "nf4" and (has_room_unpacked(model, settings.dtype, device) if unpack is None else unpack):
-        unpack_weights(model, settings.dtype)
+    load = LoadSettings.of(settings, recipe)
+    if is_slow(load.dtype, load.device):
+        logger.warning("this CPU has no instructions for %s: float32 is faster", dtype_name(load.dtype))
+    model = load_classifier(base, load, head_follows=read is not None)
+    if _is_to_be_unpacked(settings, model, load):
+        unpack_weights(model, load.dtype)
     prepare_head(model, recipe.head.pooling, len(recipe.classes))
     if read is not None:
-        model = attach_adapter(model, read, merge)
+        model = attach_adapter(model, read, settings.merge)
     pad_token_id = recipe.special_tokens.pad_token_id
     if pad_token_id is None:
         pad_token_id = model.config.get_text_config().pad_token_id
-    forward = ForwardPass(model, recipe.head.pooling, pad_token_id, packed=attn_implementation == "auto")
+    forward = ForwardPass(model, recipe.head.pooling, pad_token_id, packed=settings.attn_implementation == "auto")
     golden = read_golden(golden_folder) if golden_folder and golden_folder.is_dir() else None
     if golden is not None:
         n_tokens = model.get_input_embeddings().weight.shape[0]
         check_golden_fits(golden, len(recipe.classes), n_tokens, golden_folder or base)
-        number_format = quantization if quantization != "none" else dtype_name(settings.dtype)
+        number_format = settings.quantization if settings.quantization != "none" else dtype_name(load.dtype)
         logits = forward(*golden_inputs(golden), attention=SequenceAttention)  # no kernel is compiled for a few rows
         difference = check_golden(golden, logits, number_format, golden_folder or base)
         logger.info("golden rows of %s reproduced within %.1e", golden_folder, difference)
     return forward
+
+
+def _is_to_be_unpacked(settings: ComputeSettings, model: Any, load: LoadSettings) -> bool:
+    if settings.quantization != "nf4":
+        return False
+    return has_room_unpacked(model, load.dtype, load.device) if settings.unpack is None else settings.unpack

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.files import check_new_folder
+from lmsys_ensemble.flags import spell
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE, check_ranks, read_lora_config
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE, account_for_keys, shapes_of
@@ -24,6 +25,7 @@ from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
 from lmsys_ensemble.modeling.loading import HEAD_NAMES
 from lmsys_ensemble.modeling.recipe import Recipe, write_recipe
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.skeleton import adapter_skeleton
 from lmsys_ensemble.modeling.tensorfiles import check_safetensors, describe_content, save_tensors
 from lmsys_ensemble.modeling.tokenization import make_encoder
@@ -90,7 +92,7 @@ def import_checkpoint(
     config.save_pretrained(str(output))
     complete = write_recipe(output, recipe, (WEIGHTS_FILE, CONFIG_FILE))
     if golden:
-        forward = assemble(base, complete, adapter=output, device=device)
+        forward = assemble(base, complete, ComputeSettings(device), adapter=output)
         rows = make_encoder(base, complete).encode(golden_battles())
         number_format = hardware.dtype_name(hardware.resolve_dtype("auto", device))
         write_golden(output, rows, forward.score(rows, _GOLDEN_TOKENS_PER_BATCH), number_format)
@@ -179,7 +181,9 @@ def _infer_config(tensors: Mapping[str, torch.Tensor], lora: LoraShape, source: 
     if lora.rank is not None and lora.rank != rank:
         raise ConfigError(f"{source} has LoRA rank {rank}, not {lora.rank}")
     if lora.alpha is None:
-        raise ConfigError(f"{source} does not say its lora_alpha; give the value it was trained with (--lora-alpha)")
+        raise ConfigError(
+            f"{source} does not say its lora_alpha; give the value it was trained with, {spell('lora_alpha=')}"
+        )
     if not (math.isfinite(lora.alpha) and lora.alpha > 0):
         raise ConfigError(f"lora_alpha must be a number above 0, got {lora.alpha}")
     layers = sorted({int(match[1]) for key in tensors if (match := re.search(r"\.layers\.(\d+)\..*lora_A", key))})

@@ -14,36 +14,31 @@ from lmsys_ensemble.modeling.hardware import DTYPES
 from lmsys_ensemble.modeling.loading import HEAD_NAMES, check_attention
 from lmsys_ensemble.modeling.quantization import QUANTIZATIONS
 from lmsys_ensemble.modeling.recipe import Recipe
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.skeleton import adapter_skeleton
 from lmsys_ensemble.modeling.tensorfiles import TensorEntry, read_header
 
 _EMBEDDINGS = ("embed_tokens.weight", "tok_embeddings.weight", "word_embeddings.weight")
 
 
-def setting_faults(
-    *,
-    device: str,
-    dtype: str,
-    quantization: str,
-    attn_implementation: str,
-    merge: bool | None,
-    tokens_per_batch: int | None,
-) -> Iterator[str]:
-    """Yield what is wrong with the settings of `lmsys_ensemble.scorers.classifier.ClassifierScorer` by themselves."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(device)):
-        yield f"unknown device {device!r}; a device is called auto, cpu, cuda:0, cuda:1 and so on"
-    if dtype not in (*DTYPES, "auto"):
-        yield f"unknown dtype {dtype!r}{suggest(str(dtype), [*DTYPES, 'auto'])}"
+def setting_faults(settings: ComputeSettings) -> Iterator[str]:
+    """Yield what is wrong with the settings of a `lmsys_ensemble.ClassifierScorer` by themselves."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(settings.device)):
+        yield f"unknown device {settings.device!r}; a device is called auto, cpu, cuda:0, cuda:1 and so on"
+    if settings.dtype not in (*DTYPES, "auto"):
+        yield f"unknown dtype {settings.dtype!r}{suggest(str(settings.dtype), [*DTYPES, 'auto'])}"
+    quantization = settings.quantization
     if quantization not in QUANTIZATIONS:
         yield f"unknown quantization {quantization!r}{suggest(str(quantization), QUANTIZATIONS)}"
     faults: list[str] = []
     with collected(faults):
-        check_attention(attn_implementation)
+        check_attention(settings.attn_implementation)
     yield from faults
-    if merge and quantization != "none":
+    if settings.merge and quantization != "none":
         yield f"merge=True on a base with quantization={quantization!r} would round the update away; leave merge out"
-    if tokens_per_batch is not None and (not isinstance(tokens_per_batch, int) or tokens_per_batch < 1):
-        yield f"tokens_per_batch must be a whole number above 0, got {tokens_per_batch!r}"
+    n_tokens = settings.tokens_per_batch
+    if n_tokens is not None and (not isinstance(n_tokens, int) or n_tokens < 1):
+        yield f"tokens_per_batch must be a whole number above 0, got {n_tokens!r}"
 
 
 def base_faults(base: Path, recipe: Recipe, *, head_follows: bool) -> Iterator[str]:

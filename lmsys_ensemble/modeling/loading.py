@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from transformers import (
@@ -24,7 +24,10 @@ from transformers.utils import logging as transformers_logging
 
 from lmsys_ensemble.errors import ConfigError, ModelError
 from lmsys_ensemble.modeling.checkpoints import check_base_config, check_base_folder
+from lmsys_ensemble.modeling.hardware import resolve_dtype
 from lmsys_ensemble.modeling.quantization import QUANTIZATIONS, quantization_config
+from lmsys_ensemble.modeling.recipe import Recipe
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.transfer import can_follow, transfer
 
 logger = logging.getLogger(__name__)
@@ -65,6 +68,19 @@ class LoadSettings:
     attn_implementation: str = "auto"
     n_layers: int | None = None
     soft_capping: bool = True
+
+    @classmethod
+    def of(cls, settings: ComputeSettings, recipe: Recipe) -> Self:
+        """Return how the base of a trained classifier is loaded."""
+        return cls(
+            n_classes=len(recipe.classes),
+            device=settings.device,
+            dtype=resolve_dtype(settings.dtype, settings.device),
+            quantization=settings.quantization,
+            attn_implementation=settings.attn_implementation,
+            n_layers=recipe.head.layers,
+            soft_capping=recipe.soft_capping,
+        )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from lmsys_ensemble.modeling.adapters import inject_lora
 from lmsys_ensemble.modeling.forward import prepare_head
 from lmsys_ensemble.modeling.loading import LOAD_LOCK, LoadSettings, load_config
 from lmsys_ensemble.modeling.recipe import Recipe
+from lmsys_ensemble.modeling.settings import ComputeSettings
 
 
 def adapter_skeleton(base: Path, recipe: Recipe, config: LoraConfig) -> Mapping[str, torch.Tensor]:
@@ -35,9 +36,7 @@ def adapter_skeleton(base: Path, recipe: Recipe, config: LoraConfig) -> Mapping[
     ConfigError
         If the recipe's pooling is not possible with this model.
     """
-    settings = LoadSettings(
-        len(recipe.classes), "cpu", torch.float32, n_layers=recipe.head.layers, soft_capping=recipe.soft_capping
-    )
+    settings = LoadSettings.of(ComputeSettings(device="cpu", dtype="float32"), recipe)
     with LOAD_LOCK, torch.device("meta"):
         model_config = load_config(base, settings)
         try:

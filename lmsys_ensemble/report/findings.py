@@ -19,7 +19,7 @@ from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.evaluation.evaluate import evaluate
 from lmsys_ensemble.evaluation.intervals import Difference, paired_difference
 from lmsys_ensemble.evaluation.metrics import class_prior, log_loss, log_loss_interval, row_log_losses
-from lmsys_ensemble.files import defuse
+from lmsys_ensemble.files import escape_formula
 from lmsys_ensemble.probabilities import Probabilities, swap_classes
 from lmsys_ensemble.report.material import Material, find_exchanged
 from lmsys_ensemble.report.slices import Slicing, slice_battles
@@ -171,7 +171,7 @@ class Findings:
         return Difference(float(row["difference"]), float("nan"), float(row["low"]), float(row["high"]))
 
     def worst_rows(self) -> pd.DataFrame:
-        """Tabulate the worst rows for a spreadsheet: id, label, blend, log loss and texts, defused as formulas."""
+        """Tabulate the worst rows for a spreadsheet: id, label, blend, log loss and texts, formulas escaped."""
         material, columns = self.material, list(self.material.task.columns)
         rows = self.worst
         table = pd.DataFrame({"id": [_safe(material.ids[row]) for row in rows]})
@@ -182,7 +182,7 @@ class Findings:
             battles = material.battles.take(rows)
             texts = (battles.prompts, battles.responses_a, battles.responses_b)
             for name, column in zip(TEXT_COLUMNS, texts, strict=True):
-                table[name] = [defuse("\n\n".join(turns)) for turns in column]
+                table[name] = [escape_formula("\n\n".join(turns)) for turns in column]
         return table
 
     def summary(self) -> list[dict[str, Any]]:
@@ -205,7 +205,7 @@ class Findings:
 
 
 def _safe(value: Any) -> Any:
-    return defuse(value) if isinstance(value, str) else value
+    return escape_formula(value) if isinstance(value, str) else value
 
 
 def measure(

@@ -7,6 +7,7 @@ from typing import NoReturn
 import numpy as np
 
 from lmsys_ensemble.errors import EnsembleError, ScoringError
+from lmsys_ensemble.flags import spell
 from lmsys_ensemble.progress import NOT_FINITE
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.scope import Failure
@@ -57,11 +58,11 @@ def too_many_failed(job: Job, reasons: dict[int, str], device: str, allowed: flo
     kinds = sorted(set(reasons.values()))
     cure = "; try dtype='float32', or bfloat16 where float16 overflows" if NOT_FINITE in kinds else ""
     if device == EARLIER:
-        cure += "; retry_failed=True (--retry-failed) scores them again"
+        cure += f"; {spell('retry_failed=True')} scores them again"
     what = f"gave {NOT_FINITE}" if kinds == [NOT_FINITE] else f"failed ({'; '.join(kinds[:3])})"
     return ScoringError(
         f"scorer {job.name!r} on {device} {what} for {len(ids)} of {len(job.items.original)} rows "
-        f"(ids {', '.join(map(repr, shown))}){cure}; max_failed_rows allows {allowed:.2%} of the rows",
+        f"(ids {', '.join(map(repr, shown))}){cure}; {spell('max_failed_rows')} allows {allowed:.2%} of the rows",
         scorer=job.name,
         device=device,
         row_ids=shown,
@@ -76,10 +77,11 @@ def how_to_resume(run_dir: str | Path | None, jobs: Sequence[Job], failure: Fail
     if run_dir is None:
         begun = failure is None or len(failure.row_ids) > 0 or any(job.cost_begun for job in jobs)
         begun = begun or any(job.results.n_finished for job in jobs)
-        return "Pass run_dir= (--run-dir) to keep finished work" if begun else ""
+        return f"Pass {spell('run_dir=')} to keep finished work" if begun else ""
     n_done = sum(job.results.n_finished for job in jobs)
     n_wanted = sum(job.results.n_wanted for job in jobs)
-    return f"{n_done} of {n_wanted} rows of all scorers are kept in {run_dir}: rerun with the same run_dir to resume"
+    kept = f"{n_done} of {n_wanted} rows of all scorers are kept in {run_dir}"
+    return f"{kept}: rerun with the same {spell('run_dir')} to resume"
 
 
 def _rows_at_hand(failure: Failure) -> str:

@@ -1,12 +1,16 @@
-"""What a caller may ask of a run, checked once."""
+"""What a caller may ask of a run: every option is declared here, and checked once.
+
+An option is a field of `RunOptions`; its flag follows from the field. Beside it belong a line in `RunKeywords`, for
+type checkers, and a paragraph in the docstring of `lmsys_ensemble.Ensemble.predict`; tests compare all three.
+"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, Self, TypeAlias, TypedDict, Unpack, get_args
+from typing import Literal, Self, TypeAlias, TypedDict, Unpack, cast, get_args
 
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import suggest
+from lmsys_ensemble.flags import flag, spell
 
 OnFailure: TypeAlias = Literal["stop", "reweight"]
 Swap: TypeAlias = Literal["off", "all", "adaptive"]
@@ -29,59 +33,60 @@ class RunKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How rows are scored, beyond which scorers and which rows.
+    """How rows are scored, beyond which scorers and which rows; `lmsys_ensemble.Ensemble.predict` explains each option.
 
-    Parameters
-    ----------
-    run_dir : str or Path, optional
-        Folder of the journal: finished chunks are kept there, and a rerun computes only what is missing.
-    rescore : bool
-        Score anew what another configuration of a scorer has scored in `run_dir`, instead of refusing.
-    retry_failed : bool
-        Score all rows again that failed in an earlier run in `run_dir`. Without it only those are that had run out of
-        memory; what gave NaN would do so again.
-    time_budget_s : float, optional
-        Seconds from the call until the result must be there. What is optional is dropped in this order: passes with
-        exchanged responses, least close rows first; then rows of the scorers with the lower weights, rows on which
-        the others are surest first. Scorers stop between batches; a call that has not returned a tenth of the budget
-        later (half a second at least, five at most) is left behind, and its scorer and GPU are lost until it returns.
-    on_failure : {"stop", "reweight"}
-        Whether a failing scorer ends the run, or the others finish without it.
-    max_failed_rows : float
-        Largest share of a scorer's rows that may fail (no logits, NaN, infinite) before the scorer counts as failed.
-    swap : {"off", "all", "adaptive"}
-        Whether rows are scored a second time with their responses exchanged: none, all, or those closest to call.
-    swap_share : float
-        Share of the rows that ``adaptive`` takes.
-    swap_space : {"probability", "log"}
-        Where the two passes are averaged; logarithms (a geometric mean) had the lower log loss (benchmarks/swap.py).
+    Raises
+    ------
+    ConfigError
+        If an option is wrong.
     """
 
-    run_dir: str | Path | None = None
-    rescore: bool = False
-    retry_failed: bool = False
-    time_budget_s: float | None = None
-    on_failure: OnFailure = "stop"
-    max_failed_rows: float = 0.01
-    swap: Swap = "off"
-    swap_share: float = 0.5
-    swap_space: Space = "log"
+    run_dir: str | Path | None = field(
+        default=None, metadata=flag("keep finished work there; run the same command again to resume", "DIR")
+    )
+    rescore: bool = field(default=False, metadata=flag("score anew what other settings have scored in --run-dir"))
+    retry_failed: bool = field(
+        default=False,
+        metadata=flag("score all rows in --run-dir again that failed; default: those that had run out of memory"),
+    )
+    time_budget_s: float | None = field(
+        default=None, metadata=flag("end in time: drop swapped passes, then the surest rows", "SECONDS")
+    )
+    on_failure: OnFailure = field(
+        default="stop",
+        metadata=flag("when a scorer fails: stop (default), or finish with the others and say so"),
+    )
+    max_failed_rows: float = field(
+        default=0.01,
+        metadata=flag("share of a scorer's rows that may fail before it counts as failed; default: 0.01", "SHARE"),
+    )
+    swap: Swap = field(
+        default="off",
+        metadata=flag("score rows with the responses swapped, too: none (default), all, or those closest to call"),
+    )
+    swap_share: float = field(default=0.5, metadata=flag("share of rows for adaptive; default: 0.5", "SHARE"))
+    swap_space: Space = field(
+        default="log",
+        metadata=flag("where the two passes are averaged: logarithms of probabilities (default), or probabilities"),
+    )
 
     def __post_init__(self) -> None:
         for name, known in (("on_failure", OnFailure), ("swap", Swap), ("swap_space", Space)):
             if getattr(self, name) not in get_args(known):
                 listed = ", ".join(map(repr, get_args(known)))
-                raise ConfigError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
+                raise ConfigError(f"{spell(name)} must be one of {listed}, got {getattr(self, name)!r}")
         for name in ("max_failed_rows", "swap_share"):
             share = getattr(self, name)
             if not _is_number(share) or not 0 <= share <= 1:
-                raise ConfigError(f"{name} is a share and must lie between 0 and 1, got {share!r}")
+                raise ConfigError(f"{spell(name)} is a share and must lie between 0 and 1, got {share!r}")
         budget_s = self.time_budget_s
         if budget_s is not None and (not _is_number(budget_s) or not 0 < budget_s < math.inf):
-            raise ConfigError(f"time_budget_s must be a positive number of seconds, got {budget_s!r}")
+            raise ConfigError(f"{spell('time_budget_s')} must be a positive number of seconds, got {budget_s!r}")
         for name in ("rescore", "retry_failed"):
             if getattr(self, name) and self.run_dir is None:
-                raise ConfigError(f"{name}=True concerns what a run_dir holds; pass run_dir= (--run-dir), too")
+                raise ConfigError(
+                    f"{spell(f'{name}=True')} concerns what a run directory holds; pass {spell('run_dir=')}, too"
+                )
 
     @classmethod
     def of(cls, **keywords: Unpack[RunKeywords]) -> Self:
@@ -94,12 +99,18 @@ class RunOptions:
         """
         for name in keywords:
             if name not in RunKeywords.__annotations__:
+                from lmsys_ensemble.files import suggest  # takes a while to import, and the command line reads options
+
                 raise ConfigError(f"a run has no option {name!r}{suggest(name, RunKeywords.__annotations__)}")
         return cls(**keywords)
 
+    def keywords(self) -> RunKeywords:
+        """Return the keywords that `of` makes these options of."""
+        return cast(RunKeywords, asdict(self))
+
     @property
     def swaps_later(self) -> bool:
-        """Whether exchanged passes follow when all forward ones are done: they are chosen by them, or optional."""
+        """Whether swapped passes follow when all original ones are done: they are chosen by them, or optional."""
         return self.swap == "adaptive" or (self.swap == "all" and self.time_budget_s is not None)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from weakref import WeakSet
 
 from lmsys_ensemble.errors import DeviceError
+from lmsys_ensemble.flags import spell
 from lmsys_ensemble.scorers.base import NoProgress, Scorer
 
 logger = logging.getLogger(__name__)
@@ -190,8 +191,8 @@ def wait_seconds(seconds: float) -> float:
 def still_used(what: str) -> DeviceError:
     """Return the error of a call whose time is up before it could begin."""
     return DeviceError(
-        f"{what} is still used by a call in another thread, and time_budget_s is over. Wait until that call has ended, "
-        "or give the threads scorers of their own"
+        f"{what} is still used by a call in another thread, and {spell('time_budget_s')} is over. Wait until that call "
+        "has ended, or give the threads scorers of their own"
     )
 
 

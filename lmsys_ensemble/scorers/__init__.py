@@ -1,6 +1,7 @@
 """Scorers: from battles to logits.
 
 `base`        `Scorer`: the contract.
+`recipes`     Which recipe a classifier follows.
 `identity`    What a classifier is made of: checks and fingerprint.
 `classifier`  `ClassifierScorer`: any sequence-classification model.
 `gemma`       `GemmaScorer`.

@@ -23,9 +23,9 @@ class Costs:
     Attributes
     ----------
     tokens : ndarray of shape (n_rows,)
-        Tokens of every row after truncation.
+        Tokens per row, after truncation.
     flops : ndarray of shape (n_rows,) or None
-        Operations of every row's forward pass.
+        Operations per row of a forward pass.
     n_truncated : int
         Rows that are cut.
     weight_bytes : int or None
@@ -75,10 +75,10 @@ class Scorer(ABC):
     progress: Progress = NoProgress()
 
     needs_device: ClassVar[bool] = False
-    """Whether the runtime must find a device and threads for it; False for what computes next to nothing."""
+    """Whether it needs a device and threads of its own; False for scorers that compute next to nothing."""
 
     reads_texts: ClassVar[bool] = True
-    """Whether logits come from the battles' texts; False for what looks them up by id and cannot see a swap."""
+    """Whether logits come from the texts; False for scorers that look them up by id, which swapping does not change."""
 
     path_settings: ClassVar[tuple[str, ...]] = ()
     """Settings that may be paths; configuration files state them relative to their own folder."""

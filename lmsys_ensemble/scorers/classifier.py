@@ -1,26 +1,26 @@
 """Scorers that run a sequence-classification model, with or without a LoRA adapter."""
 
 import gc
-import logging
 import threading
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
 from lmsys_ensemble.errors import InputError, ScoringError
-from lmsys_ensemble.files import parse_settings
 from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
-from lmsys_ensemble.modeling.recipe import Recipe, check_contradictions, read_recipe
+from lmsys_ensemble.modeling.recipe import Recipe
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Costs, Scorer
 from lmsys_ensemble.scorers.identity import check_base_identity, check_classifier, fingerprint_classifier
+from lmsys_ensemble.scorers.recipes import followed_recipe, trained_recipe
 
 if TYPE_CHECKING:
     from lmsys_ensemble.modeling.forward import ForwardPass
-
-logger = logging.getLogger(__name__)
 
 
 class ClassifierScorer(Scorer):
@@ -57,7 +57,8 @@ class ClassifierScorer(Scorer):
         Whether 4-bit weights are unpacked once, after loading, instead of in every forward pass; by default where
         the GPU has room for it.
     template, max_tokens, truncation, bos, eos, pad_token_id : optional
-        As in `lmsys_ensemble.modeling.recipe.Recipe`.
+        Prompt template, longest sequence, truncation policy, whether a sequence begins and ends with a control token,
+        and the id that pads: what ``recipe.json`` would state.
     tokens_per_batch : int, optional
         Token budget of a batch, padding included; by default from the device's free memory.
     """
@@ -97,19 +98,16 @@ class ClassifierScorer(Scorer):
         self.revision = revision
         self.name = name or Path(adapter or model).name.removeprefix("bundled:")
         self.device = device
-        self.quantization = quantization
-        self.dtype = dtype
-        self.attn_implementation = attn_implementation
+        self.compute = ComputeSettings(
+            device, dtype, quantization, attn_implementation, merge, unpack, tokens_per_batch
+        )
         self.soft_capping = soft_capping
-        self.merge = merge
-        self.unpack = unpack
         self.template = template
         self.max_tokens = max_tokens
         self.truncation = truncation
         self.bos = bos
         self.eos = eos
         self.pad_token_id = pad_token_id
-        self.tokens_per_batch = tokens_per_batch
         self._forward: ForwardPass | None = None
         self._encoder: Encoder | None = None
         self._device = device
@@ -117,23 +115,28 @@ class ClassifierScorer(Scorer):
         self._encoder_key = ""
         self._encoding = threading.RLock()  # no two threads may share a tokenizer
 
+    quantization = property(attrgetter("compute.quantization"))
+    dtype = property(attrgetter("compute.dtype"))
+    attn_implementation = property(attrgetter("compute.attn_implementation"))
+    merge = property(attrgetter("compute.merge"))
+    unpack = property(attrgetter("compute.unpack"))
+    tokens_per_batch = property(attrgetter("compute.tokens_per_batch"))
+
     @property
     def shareable(self) -> bool:  # type: ignore[override]
         """Whether several threads may score at once: not with bitsandbytes, whose layers keep state as they run."""
-        return self.quantization == "none"
+        return self.compute.quantization == "none"
 
     @property
     def task(self) -> Task:  # type: ignore[override]
         """Classes, in the order of the logits' columns."""
-        recipe = self._trained_recipe(verify=False)
+        recipe = trained_recipe(self, verify=False)
         return recipe.task if recipe else THREE_WAY
 
     @property
-    def _recipe_folder(self) -> Path:
+    def recipe_folder(self) -> Path:
+        """Where a recipe lies, if there is one: beside the adapter's weights, or the model's."""
         return Path(self.adapter or self.model)
-
-    def _trained_recipe(self, *, verify: bool) -> Recipe | None:
-        return read_recipe(self._recipe_folder, verify=verify) if self._recipe_folder.is_dir() else None
 
     def recipe(self) -> Recipe:
         """Return the recipe that scoring follows: the trained one, or one made of settings and defaults.
@@ -143,45 +146,10 @@ class ClassifierScorer(Scorer):
         ConfigError
             If a setting contradicts the trained recipe.
         """
-        asked = {
-            "template.name": self.template,
-            "max_tokens": self.max_tokens,
-            "truncation": self.truncation,
-            "special_tokens.bos": self.bos,
-            "special_tokens.eos": self.eos,
-            "special_tokens.pad_token_id": self.pad_token_id,
-            "soft_capping": self.soft_capping,
-        }
-        trained = self._trained_recipe(verify=True)
-        if trained is not None:
-            if trained.base_model.revision is not None:  # where the recipe does not say, the setting is all there is
-                asked["base_model.revision"] = self.revision
-            check_contradictions(trained, asked, self._recipe_folder)
-            return trained
-        absent = self.adapter is not None and not self._recipe_folder.is_dir()  # which `check` and `load` tell
-        level = logging.DEBUG if self._has_warned or absent else logging.WARNING
+        absent = self.adapter is not None and not self.recipe_folder.is_dir()  # which `check` and `load` tell
+        recipe = followed_recipe(self, warn=not (self._has_warned or absent))
         self._has_warned = self._has_warned or not absent
-        logger.log(
-            level,
-            "%s: no recipe.json in %s; template %s and max_tokens %d are assumed to be what it was trained with",
-            self.name,
-            self._recipe_folder,
-            self.template or self.default_template,
-            self.max_tokens or self.default_max_tokens,
-        )
-        values: dict[str, Any] = {
-            "base_model": {"name": self.model, "revision": self.revision},
-            "template": {"name": self.template or self.default_template},
-            "max_tokens": self.max_tokens or self.default_max_tokens,
-            "truncation": self.truncation or "balanced",
-            "special_tokens": {
-                "bos": self.bos if self.bos is not None else True,
-                "eos": self.eos if self.eos is not None else True,
-                "pad_token_id": self.pad_token_id,
-            },
-            "soft_capping": self.soft_capping is not False,
-        }
-        return parse_settings(Recipe, values, f"settings of scorer {self.name!r}")
+        return recipe
 
     def load(self, device: str | None = None) -> None:
         """Load base model, adapter, head and tokenizer, and check the golden rows.
@@ -210,16 +178,11 @@ class ClassifierScorer(Scorer):
             forward = assemble(
                 folder,
                 recipe,
+                replace(self.compute, device=self._device),
                 adapter=Path(self.adapter) if self.adapter else None,
-                device=self._device,
-                dtype=self.dtype,
-                quantization=self.quantization,
-                attn_implementation=self.attn_implementation,
-                merge=self.merge,
-                unpack=self.unpack,
-                golden_folder=self._recipe_folder,
+                golden_folder=self.recipe_folder,
             )
-            warm_up(forward, self.tokens_per_batch)
+            warm_up(forward, self.compute.tokens_per_batch)
         self._forward = forward
 
     def check(self, battles: Battles | None = None) -> None:
@@ -286,7 +249,8 @@ class ClassifierScorer(Scorer):
         encoded = self.encode(battles)
         recipe = self.recipe()
         shape = read_shape(self._base_folder(recipe), recipe.head.layers)
-        number_format = self.quantization if self.quantization in BYTES_PER_WEIGHT else self.dtype
+        compute = self.compute
+        number_format = compute.quantization if compute.quantization in BYTES_PER_WEIGHT else compute.dtype
         return Costs(
             encoded.lengths,
             None if shape is None else shape.flops(encoded.lengths),
@@ -307,7 +271,7 @@ class ClassifierScorer(Scorer):
 
     def score_prepared(self, prepared: Encoded) -> Logits:
         """Return what `score` does, for token ids."""
-        return self._loaded().score(prepared, self.tokens_per_batch, self.progress)
+        return self._loaded().score(prepared, self.compute.tokens_per_batch, self.progress)
 
     def _loaded(self) -> "ForwardPass":
         if self._forward is None:

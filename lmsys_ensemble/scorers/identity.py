@@ -22,16 +22,7 @@ def check_classifier(scorer: "ClassifierScorer") -> None:
     from lmsys_ensemble.modeling import inspection
     from lmsys_ensemble.modeling.sources import locate_base
 
-    faults = list(
-        inspection.setting_faults(
-            device=scorer.device,
-            dtype=scorer.dtype,
-            quantization=scorer.quantization,
-            attn_implementation=scorer.attn_implementation,
-            merge=scorer.merge,
-            tokens_per_batch=scorer.tokens_per_batch,
-        )
-    )
+    faults = list(inspection.setting_faults(scorer.compute))
     recipe: Recipe | None = None
     base: Path | None = None
     with collected(faults):
@@ -84,6 +75,7 @@ def fingerprint_classifier(scorer: "ClassifierScorer", base: Path, recipe: Recip
     from lmsys_ensemble.modeling.hardware import dtype_name, list_devices, resolve_dtype
 
     device = list_devices()[0] if scorer.device == "auto" else scorer.device
+    compute = scorer.compute
     told = recipe.model_dump(mode="json", exclude={"training", "validation", "files"})
     is_local = Path(scorer.model).is_dir()  # then its digest says what it is, wherever it lies
     if is_local and told["base_model"]["name"] == str(scorer.model):
@@ -97,9 +89,9 @@ def fingerprint_classifier(scorer: "ClassifierScorer", base: Path, recipe: Recip
         "adapter": adapter_identity(Path(scorer.adapter)) if scorer.adapter else None,
         "recipe": told,
         "encoding": scorer.encoding_digest(base, recipe),
-        "dtype": dtype_name(resolve_dtype(scorer.dtype, device)),
-        "quantization": scorer.quantization,
-        "attn_implementation": scorer.attn_implementation,
-        "merge": scorer.merge,
-        "unpack": scorer.unpack,
+        "dtype": dtype_name(resolve_dtype(compute.dtype, device)),
+        "quantization": compute.quantization,
+        "attn_implementation": compute.attn_implementation,
+        "merge": compute.merge,
+        "unpack": compute.unpack,
     }

@@ -6,10 +6,12 @@
     lmsys_ensemble.scorers =
         mine = my_package.my_module:MyScorer
 
-Listing names imports none of them.
+Listing names imports none of them. Scorers that fail on purpose have a group of their own; files that name one are
+refused unless the environment variable ``LMSYS_ENSEMBLE_FAULTS`` is 1.
 """
 
 import inspect
+import os
 from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -24,14 +26,29 @@ from lmsys_ensemble.scorers.base import Scorer
 
 GROUP = "lmsys_ensemble.scorers"
 
+FAULTY_GROUP = "lmsys_ensemble.scorers.faulty"
+"""Entry points of scorers that fail on purpose; one of them can kill the process."""
+
+FAULTS_VARIABLE = "LMSYS_ENSEMBLE_FAULTS"
+"""Environment variable that must be 1 before names of `FAULTY_GROUP` may be used."""
+
 
 def _registered() -> dict[str, EntryPoint]:
     points = set(entry_points(group=GROUP))
+    if os.environ.get(FAULTS_VARIABLE) == "1":
+        points |= set(entry_points(group=FAULTY_GROUP))
     twice = [name for name, count in Counter(point.name for point in points).items() if count > 1]
     if twice:
         owners = sorted(f"{point.name} = {point.value}" for point in points if point.name in twice)
         raise RegistryError(f"scorer names are registered more than once: {'; '.join(owners)}. Uninstall one of them")
     return {point.name: point for point in points}
+
+
+def _not_asked_for(name: str) -> RegistryError:
+    return RegistryError(
+        f"scorer type {name!r} fails on purpose and can kill the process; files may name it only where the environment "
+        f"variable {FAULTS_VARIABLE}=1 is set, as tests do"
+    )
 
 
 def scorer_names() -> list[str]:
@@ -51,12 +68,15 @@ def get_scorer_class(name: str) -> type[Scorer]:
     Raises
     ------
     RegistryError
-        If the name is unknown or registered twice, or is no scorer.
+        If the name is unknown or registered twice, is no scorer, or is that of a scorer that fails on purpose and was
+        not asked for.
     MissingDependencyError
         If the class needs a package that is not installed.
     """
     registered = _registered()
     if name not in registered:
+        if name in entry_points(group=FAULTY_GROUP).names:
+            raise _not_asked_for(name)
         raise RegistryError(f"there is no scorer type {name!r}{suggest(name, registered)}")
     try:
         kind = registered[name].load()
@@ -134,4 +154,7 @@ def scorer_type(scorer: Scorer) -> str:
     for name, point in _registered().items():
         if point.value == value:
             return name
+    for point in entry_points(group=FAULTY_GROUP):
+        if point.value == value:
+            raise _not_asked_for(point.name)
     raise RegistryError(f"{value} is not registered; add an entry point in the group {GROUP!r} to save it by name")

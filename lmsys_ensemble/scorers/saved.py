@@ -21,7 +21,7 @@ class SavedScorer(Scorer):
     Parameters
     ----------
     path : str
-        File with a column ``id`` and one column a class.
+        File with a column ``id`` and one column per class.
     columns : sequence of str, optional
         The columns of the classes, in order; by default those of a submission (``winner_model_a``...).
     n_classes : int
@@ -70,7 +70,7 @@ class SavedScorer(Scorer):
     def _read(self) -> Predictions:
         columns = tuple(self.columns or self.task.columns)
         if len(columns) != self.task.n_classes:
-            raise InputError(f"{self.path}: got {len(columns)} columns, expected {self.task.n_classes} (one a class)")
+            raise InputError(f"{self.path}: got {len(columns)} columns, expected {self.task.n_classes} (one per class)")
         return read_predictions(self.path, columns)
 
     def score(self, battles: Battles) -> Logits:

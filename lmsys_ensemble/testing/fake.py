@@ -23,7 +23,7 @@ class FakeScorer(Scorer):
     scale : float
         Standard deviation of the logits.
     seconds_per_row : float
-        Time that a row takes.
+        Seconds that scoring takes per row.
     n_classes : int
         3 (A, B, tie) or 2 (A, B).
     name, device : str

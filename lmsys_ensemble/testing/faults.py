@@ -28,6 +28,9 @@ class FaultyScorer(FakeScorer):
     attempt passes. The fingerprint leaves out faults that change no logits, so that a run which one of them ended can
     be resumed without it.
 
+    Configuration files may name it (``type: faulty``) only where the environment variable ``LMSYS_ENSEMBLE_FAULTS`` is
+    1, so that no file of somebody else's can kill a process.
+
     Parameters
     ----------
     seed, scale, seconds_per_row, n_classes, name, device
@@ -39,7 +42,7 @@ class FaultyScorer(FakeScorer):
     out_of_memory_above : int, optional
         Characters (prompts and responses) above which a call raises `MemoryError`, every time.
     nan_for : str, optional
-        Rows whose prompt contains this get NaN, without a word.
+        Rows whose prompt contains this get NaN, silently.
     hang_at : int, optional
         Row at which nothing goes on until the run is stopped, which is for ever where nobody can stop it.
     die_at : int, optional

@@ -24,6 +24,7 @@ from lmsys_ensemble.modeling.forward import has_plain_head, prepare_head
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.recipe import Recipe, TemplateRecipe, describe_base, write_recipe
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.sources import locate_base, resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import softmax
@@ -193,7 +194,8 @@ def _finish(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Load what was saved as inference does, measure it on the rows held out, and write the rest."""
-    forward = assemble(base, recipe, adapter=folder, device=device, dtype="float32" if device == "cpu" else "auto")
+    compute = ComputeSettings(device, "float32" if device == "cpu" else "auto")
+    forward = assemble(base, recipe, compute, adapter=folder)
     golden = encoder.encode(golden_battles())
     number_format = "float32" if device == "cpu" else hardware.dtype_name(hardware.resolve_dtype("auto", device))
     write_golden(folder, golden, forward.score(golden, TOKENS_PER_BATCH), number_format)

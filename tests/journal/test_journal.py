@@ -260,7 +260,7 @@ def test_other_settings_are_refused_and_every_difference_is_named(folder, finger
         assert f"scorer 'gemma': {difference}" in str(caught.value)
     assert str(caught.value).count("scorer '") == str(caught.value).count(" was ")
     assert "'other'" not in str(caught.value)
-    assert "old settings, give another run directory, or pass rescore=True (--rescore)" in str(caught.value)
+    assert "old settings, give another run directory, or pass rescore=True to score anew" in str(caught.value)
     with Journal.open(folder, {"gemma": GEMMA}) as journal:  # nothing was changed, and nothing is locked
         assert len(journal.finished("gemma")) == 1
 

@@ -11,6 +11,7 @@ from lmsys_ensemble.modeling import adapters, patterns
 from lmsys_ensemble.modeling.adapters import read_adapter
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.importing import LoraShape, import_checkpoint
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from tests.tiny import make_recipe
 
 FOR_EVER = r"(.*[a-z._])*!"
@@ -32,7 +33,7 @@ def ways(checkpoints, folder, tmp_path):
     """Return the ways on which an adapter's configuration is read."""
     base = checkpoints.base("llama")
     return (
-        lambda: assemble(base, make_recipe(), adapter=folder, device="cpu"),
+        lambda: assemble(base, make_recipe(), ComputeSettings(device="cpu"), adapter=folder),
         lambda: import_checkpoint(folder, tmp_path / "out", base, make_recipe(), LoraShape(), golden=False),
     )
 

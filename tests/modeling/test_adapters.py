@@ -12,6 +12,7 @@ from lmsys_ensemble.errors import IntegrityError, ModelError
 from lmsys_ensemble.modeling.adapters import attach_adapter, inject_lora, merge_rounding, read_adapter, save_adapter
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from tests.tiny import encode, make_battles, make_recipe, plain_logits, plain_model
 from tests.tiny import save_adapter as save_plain_adapter
 
@@ -28,7 +29,9 @@ def folder(checkpoints, tmp_path):
 @pytest.fixture
 def build(checkpoints):
     def build(adapter, **options):
-        return assemble(checkpoints.base("llama"), make_recipe(), adapter=adapter, device="cpu", **options)
+        return assemble(
+            checkpoints.base("llama"), make_recipe(), ComputeSettings(device="cpu", **options), adapter=adapter
+        )
 
     return build
 
@@ -122,7 +125,9 @@ def test_the_base_that_an_adapter_names_is_not_followed(checkpoints, folder, bui
 
 def test_an_adapter_for_layers_that_are_not_there_is_refused(folder, checkpoints):
     with pytest.raises(ModelError, match=r"12 unexpected: .*layers\.2"):
-        assemble(checkpoints.base("llama"), make_recipe(head={"layers": 2}), adapter=folder, device="cpu")
+        assemble(
+            checkpoints.base("llama"), make_recipe(head={"layers": 2}), ComputeSettings(device="cpu"), adapter=folder
+        )
 
 
 def test_an_adapter_for_other_modules_is_refused(folder, build):

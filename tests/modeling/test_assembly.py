@@ -12,6 +12,7 @@ from lmsys_ensemble.modeling.adapters import inject_lora, save_adapter
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.forward import prepare_head
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from tests.tiny import (
     BOS,
@@ -86,14 +87,14 @@ def test_a_head_on_response_spans_equals_plain_hidden_states_pooled_by_hand(
     plain = read_with_peft_alone(base, folder)
     expected = [logits_by_hand(plain, *row).numpy() for row in zip(encoded.ids, encoded.fields, strict=True)]
     assert np.ptp(expected, axis=0).min() > 0.1
-    forward = assemble(base, make_recipe(head=SPANS), adapter=folder, device="cpu", merge=merge)
+    forward = assemble(base, make_recipe(head=SPANS), ComputeSettings(device="cpu", merge=merge), adapter=folder)
     for tokens_per_batch in (1, 500, 10**6):
         np.testing.assert_allclose(forward.score(encoded, tokens_per_batch), expected, atol=1e-5)
 
 
 def test_a_head_of_two_classes_is_a_setting_of_the_recipe(tmp_path):
     folder, encoded = save_classifier("llama", tmp_path, num_labels=2), encode(make_battles(3))
-    forward = assemble(folder, make_recipe(classes=("model_a", "model_b")), adapter=None, device="cpu")
+    forward = assemble(folder, make_recipe(classes=("model_a", "model_b")), ComputeSettings(device="cpu"), adapter=None)
     expected = plain_logits(plain_model(folder, num_labels=2), encoded.ids)
     np.testing.assert_allclose(forward.score(encoded, 500), expected, atol=1e-5)
 
@@ -132,6 +133,8 @@ def test_half_precision_on_a_cpu_that_only_emulates_it_is_warned_of(
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: instructions)
     for dtype, expected in (("bfloat16", warned), ("float32", False)):
-        assemble(checkpoints.classifier("llama"), make_recipe(), adapter=None, device="cpu", dtype=dtype)
+        assemble(
+            checkpoints.classifier("llama"), make_recipe(), ComputeSettings(device="cpu", dtype=dtype), adapter=None
+        )
         assert ("no instructions for bfloat16" in caplog.text) == expected
         caplog.clear()

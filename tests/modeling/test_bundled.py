@@ -28,6 +28,7 @@ from lmsys_ensemble.modeling.bundled import (
     verify_bundled,
 )
 from lmsys_ensemble.modeling.loading import load_tokenizer
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from tests.tiny import (
@@ -315,6 +316,6 @@ def test_a_real_bundled_model_scores_as_plain_transformers(name, tmp_path):
     assert np.ptp(expected, axis=0).min() > 0.01
     del plain
     recipe = make_recipe(special_tokens={"pad_token_id": load_tokenizer(base).pad_token_id})
-    forward = assemble(base, recipe, adapter=adapter, device="cpu", merge=False)
+    forward = assemble(base, recipe, ComputeSettings(device="cpu", merge=False), adapter=adapter)
     for tokens_per_batch in (1, 150):
         np.testing.assert_allclose(forward.score(encoded, tokens_per_batch), expected, atol=1e-4)

@@ -7,6 +7,7 @@ from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.depth import only_layers
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.pooling import pad_batch
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from tests.tiny import ARCHITECTURES, DECODERS, encode, make_battles, make_recipe, plain_logits, plain_model
 
 
@@ -17,9 +18,9 @@ def test_a_head_on_the_first_layers_equals_transformers_with_as_many(checkpoints
     config = AutoConfig.from_pretrained(base, num_hidden_layers=n_layers)
     config.layer_types = getattr(config, "layer_types", None) and config.layer_types[:n_layers]
     expected = plain_logits(plain_model(base, config=config), encoded.ids)
-    forward = assemble(base, make_recipe(head={"layers": n_layers}), adapter=None, device="cpu")
+    forward = assemble(base, make_recipe(head={"layers": n_layers}), ComputeSettings(device="cpu"), adapter=None)
     np.testing.assert_allclose(forward.score(encoded, 500), expected, atol=1e-5)
-    full = assemble(base, make_recipe(), adapter=None, device="cpu").score(encoded, 500)
+    full = assemble(base, make_recipe(), ComputeSettings(device="cpu"), adapter=None).score(encoded, 500)
     assert np.abs(full - expected).max() > 0.05
 
 

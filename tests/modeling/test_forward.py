@@ -8,6 +8,7 @@ from transformers import AutoModelForSequenceClassification, Gemma3Config
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.assembly import assemble
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.progress import NoProgress
 from tests.tiny import (
     ARCHITECTURES,
@@ -56,7 +57,7 @@ def test_logits_equal_plain_transformers_in_batches_of_any_size_and_rows_in_any_
     expected = plain_logits(plain, encoded.ids)
     assert np.ptp(expected, axis=0).min() > 0.1, "rows must differ for a comparison to mean anything"
 
-    forward = assemble(base, make_recipe(), adapter=adapter, device="cpu", merge=lora == "merged")
+    forward = assemble(base, make_recipe(), ComputeSettings(device="cpu", merge=lora == "merged"), adapter=adapter)
     assert any(isinstance(module, LoraLayer) for module in forward.model.modules()) == (lora == "unmerged")
     for tokens_per_batch in (1, 330, 1000, 10**6):
         np.testing.assert_allclose(forward.score(encoded, tokens_per_batch), expected, **TOLERANCE)
@@ -69,10 +70,12 @@ def test_logits_equal_plain_transformers_in_batches_of_any_size_and_rows_in_any_
 def test_pad_equal_to_eos_is_pooled_as_transformers_does(tmp_path, encoded, architecture):
     base = save_classifier(architecture, tmp_path, pad_token_id=EOS)
     expected = plain_logits(plain_model(base, pad_token_id=EOS), encoded.ids, rows_at_once=5)
-    by_config = assemble(base, make_recipe(), adapter=None, device="cpu")
+    by_config = assemble(base, make_recipe(), ComputeSettings(device="cpu"), adapter=None)
     np.testing.assert_allclose(by_config.score(encoded, 1000), expected, **TOLERANCE)
 
-    at_eos = assemble(base, make_recipe(special_tokens={"pad_token_id": PAD}), adapter=None, device="cpu")
+    at_eos = assemble(
+        base, make_recipe(special_tokens={"pad_token_id": PAD}), ComputeSettings(device="cpu"), adapter=None
+    )
     otherwise = plain_logits(plain_model(base, pad_token_id=PAD), encoded.ids, rows_at_once=5)
     np.testing.assert_allclose(at_eos.score(encoded, 1000), otherwise, **TOLERANCE)
     assert np.abs(otherwise - expected).max() > 0.1
@@ -93,14 +96,14 @@ def test_the_text_part_of_a_gemma_3_with_vision_is_scored_as_transformers_does(t
     model.save_pretrained(tmp_path)
     expected = plain_logits(plain_model(tmp_path, config=config), encoded.ids)
     assert np.ptp(expected, axis=0).min() > 0.1
-    forward = assemble(tmp_path, make_recipe(), adapter=None, device="cpu")
+    forward = assemble(tmp_path, make_recipe(), ComputeSettings(device="cpu"), adapter=None)
     for tokens_per_batch in (1, 1000):
         np.testing.assert_allclose(forward.score(encoded, tokens_per_batch), expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "modernbert"])
 def test_batches_keep_to_the_budget_and_every_row_and_token_is_reported(checkpoints, encoded, architecture):
-    forward = assemble(checkpoints.classifier(architecture), make_recipe(), adapter=None, device="cpu")
+    forward = assemble(checkpoints.classifier(architecture), make_recipe(), ComputeSettings(device="cpu"), adapter=None)
     seen = []
     embedding = forward.model.get_input_embeddings()
     embedding.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].numel()))
@@ -114,7 +117,9 @@ def test_batches_keep_to_the_budget_and_every_row_and_token_is_reported(checkpoi
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_head_of_an_adapter_keeps_all_its_digits_in_half_precision(checkpoints, encoded, dtype):
     adapter = checkpoints.adapter("llama")
-    forward = assemble(checkpoints.base("llama"), make_recipe(), adapter=adapter, device="cpu", dtype=dtype)
+    forward = assemble(
+        checkpoints.base("llama"), make_recipe(), ComputeSettings(device="cpu", dtype=dtype), adapter=adapter
+    )
     saved = load_file(adapter / "adapter_model.safetensors")["base_model.model.score.weight"]
     assert next(forward.model.base_model.parameters()).dtype == getattr(torch, dtype)
     (head,) = [
@@ -127,10 +132,15 @@ def test_the_head_of_an_adapter_keeps_all_its_digits_in_half_precision(checkpoin
 def test_pooling_that_an_encoder_has_no_place_for_is_refused(checkpoints):
     recipe = make_recipe(head={"pooling": "response_spans"})
     with pytest.raises(ConfigError, match="response_spans"):
-        assemble(checkpoints.base("modernbert"), recipe, adapter=checkpoints.adapter("modernbert"), device="cpu")
+        assemble(
+            checkpoints.base("modernbert"),
+            recipe,
+            ComputeSettings(device="cpu"),
+            adapter=checkpoints.adapter("modernbert"),
+        )
 
 
 def test_a_head_on_response_spans_is_never_made_up(checkpoints):
     recipe = make_recipe(head={"pooling": "response_spans"})
     with pytest.raises(ConfigError, match="response_spans"):
-        assemble(checkpoints.classifier("llama"), recipe, adapter=None, device="cpu")
+        assemble(checkpoints.classifier("llama"), recipe, ComputeSettings(device="cpu"), adapter=None)

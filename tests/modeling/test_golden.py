@@ -12,6 +12,7 @@ from lmsys_ensemble.modeling import forward as forward_module
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.golden import TOLERANCES, check_golden, golden_battles, read_golden, write_golden
 from lmsys_ensemble.modeling.inspection import golden_faults
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.probabilities import softmax
 from tests.tiny import encode, make_recipe
 
@@ -20,7 +21,7 @@ from tests.tiny import encode, make_recipe
 def folder(checkpoints, tmp_path):
     """Return a copy of an adapter, with golden rows and without a recipe that would vouch for its files."""
     folder = shutil.copytree(checkpoints.adapter("llama"), tmp_path / "adapter")
-    forward = assemble(checkpoints.base("llama"), make_recipe(), adapter=folder, device="cpu")
+    forward = assemble(checkpoints.base("llama"), make_recipe(), ComputeSettings(device="cpu"), adapter=folder)
     encoded = encode(golden_battles())
     write_golden(folder, encoded, forward.score(encoded, 1000), "float32")
     return folder
@@ -30,7 +31,9 @@ def folder(checkpoints, tmp_path):
 def build(checkpoints, folder):
     def build(base=None, **options):
         base = base or checkpoints.base("llama")
-        return assemble(base, make_recipe(), adapter=folder, device="cpu", golden_folder=folder, **options)
+        return assemble(
+            base, make_recipe(), ComputeSettings(device="cpu", **options), adapter=folder, golden_folder=folder
+        )
 
     return build
 

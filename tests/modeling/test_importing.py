@@ -127,7 +127,7 @@ def test_every_key_is_accounted_for(tmp_path, base, recipe, trained, damage, mes
 
 def test_what_a_state_dict_does_not_say_must_be_given(tmp_path, base, recipe, trained):
     torch.save(trainable(trained), tmp_path / "weights.pth")
-    with pytest.raises(ConfigError, match="lora-alpha"):
+    with pytest.raises(ConfigError, match="does not say its lora_alpha; give the value it was trained with"):
         import_checkpoint(tmp_path / "weights.pth", tmp_path / "out", base, recipe, LoraShape())
     with pytest.raises(ConfigError, match="LoRA rank 16, not 8"):
         import_checkpoint(tmp_path / "weights.pth", tmp_path / "out", base, recipe, LoraShape(ALPHA, rank=8))

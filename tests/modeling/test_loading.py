@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier, load_tokenizer
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from tests.tiny import encode, make_battles, make_recipe, make_tokenizer, plain_logits, plain_model, save_classifier
 
 FLOAT32 = LoadSettings(3, "cpu", torch.float32)
@@ -125,17 +126,22 @@ def test_soft_capping_is_honoured_or_switched_off_but_never_ignored(checkpoints)
     for attention in ("auto", "eager"):
         for soft_capping, expected in ((True, capped), (False, free)):
             recipe = make_recipe(soft_capping=soft_capping)
-            forward = assemble(base, recipe, adapter=None, device="cpu", attn_implementation=attention)
+            forward = assemble(base, recipe, ComputeSettings(device="cpu", attn_implementation=attention), adapter=None)
             np.testing.assert_allclose(forward.score(encoded, 500), expected, atol=1e-5)
     with pytest.raises(ConfigError, match=r"'sdpa' ignores Gemma-2's soft-capping .*use 'eager'"):
-        assemble(base, make_recipe(), adapter=None, device="cpu", attn_implementation="sdpa")
+        assemble(base, make_recipe(), ComputeSettings(device="cpu", attn_implementation="sdpa"), adapter=None)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "flash_attention_2", "no_such_kernel"])
 def test_attention_that_the_model_does_not_have_is_refused_with_the_cure(checkpoints, attention):
     recipe = make_recipe(soft_capping=False)
     with pytest.raises(ConfigError, match=rf"attn_implementation='{attention}': .*Leave it at 'auto'"):
-        assemble(checkpoints.classifier("gemma2"), recipe, adapter=None, device="cpu", attn_implementation=attention)
+        assemble(
+            checkpoints.classifier("gemma2"),
+            recipe,
+            ComputeSettings(device="cpu", attn_implementation=attention),
+            adapter=None,
+        )
 
 
 def test_models_built_in_threads_while_another_scores_are_those_of_a_serial_run(checkpoints):
@@ -145,7 +151,9 @@ def test_models_built_in_threads_while_another_scores_are_those_of_a_serial_run(
 
     def build(architecture, dtype):
         adapter = checkpoints.adapter(architecture)
-        return assemble(checkpoints.base(architecture), make_recipe(), adapter=adapter, device="cpu", dtype=dtype)
+        return assemble(
+            checkpoints.base(architecture), make_recipe(), ComputeSettings(device="cpu", dtype=dtype), adapter=adapter
+        )
 
     def describe(forward):
         dtypes = [(name, tensor.dtype) for name, tensor in forward.model.named_parameters()]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import bitsandbytes
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from transformers import BitsAndBytesConfig
 from lmsys_ensemble.errors import ModelError
 from lmsys_ensemble.modeling import quantization as quantization_module
 from lmsys_ensemble.modeling.assembly import assemble
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.probabilities import softmax
 from tests.tiny import encode, make_battles, make_recipe, plain_logits, plain_model, save_adapter, save_classifier
 
@@ -53,8 +56,8 @@ def parameter_bytes(model):
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "modernbert"])
 def test_every_linear_layer_is_quantised_but_the_head(calm, encoded, architecture, quantization):
     base, _ = calm(architecture)
-    full = assemble(base, make_recipe(), adapter=None, device="cpu")
-    small = assemble(base, make_recipe(), adapter=None, device="cpu", quantization=quantization)
+    full = assemble(base, make_recipe(), ComputeSettings(device="cpu"), adapter=None)
+    small = assemble(base, make_recipe(), ComputeSettings(device="cpu", quantization=quantization), adapter=None)
     layers = linear_layers(small)
     assert layers.keys() == linear_layers(full).keys()
     assert {type(module) for module in layers.values()} == {LINEAR[quantization]}
@@ -86,7 +89,7 @@ def test_quantised_logits_are_those_of_plain_transformers_within_the_rounding_of
     }[quantization]
     config = BitsAndBytesConfig(**options, llm_int8_skip_modules=["score"])
     plain = plain_model(base, quantization_config=config, device_map={"": "cpu"}, dtype=torch.float32)
-    forward = assemble(base, make_recipe(), adapter=None, device="cpu", quantization=quantization)
+    forward = assemble(base, make_recipe(), ComputeSettings(device="cpu", quantization=quantization), adapter=None)
     expected = plain_logits(plain, encoded.ids)
     rounding = np.abs(plain_logits(plain, encoded.ids, rows_at_once=5) - expected).max()
     with torch.no_grad():
@@ -103,8 +106,8 @@ def test_quantised_logits_are_those_of_plain_transformers_within_the_rounding_of
 @pytest.mark.parametrize("architecture", ["llama", "modernbert"])
 def test_an_adapter_stays_apart_from_a_quantised_base_with_all_its_digits(calm, encoded, architecture, quantization):
     base, adapter = calm(architecture)
-    full = assemble(base, make_recipe(), adapter=adapter, device="cpu", merge=False)
-    small = assemble(base, make_recipe(), adapter=adapter, device="cpu", quantization=quantization)
+    full = assemble(base, make_recipe(), ComputeSettings(device="cpu", merge=False), adapter=adapter)
+    small = assemble(base, make_recipe(), ComputeSettings(device="cpu", quantization=quantization), adapter=adapter)
     weights = {
         name: tensor
         for name, tensor in full.model.named_parameters()
@@ -123,19 +126,17 @@ def test_merging_into_a_quantised_base_is_refused(checkpoints):
         assemble(
             checkpoints.base("llama"),
             make_recipe(),
+            ComputeSettings(device="cpu", quantization="nf4", merge=True),
             adapter=checkpoints.adapter("llama"),
-            device="cpu",
-            quantization="nf4",
-            merge=True,
         )
 
 
 @pytest.mark.parametrize("with_adapter", [False, True])
 def test_unpacked_weights_are_plain_layers_that_give_the_same(calm, encoded, with_adapter):
     base, trained = calm("llama")
-    options = {"adapter": trained if with_adapter else None, "device": "cpu", "quantization": "nf4"}
-    packed = assemble(base, make_recipe(), **options)
-    unpacked = assemble(base, make_recipe(), **options, unpack=True)
+    adapter, settings = trained if with_adapter else None, ComputeSettings("cpu", quantization="nf4")
+    packed = assemble(base, make_recipe(), settings, adapter=adapter)
+    unpacked = assemble(base, make_recipe(), replace(settings, unpack=True), adapter=adapter)
     kept = {name: layer for name, layer in linear_layers(packed).items() if isinstance(layer, Linear4bit)}
     assert not any(isinstance(layer, Linear4bit | LoraLayer) for layer in unpacked.model.modules()), "LoRA is merged"
     for name, layer in kept.items() if not with_adapter else ():
@@ -148,7 +149,7 @@ def test_unpacked_weights_are_plain_layers_that_give_the_same(calm, encoded, wit
 @pytest.mark.parametrize("room", [True, False])
 def test_weights_are_unpacked_where_a_gpu_has_room(calm, monkeypatch, room):
     base, _ = calm("llama")
-    model = assemble(base, make_recipe(), adapter=None, device="cpu", quantization="nf4").model
+    model = assemble(base, make_recipe(), ComputeSettings(device="cpu", quantization="nf4"), adapter=None).model
     n_weights = sum(
         layer.weight.quant_state.shape.numel() for layer in model.modules() if isinstance(layer, Linear4bit)
     )

@@ -62,7 +62,7 @@ def test_a_signal_ends_all_threads_and_then_the_run(sent, name, code):
         output, _ = process.communicate(timeout=PATIENCE)  # undisturbed it would take half an hour
     finally:
         process.kill()
-    assert output == f"closed\nclosed\n{name} with 1 thread\nPass run_dir= (--run-dir) to keep finished work\n"
+    assert output == f"closed\nclosed\n{name} with 1 thread\nPass run_dir= to keep finished work\n"
     assert process.returncode == code
 
 
@@ -116,7 +116,7 @@ def test_the_command_line_says_that_it_was_interrupted_and_exits_as_shells_expec
     finally:
         process.kill()
     assert process.returncode == code
-    assert errors == "interrupted\nPass run_dir= (--run-dir) to keep finished work\n"
+    assert errors == "interrupted\nPass --run-dir to keep finished work\n"
     assert not (tmp_path / "p.csv").exists()
 
 

@@ -18,7 +18,6 @@ from lmsys_ensemble.journal.status import read_run
 from lmsys_ensemble.modeling.rescue import score_rows
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.runtime import items
-from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.schema import TWO_WAY
 from lmsys_ensemble.scorers.base import NoProgress
 from lmsys_ensemble.testing.faults import FaultyScorer
@@ -234,7 +233,7 @@ def test_the_error_names_scorer_device_rows_cause_and_cure(table):
         ensemble.predict(table)
     message = str(caught.value)
     assert message.startswith("scorer 'one' on cpu failed: RuntimeError: CUDA error: boom, while it scored ")
-    assert message.endswith("The other scorers were stopped. Pass run_dir= (--run-dir) to keep finished work")
+    assert message.endswith("The other scorers were stopped. Pass run_dir= to keep finished work")
     assert all(repr(row_id) in message for row_id in caught.value.row_ids)
     assert 0 < len(caught.value.row_ids) <= 10
     assert set(caught.value.row_ids) <= set(table["id"])
@@ -388,9 +387,7 @@ def test_all_failed_rows_are_tried_again_where_that_is_asked_for(table, tmp_path
         Ensemble(pair(bad_rows={1003, 1050})).predict(table, run_dir=tmp_path / "run", max_failed_rows=0.05)
     for options in ({}, {"rescore": True}):  # neither a resumed run nor other settings are a reason to try again
         ensemble = Ensemble(pair())
-        with pytest.raises(
-            ScoringError, match=r"2 of 60 rows .*retry_failed=True \(--retry-failed\) scores them again"
-        ):
+        with pytest.raises(ScoringError, match=r"2 of 60 rows .*retry_failed=True scores them again"):
             ensemble.predict(table, run_dir=tmp_path / "run", **options)
         assert ensemble.scorers[0].n_loads == 0
     ensemble = Ensemble(pair())
@@ -493,17 +490,13 @@ def test_a_blender_that_has_to_learn_first_is_refused_before_anything_is_loaded(
         ({"swap_share": float("nan")}, "swap_share is a share"),
         ({"time_budget_s": 0}, "time_budget_s must be a positive"),
         ({"time_budget_s": "1h"}, "time_budget_s must be a positive"),
-        ({"rescore": True}, "rescore=True concerns what a run_dir holds; pass run_dir="),
-        ({"retry_failed": True}, "retry_failed=True concerns what a run_dir holds; pass run_dir="),
+        ({"rescore": True}, "rescore=True concerns what a run directory holds; pass run_dir=, too"),
+        ({"retry_failed": True}, "retry_failed=True concerns what a run directory holds; pass run_dir=, too"),
     ],
 )
 def test_wrong_options_are_refused_with_the_right_ones(table, options, words):
     with pytest.raises(ConfigError, match=words):
         Ensemble([FakeScorer()]).predict(table, **options)
-
-
-def test_the_keywords_are_the_options():
-    assert set(RunKeywords.__annotations__) == set(RunOptions.__dataclass_fields__)
 
 
 def test_the_summary_is_json_and_tells_what_was_done(table):

@@ -6,12 +6,12 @@ import threading
 import numpy as np
 import pytest
 
-from lmsys_ensemble import errors
+from lmsys_ensemble import Ensemble, errors
 from lmsys_ensemble.data.battles import parse_battles
-from lmsys_ensemble.errors import ConfigError, ContractError, ModelError
+from lmsys_ensemble.errors import ConfigError, ContractError, ModelError, RegistryError
 from lmsys_ensemble.runtime.scope import StopScoring
 from lmsys_ensemble.scorers.base import NoProgress
-from lmsys_ensemble.scorers.registry import scorer_type
+from lmsys_ensemble.scorers.registry import build_scorer, scorer_names, scorer_type
 from lmsys_ensemble.testing.check import check_scorer
 from lmsys_ensemble.testing.fake import FakeScorer
 from lmsys_ensemble.testing.faults import FaultyScorer
@@ -59,7 +59,23 @@ def test_settings_are_stored_by_name_and_json_can_hold_them():
     scorer = FaultyScorer(**settings)
     assert scorer.settings() == json.loads(json.dumps(settings))
     assert scorer.replica().settings() == settings
-    assert scorer_type(scorer) == "faulty"
+
+
+def test_files_may_name_it_only_where_the_environment_asks_for_it(monkeypatch, tmp_path):
+    cure = "'faulty' fails on purpose .* only where the environment variable LMSYS_ENSEMBLE_FAULTS=1 is set"
+    monkeypatch.delenv("LMSYS_ENSEMBLE_FAULTS", raising=False)
+    assert "faulty" not in scorer_names()
+    with pytest.raises(RegistryError, match=cure):
+        build_scorer({"type": "faulty", "die_at": 3}, tmp_path)
+    with pytest.raises(RegistryError, match=cure):
+        Ensemble([FaultyScorer()]).save(tmp_path)
+    with pytest.raises(RegistryError, match="there is no scorer type 'fulty'"):
+        build_scorer({"type": "fulty"}, tmp_path)
+    monkeypatch.setenv("LMSYS_ENSEMBLE_FAULTS", "1")
+    assert "faulty" in scorer_names()
+    scorer = build_scorer({"type": "faulty", "die_at": 3}, tmp_path)
+    assert isinstance(scorer, FaultyScorer)
+    assert (scorer.die_at, scorer_type(scorer)) == (3, "faulty")
 
 
 def test_only_what_changes_logits_is_in_the_fingerprint():
