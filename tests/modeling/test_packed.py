@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import flex_attention
 from transformers import AutoModelForSequenceClassification, MistralConfig, Qwen2Config, Qwen3Config
 
+from lmsys_ensemble.encoding.prefixes import find_families
 from lmsys_ensemble.encoding.retention import FIELD_CODES
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.modeling import attention as attention_module
+from lmsys_ensemble.modeling import forward as forward_module
 from lmsys_ensemble.modeling import kernels
 from lmsys_ensemble.modeling.attention import SequenceAttention
 from lmsys_ensemble.modeling.decoder import can_pack
@@ -101,6 +103,32 @@ def test_both_orders_of_battles_share_their_prompts_and_keep_their_logits(archit
     expected = [padded_logits(model, ids, fields) for ids, fields in zip(encoded.ids, encoded.fields, strict=True)]
     np.testing.assert_allclose(got, np.concatenate(expected), **TOLERANCE)
     assert np.ptp(got, axis=0).min() > 0.05
+
+
+def test_beginnings_are_looked_for_once_and_not_again_in_every_batch(models, monkeypatch):
+    looked = []
+
+    def find(ids, *others):
+        looked.append(len(ids))
+        return find_families(ids, *others)
+
+    monkeypatch.setattr(forward_module, "find_families", find)
+    beginnings = [[number, *range(10, 60)] for number in range(100, 106)]
+    encoded = encoded_rows([[*beginning, end] for end in (5, 6, 7) for beginning in beginnings])
+    tried = []
+
+    def check(_, given):
+        tried.append(given[0].numel())
+        if tried[-1] > 60:
+            raise torch.OutOfMemoryError("out of memory")
+
+    expected = plain_logits(models["llama"], encoded.ids)
+    hook = models["llama"].get_input_embeddings().register_forward_pre_hook(check)
+    got = ForwardPass(models["llama"], "last_token", PAD).score(encoded, 120)
+    hook.remove()
+    assert looked == [len(encoded)]
+    assert max(tried) == 2 * 54, "two families of three rows share a batch, until memory runs out"
+    np.testing.assert_allclose(got, expected, **TOLERANCE)
 
 
 @torch.no_grad()
