@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.tables import read_table
-from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL
+from lmsys_ensemble.encoding import tokens as tokens_module
+from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL, retention_table
 from lmsys_ensemble.encoding.templates import TEMPLATES, get_template
 from lmsys_ensemble.encoding.tokens import MAX_CHARACTERS_PER_TOKEN, Encoder
 from lmsys_ensemble.encoding.truncation import POLICIES
@@ -293,6 +294,33 @@ def test_many_rows_are_encoded_like_each_by_itself_and_keep_their_order(tokenize
         assert together.ids[i].tolist() == alone.ids[0].tolist()
         assert together.fields[i].tolist() == alone.fields[0].tolist()
         assert together.retention.loc[i].drop("id").equals(alone.retention.loc[0].drop("id").rename(i))
+
+
+def test_the_account_is_made_when_it_is_asked_for_and_once(tokenizer, monkeypatch):
+    made = []
+
+    def tabulate(*given):
+        made.append(len(given[0]))
+        return retention_table(*given)
+
+    monkeypatch.setattr(tokens_module, "retention_table", tabulate)
+    encoded = encoder_of(tokenizer, "turns", "balanced", 64).encode(battles_of((("p",), ("a " * 99,), ("b",))))
+    assert encoded.lengths.tolist() == [64]
+    assert not made
+    assert encoded.retention["truncated"].all()
+    assert encoded.retention["response_a_cut"].sum() > 0
+    assert made == [1]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_rows_that_are_put_together_keep_tokens_and_account(tokenizer, policy):
+    rows = [(("p",), (f"a{i} " * 50,), ("b",)) for i in range(4)]
+    encoder = encoder_of(tokenizer, "turns", policy, 64)
+    whole = encoder.encode(battles_of(*rows))
+    parts = encoder.encode(battles_of(*rows)[:3]) + encoder.encode(battles_of(*rows)[3:])
+    assert [row.tolist() for row in parts.ids] == [row.tolist() for row in whole.ids]
+    assert [row.tolist() for row in parts.fields] == [row.tolist() for row in whole.fields]
+    pd.testing.assert_frame_equal(parts.retention, whole.retention)
 
 
 def test_no_rows_make_an_empty_account(tokenizer):

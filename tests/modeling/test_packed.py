@@ -59,7 +59,7 @@ def models():
 def encoded_rows(ids, fields=None):
     ids = [np.array(row, dtype=np.int32) for row in ids]
     fields = fields or [np.zeros(len(row), dtype=np.int8) for row in ids]
-    return Encoded(ids, fields, pd.DataFrame(index=range(len(ids))))
+    return Encoded(ids, fields, pd.RangeIndex(len(ids)), [np.zeros(4)] * len(ids))
 
 
 tokens = st.lists(st.integers(3, 399), min_size=1, max_size=LONGEST)
