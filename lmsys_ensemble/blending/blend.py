@@ -125,7 +125,7 @@ class Blend:
                 raise InputError(f"probabilities have {members[0].shape[1]} classes, the blend has {values.shape[-1]}")
         if self.pool == "linear":
             parts = zip(self.weights / self.weights.sum(), members, self.temperatures, strict=True)
-            pooled = renormalise(np.asarray(sum(weight * heat(member, t) for weight, member, t in parts)))
+            pooled = renormalise(np.asarray(sum(weight * apply_temperature(member, t) for weight, member, t in parts)))
             if self.temperature == 1 and self.bias is None:
                 return pooled
             logits = log_probabilities(pooled)
@@ -210,6 +210,6 @@ class Blend:
             raise ConfigError(f"these are not the values of a blend: {error}") from error
 
 
-def heat(probabilities: Probabilities, temperature: float) -> Probabilities:
+def apply_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
     """Return ``softmax(log p / temperature)`` (Guo et al. 2017, arXiv:1706.04599); 1 changes nothing."""
     return probabilities if temperature == 1 else softmax(log_probabilities(probabilities), temperature)

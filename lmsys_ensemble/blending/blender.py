@@ -24,8 +24,8 @@ from lmsys_ensemble.blending.members import (
     order_of,
     split_members,
 )
-from lmsys_ensemble.blending.selection import candidate_recipes, select_recipe
-from lmsys_ensemble.blending.spec import Method, Recipe
+from lmsys_ensemble.blending.selection import candidate_specs, select_spec
+from lmsys_ensemble.blending.spec import BlendSpec, Method
 from lmsys_ensemble.blending.stored import StoredAsJson
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.folds import group_codes
@@ -55,7 +55,7 @@ class Blender(StoredAsJson, BlendingClassifier):
         - ``log``: the logarithmic pool, an exponent a scorer (Genest & Zidek 1986);
         - ``stack``: multinomial regression on log probabilities, pulled towards the equal logarithmic pool;
         - ``auto``: the simplest of these that cross-fitting cannot tell from the best, and the equal average
-          unless something is better beyond chance (see `lmsys_ensemble.blending.selection.select_recipe`).
+          unless something is better beyond chance (see `lmsys_ensemble.blending.selection.select_spec`).
     calibration : str, optional
         "none", or joined by "+": "before" (a temperature per scorer before blending), "after" (one after),
         "bias" (class biases after). ``log`` and ``stack`` hold temperatures by themselves and take "none" or
@@ -104,7 +104,7 @@ class Blender(StoredAsJson, BlendingClassifier):
     log_loss_ : float
         Log loss on the rows it was fitted on, which is too good; `selection_` has out-of-fold ones.
     selection_ : DataFrame or None
-        What ``auto`` compared and chose; see `lmsys_ensemble.blending.selection.select_recipe`.
+        What ``auto`` compared and chose; see `lmsys_ensemble.blending.selection.select_spec`.
 
     Notes
     -----
@@ -193,28 +193,28 @@ class Blender(StoredAsJson, BlendingClassifier):
         if not (counts := weights > 0).all():  # a row of weight 0 is the same as no row
             members, labels = [member[counts] for member in members], labels[counts]
             weights, codes = weights[counts], group_codes(codes[counts], int(counts.sum()))
-        recipe, selection = self._recipe(len(members), n_classes), None
+        spec, selection = self._spec(len(members), n_classes), None
         # One thread: the matrices are narrow, so that more only get in each other's way, and sums come out
         # alike on any number of cores.
         with threadpool_limits(limits=1, user_api="blas"):
             for finding in diagnose_members(members, labels, weights, codes):
                 warnings.warn(finding, MemberWarning, stacklevel=2)
             if self.method == "auto" and codes.max() > 0:
-                candidates = candidate_recipes(
+                candidates = candidate_specs(
                     len(members),
                     n_classes,
                     self.calibration,
                     swap_equivariant=self.swap_equivariant,
                     l2=self.l2,
                 )
-                recipe, selection = select_recipe(
+                spec, selection = select_spec(
                     candidates, members, labels, weights, codes, n_folds=self.n_folds, seed=self.seed
                 )
-            blend = recipe.fit(members, labels, weights)
+            blend = spec.fit(members, labels, weights)
         losses = row_log_losses(labels, blend.apply(members))
         self.member_names_, self.classes_ = names, classes
         self.fingerprints_: dict[str, Any] = {}
-        self.method_, self.calibration_, self.selection_ = recipe.method, recipe.calibration, selection
+        self.method_, self.calibration_, self.selection_ = spec.method, spec.calibration, selection
         self.n_rows_, self.n_classes_ = len(labels), n_classes
         self.log_loss_ = float(np.average(losses, weights=weights))
         self._store(blend)
@@ -319,8 +319,8 @@ class Blender(StoredAsJson, BlendingClassifier):
         sizes = [len(fixed) for fixed in map(as_fixed, (self.weights, self.temperature)) if isinstance(fixed, tuple)]
         return sizes[0] if sizes else None
 
-    def _recipe(self, n_scorers: int, n_classes: int) -> Recipe:
-        """Turn the settings into a checked recipe; of ``auto`` the equal blend that it starts from."""
+    def _spec(self, n_scorers: int, n_classes: int) -> BlendSpec:
+        """Turn the settings into a checked spec; of ``auto`` the equal blend that it starts from."""
         weights, temperature = as_fixed(self.weights), as_fixed(self.temperature)
         check_integer(self.n_folds, "n_folds", 2)
         check_integer(self.seed, "seed", 0)
@@ -331,9 +331,9 @@ class Blender(StoredAsJson, BlendingClassifier):
                 raise ConfigError(
                     "method 'auto' chooses weights and temperatures; drop the fixed ones or name a method"
                 )
-            return candidate_recipes(n_scorers, n_classes, self.calibration, l2=self.l2)[0]
+            return candidate_specs(n_scorers, n_classes, self.calibration, l2=self.l2)[0]
         calibration = self.calibration or ("bias" if self.method == "stack" else "none")
-        return Recipe(self.method, calibration, weights, temperature, bool(self.swap_equivariant), self.l2)
+        return BlendSpec(self.method, calibration, weights, temperature, bool(self.swap_equivariant), self.l2)
 
     def _current_blend(self, n_scorers: int) -> Blend:
         """Return the fitted blend, or the one of fixed values."""
@@ -346,12 +346,12 @@ class Blender(StoredAsJson, BlendingClassifier):
                 f"Blender(method={self.method!r}, calibration={self.calibration!r}) has to learn first; call "
                 "fit(probabilities, y), load a fitted one, or give fixed weights and no calibration"
             )
-        return self._recipe(n_scorers, 0).fixed_blend(n_scorers)
+        return self._spec(n_scorers, 0).fixed_blend(n_scorers)
 
     @property
     def needs_fit(self) -> bool:
         """Whether these settings leave anything to learn from labels."""
-        return self.method == "auto" or self._recipe(1, 1).needs_fit
+        return self.method == "auto" or self._spec(1, 1).needs_fit
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "blend_") or not self.needs_fit

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
-from lmsys_ensemble.blending.blend import Blend, heat
+from lmsys_ensemble.blending.blend import Blend, apply_temperature
 from lmsys_ensemble.blending.checks import Array, check_pull, check_temperatures, check_weights
 from lmsys_ensemble.blending.temperature import fit_temperature
 from lmsys_ensemble.blending.weights import (
@@ -44,7 +44,7 @@ def parse_calibration(calibration: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BlendSpec:
     """A method, a calibration and what is fixed: everything that a fit needs beside the data.
 
     Parameters
@@ -176,9 +176,9 @@ class Recipe:
         if "before" in parts:
             temperatures = np.array([fit_temperature(p, labels, sample_weight, l2=l2)[0] for p in members])
         if self.weights is None and self.method != "equal":
-            heated = [heat(member, t) for member, t in zip(members, temperatures, strict=True)]
+            calibrated = [apply_temperature(member, t) for member, t in zip(members, temperatures, strict=True)]
             fit_weights = select_greedily if self.method == "greedy" else fit_linear_weights
-            weights = fit_weights(heated, labels, sample_weight)
+            weights = fit_weights(calibrated, labels, sample_weight)
         blend = Blend(fixed.pool, weights, temperatures, temperature)
         if parts & {"after", "bias"}:
             fitted, bias = fit_temperature(

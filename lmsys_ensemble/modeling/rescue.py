@@ -22,7 +22,7 @@ Fields = Sequence[NDArray[np.int8]]
 Families = Sequence[Family] | None
 
 
-class Batch(Protocol):
+class BatchRunner(Protocol):
     """What computes a batch; see `lmsys_ensemble.modeling.forward.ForwardPass`."""
 
     device: torch.device
@@ -39,13 +39,13 @@ class Batch(Protocol):
 
 
 def score_rows(
-    forward: Batch, ids: Ids, fields: Fields, progress: Progress, families: Families = None
+    forward: BatchRunner, ids: Ids, fields: Fields, progress: Progress, families: Families = None
 ) -> tuple[Logits, dict[int, str]]:
     """Score a batch; halve it, and later ones, where memory runs out, and compute again in float32 what is not finite.
 
     Parameters
     ----------
-    forward : Batch
+    forward : BatchRunner
         Computes logits.
     ids, fields : sequence of ndarray
         Token ids and field codes of every row.
@@ -78,7 +78,7 @@ def score_rows(
 
 
 def _halves(
-    forward: Batch, ids: Ids, fields: Fields, progress: Progress, families: Families
+    forward: BatchRunner, ids: Ids, fields: Fields, progress: Progress, families: Families
 ) -> tuple[Logits, dict[int, str]]:
     n_tokens = sum(map(len, ids))
     if len(ids) == 1:
@@ -98,7 +98,7 @@ def _kept(families: Families, rows: Sequence[int]) -> Families:
     return None if families is None else keep_rows(families, rows)
 
 
-def _try(forward: Batch, ids: Ids, fields: Fields, families: Families, *, upcast: bool = False) -> Logits | None:
+def _try(forward: BatchRunner, ids: Ids, fields: Fields, families: Families, *, upcast: bool = False) -> Logits | None:
     """Return logits, or None where memory runs out; nothing of the failed attempt is kept."""
     try:
         return forward(ids, fields, families, upcast=upcast)

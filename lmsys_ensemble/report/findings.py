@@ -114,7 +114,7 @@ class Findings:
     why : str
         Why the blend is what it is.
     methods : DataFrame or None
-        Cross-fitted methods, from `lmsys_ensemble.blending.selection.select_recipe`; None for less than two groups.
+        Cross-fitted methods, from `lmsys_ensemble.blending.selection.select_spec`; None for less than two groups.
     slices : dict of str to list of SliceFigures
         By what the rows are divided.
     swaps : list of SwapFigures
