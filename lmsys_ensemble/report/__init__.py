@@ -1,6 +1,6 @@
 """One offline HTML page on predictions, their blend and its calibration.
 
-`material`              What a report is made of: checked, in one order.
+`inputs`                What a report is made of: checked, in one order.
 `slices`                Parts of the rows to measure apart.
 `findings`              Everything that the page says, as numbers.
 `verdict`               The headline.

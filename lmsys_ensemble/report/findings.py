@@ -21,7 +21,7 @@ from lmsys_ensemble.evaluation.intervals import Difference, paired_difference
 from lmsys_ensemble.evaluation.metrics import class_prior, log_loss, log_loss_interval, row_log_losses
 from lmsys_ensemble.files import defuse
 from lmsys_ensemble.probabilities import Probabilities, swap_classes
-from lmsys_ensemble.report.material import Material, find_exchanged
+from lmsys_ensemble.report.inputs import Material, find_exchanged
 from lmsys_ensemble.report.slices import Slicing, slice_battles
 from lmsys_ensemble.schema import TEXT_COLUMNS
 

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lmsys_ensemble.data.battles import Battles
-from lmsys_ensemble.report.material import Material
+from lmsys_ensemble.report.inputs import Material
 
 N_LENGTH_BINS = 5
 MAX_TURNS = 4
