@@ -114,7 +114,7 @@ def select_spec(
 ) -> tuple[BlendSpec, pd.DataFrame]:
     """Choose the simplest method that is not worse than the best, and equal weights if in doubt.
 
-    The gain of a method with its calibration is certain if the interval of its difference to the equal blend lies below 0. Of those whose gain
+    A method's gain is certain if the interval of its difference to the equal blend lies below 0. Of those whose gain
     is certain, the simplest is chosen whose out-of-fold log loss is within one standard error of the lowest (Breiman
     et al. 1984, "Classification and regression trees", section 3.4.3; here it is the error of the *paired*
     difference). The equal blend needs no proof.

@@ -68,7 +68,7 @@ def test_parts_of_the_rows_add_up_to_the_whole(whole):
     assert set(findings.slices) == {"Length in characters", "Number of turns", "Source"}
     for rows in findings.slices.values():
         counts = [row.n_rows for row in rows]
-        assert sum(counts) == findings.material.n_rows
+        assert sum(counts) == findings.inputs.n_rows
         assert np.average([row.blend for row in rows], weights=counts) == pytest.approx(
             findings.blend.figure("log_loss")[0]
         )
@@ -77,7 +77,7 @@ def test_parts_of_the_rows_add_up_to_the_whole(whole):
 def test_texts_are_matched_by_id(whole, given):
     findings, _ = whole
     for row in findings.worst:
-        assert findings.material.battles[row].prompt[0] == f"prompt {row}"
+        assert findings.inputs.battles[row].prompt[0] == f"prompt {row}"
 
 
 def test_swap_figures_are_those_of_their_definitions(whole, given):
@@ -127,7 +127,7 @@ def test_soft_labels_and_two_classes_work(tmp_path):
     findings = findings_of(tmp_path, members, soft, task=TWO_WAY, blender=QUICK)
     page = (tmp_path / "report.html").read_text()
     assert "Some labels are soft" in page
-    assert "tie" not in findings.material.task.classes
+    assert "tie" not in findings.inputs.task.classes
     assert "predicted: tie" not in page
 
 

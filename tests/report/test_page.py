@@ -183,7 +183,7 @@ def test_tables_that_are_wider_than_the_screen_look_so(whole):
 
 def test_the_confusion_matrix_counts_every_row_once(whole):
     findings, page = whole
-    labels, predicted = findings.material.labels.argmax(axis=1), findings.blend.probabilities.argmax(axis=1)
+    labels, predicted = findings.inputs.labels.argmax(axis=1), findings.blend.probabilities.argmax(axis=1)
     rows = section_of(page, "confusion").findall(".//tbody/tr")
     for truth, row in enumerate(rows):
         counts = [int(text_of(small).split()[0]) for small in row.iter("small")]
@@ -271,7 +271,7 @@ def test_long_texts_are_cut_and_whole_on_a_click(tmp_path):
 
 def test_turns_are_numbered(whole):
     findings, page = whole
-    battle = findings.material.battles[int(findings.worst[0])]
+    battle = findings.inputs.battles[int(findings.worst[0])]
     article = next(parse(page).iter("article"))
     if len(battle.prompt) > 1:
         assert f"[turn {len(battle.prompt)}]" in text_of(article)
