@@ -78,10 +78,6 @@ class Template:
                     separator = self.turn_separator if turn and field == PROMPT else ""
                     yield Piece(field, turn, separator + literals[field], fields[field][turn])
 
-    def render(self, battle: Battle) -> str:
-        """Return the whole text of a battle, before any truncation."""
-        return "".join(piece.literal + piece.text for piece in self.pieces(battle))
-
 
 _TEMPLATES = (
     # The public Gemma-2 notebooks of the Chatbot Arena competition: turns joined by a blank.

@@ -18,7 +18,7 @@ from lmsys_ensemble.encoding.truncation import POLICIES
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.schema import TEXT_COLUMNS
 
-from .conftest import BOS_ID, CONTROL_TOKENS, EOS_ID
+from .conftest import BOS_ID, CONTROL_TOKENS, EOS_ID, render
 
 PLENTY = 4_000
 SCRAPS = st.sampled_from(
@@ -124,7 +124,7 @@ def test_a_whole_row_is_the_text_of_the_template(tokenizer, template, policy, ro
     battles = battles_of(row)
     encoded = encoder_of(tokenizer, template, policy).encode(battles)
     text = tokenizer.decode(encoded.ids[0][1:-1].tolist(), skip_special_tokens=False)
-    assert text == get_template(template).render(battles[0])
+    assert text == render(get_template(template), battles[0])
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -179,7 +179,7 @@ def test_tail_is_the_beginning_of_the_text_as_the_public_notebooks_encode_it(tok
     battles = battles_of(row)
     max_tokens = shortest_budget(tokenizer, template, "tail") + spare
     encoder = encoder_of(tokenizer, template, "tail", max_tokens)
-    plain = encoder.tokenizer.encode(get_template(template).render(battles[0]), add_special_tokens=False).ids
+    plain = encoder.tokenizer.encode(render(get_template(template), battles[0]), add_special_tokens=False).ids
     assert encoder.encode(battles).ids[0].tolist() == [BOS_ID, *plain[: max_tokens - 2], EOS_ID]
 
 
@@ -216,7 +216,7 @@ def test_control_tokens_in_a_text_are_text(tokenizer, template, policy, control)
 def test_an_empty_battle_has_a_defined_result_and_a_flag(tokenizer, template, policy):
     encoded = encoder_of(tokenizer, template, policy).encode(battles_of((("",), ("",), ("",))))
     text = tokenizer.decode(encoded.ids[0][1:-1].tolist(), skip_special_tokens=False)
-    assert text == get_template(template).render(battles_of((("",), ("",), ("",)))[0])
+    assert text == render(get_template(template), battles_of((("",), ("",), ("",)))[0])
     assert (encoded.fields[0] == LITERAL).all()
     assert encoded.retention["note"][0] == "prompt empty, response_a empty, response_b empty"
     assert not encoded.retention["truncated"][0]
