@@ -17,7 +17,7 @@ PACKAGE = "lmsys_ensemble"
 FOLDER = Path(lmsys_ensemble.__file__).parent
 
 FLOORS = (
-    ("schema", "errors", "progress", "terminal", "memory", "_version"),
+    ("schema", "errors", "progress", "terminal", "memory", "notices", "_version"),
     ("documents", "probabilities", "streams"),
     ("files",),
     ("data", "evaluation", "journal"),

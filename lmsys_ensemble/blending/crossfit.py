@@ -1,17 +1,15 @@
 """Predictions of a blender for rows that it was not fitted on: the only honest way to measure it on its own rows."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.blending.diagnosis import MemberWarning
 from lmsys_ensemble.evaluation.folds import group_codes, group_folds
+from lmsys_ensemble.notices import collected_warnings
 from lmsys_ensemble.probabilities import Probabilities
 
 
@@ -89,10 +87,7 @@ def cross_fit_blender(
     n_groups = int(codes.max()) + 1 if len(codes) else 0
     folds = group_folds(codes, max(2, min(blender.n_folds, n_groups)), blender.seed)
     fitted = []
-    with warnings.catch_warnings():
-        # What is wrong with a member is said once, by the fit on all rows.
-        warnings.simplefilter("ignore", MemberWarning)
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with collected_warnings():  # what is wrong with a member is said once, by the fit on all rows
         for fold in range(int(folds.max()) + 1):
             seen = folds != fold
             one: Blender = clone(blender)

@@ -9,7 +9,6 @@ finds the only minimum in a handful of steps, deterministically and to the last 
 method needs hundreds.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 from sklearn.exceptions import ConvergenceWarning
 
+from lmsys_ensemble.notices import warn
 from lmsys_ensemble.probabilities import Probabilities
 
 Array: TypeAlias = NDArray[np.float64]
@@ -68,11 +68,10 @@ def minimise(objective: Objective, start: Array, lower: Array | float = -np.inf)
         if size <= MIN_STEP:
             break
         parameters = np.maximum(parameters + size * step, bounds)
-    warnings.warn(
+    warn(
         f"the fit of {len(parameters)} parameters did not converge; extreme probabilities or very few rows "
         "may be the cause, and a larger l2 helps",
         ConvergenceWarning,
-        stacklevel=2,
     )
     return parameters
 
