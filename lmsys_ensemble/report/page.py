@@ -12,9 +12,10 @@ from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import write_atomically
 from lmsys_ensemble.report.battle_sections import measured, slices, swaps, worst
 from lmsys_ensemble.report.calibration_sections import calibration, confusion
-from lmsys_ensemble.report.findings import Findings, measure
+from lmsys_ensemble.report.findings import Findings
 from lmsys_ensemble.report.inputs import check_inputs
 from lmsys_ensemble.report.markup import Markup, element
+from lmsys_ensemble.report.measuring import measure
 from lmsys_ensemble.report.sections import in_short, methods, the_blend
 from lmsys_ensemble.report.style import STYLE
 from lmsys_ensemble.schema import THREE_WAY, Task
