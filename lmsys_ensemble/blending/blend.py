@@ -158,6 +158,9 @@ class Blend:
     def without(self, absent: Sequence[int]) -> "Blend":
         """Return the blend of the other scorers, their weights scaled up to the same total.
 
+        The matrices of a stack are scaled by what its mean exponents are scaled by. Those may be negative or near 0, so
+        that the rest of a stack can be far more confident than the whole: fit a stack anew on the scorers there are.
+
         Parameters
         ----------
         absent : sequence of int
