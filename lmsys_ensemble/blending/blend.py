@@ -74,7 +74,7 @@ class Blend:
         check_temperatures(self.temperatures)
         check_temperatures(self.temperature)
         if len(self.temperatures) != n_scorers:
-            raise ConfigError(f"{len(self.temperatures)} temperatures for {n_scorers} scorers; give one a scorer")
+            raise ConfigError(f"{len(self.temperatures)} temperatures for {n_scorers} scorers; give one per scorer")
         if self.bias is not None and not np.isfinite(self.bias).all():
             raise ConfigError(f"bias must be finite, got {self.bias.tolist()}")
         if (self.coefficients is not None) != (self.pool == "stack"):

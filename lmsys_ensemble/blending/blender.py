@@ -47,7 +47,7 @@ class Blender(StoredAsJson, BlenderSettings, BlendingClassifier):
         - ``equal``: the average;
         - ``greedy``: an average with weights from greedy selection with replacement (Caruana et al. 2004);
         - ``linear``: an average with the best weights on the simplex;
-        - ``log``: the logarithmic pool, an exponent a scorer (Genest & Zidek 1986);
+        - ``log``: the logarithmic pool, one exponent per scorer (Genest & Zidek 1986);
         - ``stack``: multinomial regression on log probabilities, pulled towards the equal logarithmic pool;
         - ``auto``: the simplest of these that cross-fitting cannot tell from the best, and the equal average
           unless something is better beyond chance (see `lmsys_ensemble.blending.selection.select_spec`).
@@ -60,8 +60,8 @@ class Blender(StoredAsJson, BlenderSettings, BlendingClassifier):
         Weights to use instead of fitted ones, scaled to sum to 1; with method ``log`` exponents, used as they
         are.
     temperature : float or sequence of float of length n_scorers, optional
-        Temperature to use instead of a fitted one: a number after the blend, a sequence one a scorer before
-        it.
+        Temperature to use instead of a fitted one: a number is applied after the blend, a
+        sequence (one per scorer) before it.
     swap_equivariant : bool
         Whether exchanging the two responses in all inputs must exchange them in the result. Concerns
         ``stack`` and class biases; everything else is so by nature.
@@ -157,7 +157,7 @@ class Blender(StoredAsJson, BlenderSettings, BlendingClassifier):
         Parameters
         ----------
         probabilities : mapping or list of array-like of shape (n_rows, n_classes), or array
-            One a scorer, with names or without; or all in one array of shape (n_rows, n_members, n_classes).
+            One per scorer, with names or without; or all in one array of shape (n_rows, n_members, n_classes).
         y : array-like of shape (n_rows,) or (n_rows, n_classes)
             Names of classes, class positions, or one-hot or soft labels.
         sample_weight : array-like of shape (n_rows,), optional
@@ -206,7 +206,7 @@ class Blender(StoredAsJson, BlenderSettings, BlendingClassifier):
         Parameters
         ----------
         probabilities : mapping or list of array-like of shape (n_rows, n_classes), or array
-            One a scorer. A mapping is matched by the names of `fit`. A list is in the order of `fit` or of the fixed
+            One per scorer. A mapping is matched by the names of `fit`. A list is in the order of `fit` or of the fixed
             weights, with None for a scorer that is missing; and so is the second axis of an array of shape
             (n_rows, n_members, n_classes).
         missing : {"error", "renormalise", "silent"}

@@ -1,4 +1,4 @@
-"""Predictions of a blender for rows that it was not fitted on: the only honest way to measure it on its own rows."""
+"""Predictions of a blender for rows that it was not fitted on, to measure it by."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class CrossFit:
     Attributes
     ----------
     blenders : tuple of Blender
-        One a fold; only one where nothing had to be fitted.
+        One per fold; only one where nothing had to be fitted.
     folds : ndarray of shape (n_rows,)
         Fold of every row: the position of the blender that has not seen it.
     """
@@ -39,7 +39,7 @@ class CrossFit:
         Parameters
         ----------
         members : list of array-like of shape (n_rows, n_classes)
-            One a scorer: the same rows in the same order, for example with the responses exchanged.
+            One per scorer: the same rows in the same order, for example with the responses exchanged.
 
         Returns
         -------
@@ -65,7 +65,7 @@ def cross_fit_blender(
     blender : Blender
         Gives the settings, the number of folds and their seed; what it has learnt is not used.
     members : list of ndarray of shape (n_rows, n_classes)
-        Probabilities, one array a scorer.
+        Probabilities, one array per scorer.
     labels : ndarray of shape (n_rows, n_classes)
         One-hot or soft labels.
     groups : array-like of shape (n_rows,), optional

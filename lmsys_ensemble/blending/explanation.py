@@ -147,14 +147,14 @@ def fit_with_findings(
     blender : Blender
         Is fitted.
     members, labels, groups
-        As for `lmsys_ensemble.blending.blender.Blender.fit`.
+        As for `lmsys_ensemble.Blender.fit`.
     names : sequence of str
         Names of the members.
 
     Returns
     -------
     list of str
-        One sentence a finding.
+        One sentence per finding.
     """
     with collected_warnings() as collected:
         blender.fit(dict(zip(names, members, strict=True)), labels, groups=groups)

@@ -82,7 +82,7 @@ def cross_fit(
     spec : BlendSpec
         What to fit.
     members : list of ndarray of shape (n_rows, n_classes)
-        Checked probabilities, one array a scorer.
+        Checked probabilities, one array per scorer.
     labels : ndarray of shape (n_rows, n_classes)
         One-hot or soft labels.
     weights : ndarray of shape (n_rows,)

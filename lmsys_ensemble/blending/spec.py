@@ -50,13 +50,13 @@ class BlendSpec:
     Parameters
     ----------
     method : {"equal", "greedy", "linear", "log", "stack"}
-        How scorers are combined; see `lmsys_ensemble.blending.blender.Blender`.
+        How scorers are combined; see `lmsys_ensemble.Blender`.
     calibration : str
         "none", or "before", "after" and "bias" joined by "+".
     weights : tuple of float, optional
         Weights to keep; for method "log" exponents.
     temperature : float or tuple of float, optional
-        A temperature to keep: after the blend, or one a scorer before it.
+        A temperature to keep: a number after the blend, or one per scorer before it.
     swap_equivariant : bool
         Whether exchanging the responses everywhere must exchange them in the result.
     l2 : float
@@ -135,7 +135,7 @@ class BlendSpec:
             after = float(cast(float, self.temperature))
         for name, values in (("weights", weights), ("temperatures", before)):
             if len(values) != n_scorers:
-                raise ConfigError(f"{len(values)} {name} for {n_scorers} scorers; give one a scorer, in their order")
+                raise ConfigError(f"{len(values)} {name} for {n_scorers} scorers; give one per scorer, in their order")
         if self.method == "log":
             return Blend("log", weights, before, after)
         return Blend("linear", weights / weights.sum(), before, after)
@@ -149,7 +149,7 @@ class BlendSpec:
         Parameters
         ----------
         members : list of ndarray of shape (n_rows, n_classes)
-            Checked probabilities, one array a scorer.
+            Checked probabilities, one array per scorer.
         labels : ndarray of shape (n_rows, n_classes)
             One-hot or soft labels.
         sample_weight : ndarray of shape (n_rows,), optional

@@ -25,7 +25,7 @@ class Piece:
     turn : int
         Number of the turn, from 0.
     literal, text : str
-        What the template writes, and what it writes before.
+        Words of the template, and the user's words that follow them.
     """
 
     field: str

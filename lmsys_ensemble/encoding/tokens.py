@@ -1,4 +1,4 @@
-"""Token ids of battles, with the field that every token came from and an account of what was cut.
+"""Token ids of battles, with the field that every token came from; battles that are too long are cut here.
 
 Beginning and end tokens are appended here, as the recipe says; text of the user never becomes a control token.
 """

@@ -40,7 +40,7 @@ def assemble(
     adapter : Path, optional
         PEFT folder; without one the base must hold a trained head.
     device, dtype, quantization, attn_implementation, merge, unpack
-        As for `lmsys_ensemble.scorers.classifier.ClassifierScorer`.
+        As for `lmsys_ensemble.ClassifierScorer`.
     golden_folder : Path, optional
         Folder whose ``golden.json`` must come out, if it has one.
 

@@ -29,7 +29,7 @@ def setting_faults(
     merge: bool | None,
     tokens_per_batch: int | None,
 ) -> Iterator[str]:
-    """Yield what is wrong with the settings of `lmsys_ensemble.scorers.classifier.ClassifierScorer` by themselves."""
+    """Yield what is wrong with the settings of `lmsys_ensemble.ClassifierScorer` by themselves."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(device)):
         yield f"unknown device {device!r}; a device is called auto, cpu, cuda:0, cuda:1 and so on"
     if dtype not in (*DTYPES, "auto"):

@@ -73,7 +73,7 @@ def check_inputs(
     battles: pd.DataFrame | None = None,
     swapped: Mapping[str, ArrayLike] | None = None,
 ) -> ReportInput:
-    """Check everything that goes into a report; see `lmsys_ensemble.report.page.write_report`.
+    """Check everything that goes into a report; see `lmsys_ensemble.write_report`.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def _align_battles(
     """Bring battles into the order of the ids; without ids they must be in the order of the rows."""
     known: pd.Index[Any] = pd.RangeIndex(n_rows) if ids is None else parse_ids(pd.Series(ids))
     if len(known) != n_rows:
-        raise InputError(f"got {len(known)} ids for {n_rows} rows; give one a row")
+        raise InputError(f"got {len(known)} ids for {n_rows} rows; give one per row")
     if table is None:
         return None, None, known
     if ID_COLUMN not in table:
@@ -130,7 +130,7 @@ def _align_battles(
 
 
 def find_exchanged(inputs: ReportInput) -> list[str]:
-    """Name pairs of members whose swapped predictions seem to be each other's, one sentence a pair."""
+    """Name pairs of members whose swapped predictions seem to be each other's, one sentence per pair."""
     names = list(inputs.swapped)
     mirrored = [swap_classes(inputs.swapped[name], inputs.task) for name in names]
     distances = np.array([

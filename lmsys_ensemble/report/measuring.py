@@ -26,7 +26,7 @@ EQUAL_NAME, BLEND_NAME = "equal average", "blend"
 def measure(
     inputs: ReportInput, blender: Blender | None = None, *, n_worst: int = 10, fitted_elsewhere: bool = False
 ) -> Findings:
-    """Compute everything that a report says; parameters are those of `lmsys_ensemble.report.page.write_report`."""
+    """Compute everything that a report says; parameters are those of `lmsys_ensemble.write_report`."""
     members, labels, codes = list(inputs.members.values()), inputs.labels, inputs.codes
     settings = Blender("auto") if blender is None else blender
     if fitted_elsewhere and not hasattr(settings, "blend_"):
