@@ -139,7 +139,7 @@ def test_labels_may_be_positions_one_hot_or_soft():
         ({"y": ["model_a"] * 30}, r"the 1 names 'model_a', the probabilities 3 classes.*Blender\(classes="),
         ({"y": np.full((30, 2), 0.5)}, "2 columns"),
         ({"sample_weight": np.full(30, -1.0)}, "at least 0"),
-        ({"sample_weight": [1.0]}, "one a row"),
+        ({"sample_weight": [1.0]}, "one per row"),
         ({"sample_weight": np.full(30, 1e308)}, "sum is infinite"),
         ({"sample_weight": np.full(30, 1e150)}, r"sums to 3e\+151"),
         ({"sample_weight": np.full(30, 5e-324)}, "sums to"),
