@@ -79,6 +79,18 @@ class Template:
                     yield Piece(field, turn, separator + literals[field], fields[field][turn])
 
 
+def merge_turns(pieces: Iterator[Piece]) -> list[Piece]:
+    """Merge the turns of every field into one piece."""
+    literals: dict[str, str] = {}
+    texts: dict[str, list[str]] = {}
+    for piece in pieces:
+        if piece.field in texts:
+            texts[piece.field].append(piece.literal)
+        literals.setdefault(piece.field, piece.literal)
+        texts.setdefault(piece.field, []).append(piece.text)
+    return [Piece(field, 0, literal, "".join(texts[field])) for field, literal in literals.items()]
+
+
 _TEMPLATES = (
     # The public Gemma-2 notebooks of the Chatbot Arena competition: turns joined by a blank.
     Template("kaggle-gemma", 1, "by_field", "<prompt>: ", "\n\n<response_a>: ", "\n\n<response_b>: ", " "),

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from lmsys_ensemble.data.battles import Battle, Battles
 from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL, estimate_tokens, retention_table
-from lmsys_ensemble.encoding.templates import Piece, Template
+from lmsys_ensemble.encoding.templates import Piece, Template, merge_turns
 from lmsys_ensemble.encoding.truncation import POLICIES, Policy, balanced_shares
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.schema import TEXT_COLUMNS
@@ -243,7 +243,7 @@ class Encoder:
         return row
 
     def _per_field(self, battles: Battles) -> list[_Row]:
-        merged = [_by_field(self.template.pieces(battle)) for battle in battles]
+        merged = [merge_turns(self.template.pieces(battle)) for battle in battles]
         rows = []
         for parts in self._parts(merged):
             row = _Row()
@@ -281,18 +281,6 @@ class Encoder:
         n_tokens = np.bincount(owners, minlength=len(n_all)).tolist()
         row.totals = np.array([estimate_tokens(*counts) for counts in zip(n_tokens, n_read, n_all, strict=True)])
         return row
-
-
-def _by_field(pieces: Iterator[Piece]) -> list[Piece]:
-    """Merge the turns of every field into one piece."""
-    literals: dict[str, str] = {}
-    texts: dict[str, list[str]] = {}
-    for piece in pieces:
-        if piece.field in texts:
-            texts[piece.field].append(piece.literal)
-        literals.setdefault(piece.field, piece.literal)
-        texts.setdefault(piece.field, []).append(piece.text)
-    return [Piece(field, 0, literal, "".join(texts[field])) for field, literal in literals.items()]
 
 
 def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
