@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -19,6 +20,12 @@ def make_model(architecture, **changes):
     torch.manual_seed(DECODERS.index(architecture))
     config = make_config(architecture, num_labels=3, **changes)
     return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
+
+
+@pytest.fixture
+def folder(checkpoints, tmp_path):
+    """Return a copy of a classifier, to be damaged."""
+    return shutil.copytree(checkpoints.classifier("llama"), tmp_path / "model")
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,6 @@ FLOAT32 = LoadSettings(3, "cpu", torch.float32)
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 538090408\n"
 
 
-@pytest.fixture
-def folder(checkpoints, tmp_path):
-    """Return a copy of a classifier, to be damaged."""
-    return shutil.copytree(checkpoints.classifier("llama"), tmp_path / "model")
-
-
 def edit_json(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 

@@ -2,17 +2,11 @@ import json
 import shutil
 
 import numpy as np
-import pytest
 from safetensors.numpy import load_file, save_file
 
 from lmsys_ensemble.modeling.digests import adapter_identity, base_digest, encoding_digest
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from tests.tiny import make_recipe
-
-
-@pytest.fixture
-def folder(checkpoints, tmp_path):
-    return shutil.copytree(checkpoints.classifier("llama"), tmp_path / "model")
 
 
 def test_a_base_is_known_by_its_weights_and_settings_and_not_by_where_it_lies(checkpoints, folder):
