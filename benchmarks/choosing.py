@@ -13,7 +13,7 @@ from blending import read_members
 from sklearn import __version__ as sklearn_version
 
 from lmsys_ensemble import __version__
-from lmsys_ensemble.blending.selection import candidate_recipes, select_recipe
+from lmsys_ensemble.blending.selection import candidate_specs, select_spec
 from lmsys_ensemble.evaluation.metrics import log_loss
 
 SIZES = (1_000, 2_000, 4_000, 5_748)
@@ -30,12 +30,12 @@ def gains(members: list[np.ndarray], labels: np.ndarray, n_rows: int, seed: int)
     """Return log loss to the equal average on the rows left out, and method, by either rule."""
     order = np.random.default_rng([n_rows, seed]).permutation(len(labels))
     seen, left = order[:n_rows], order[n_rows:]
-    recipes, weights = candidate_recipes(len(members), labels.shape[1]), np.ones(n_rows)
+    specs, weights = candidate_specs(len(members), labels.shape[1]), np.ones(n_rows)
     parts = [member[seen] for member in members]
-    recipe, table = select_recipe(recipes, parts, labels[seen], weights, np.arange(n_rows))
+    spec, table = select_spec(specs, parts, labels[seen], weights, np.arange(n_rows))
     held, truth = [member[left] for member in members], labels[left]
     equal = log_loss(truth, np.mean(held, axis=0))
-    chosen = (recipes[first_half(table)], recipe)
+    chosen = (specs[first_half(table)], spec)
     return [(log_loss(truth, one.fit(parts, labels[seen], weights).apply(held)) - equal, one.method) for one in chosen]
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import bitsandbytes
 import numpy as np
+import pandas as pd
 import torch
 import transformers
 from torch import nn
@@ -109,7 +110,8 @@ def draw_rows(n_rows, vocab_size, longest):
     generator = np.random.default_rng(0)
     lengths = np.clip(generator.lognormal(np.log(820), 0.75, n_rows) * longest / 2048, 16, longest).astype(int)
     ids = [generator.integers(5, vocab_size, length).astype(np.int32) for length in lengths]
-    return Encoded(ids, [np.zeros(length, dtype=np.int8) for length in lengths], None)
+    fields = [np.zeros(length, dtype=np.int8) for length in lengths]
+    return Encoded(ids, fields, pd.RangeIndex(n_rows), [np.zeros(4)] * n_rows)
 
 
 def notebook(model, encoded):

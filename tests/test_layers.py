@@ -17,7 +17,7 @@ PACKAGE = "lmsys_ensemble"
 FOLDER = Path(lmsys_ensemble.__file__).parent
 
 FLOORS = (
-    ("schema", "errors", "progress", "terminal", "memory", "flags", "_version"),
+    ("schema", "errors", "progress", "terminal", "memory", "flags", "notices", "_version"),
     ("documents", "probabilities", "streams"),
     ("files",),
     ("data", "evaluation", "journal"),

@@ -11,6 +11,7 @@
 `diagnosis`    Signs that a member's rows or columns are not in order.
 `classifier`   What makes a blender a scikit-learn classifier.
 `stored`       The JSON file that a blender is saved in.
+`settings`     What a blender's settings mean: what there is to fit, and how.
 `blender`      `Blender`: fit, predict_proba, save, load.
 `crossfit`     A blender's predictions for rows that it was not fitted on.
 `explanation`  What a blender did and why, in words.

@@ -74,7 +74,7 @@ class Blend:
         check_temperatures(self.temperatures)
         check_temperatures(self.temperature)
         if len(self.temperatures) != n_scorers:
-            raise ConfigError(f"{len(self.temperatures)} temperatures for {n_scorers} scorers; give one a scorer")
+            raise ConfigError(f"{len(self.temperatures)} temperatures for {n_scorers} scorers; give one per scorer")
         if self.bias is not None and not np.isfinite(self.bias).all():
             raise ConfigError(f"bias must be finite, got {self.bias.tolist()}")
         if (self.coefficients is not None) != (self.pool == "stack"):
@@ -125,7 +125,7 @@ class Blend:
                 raise InputError(f"probabilities have {members[0].shape[1]} classes, the blend has {values.shape[-1]}")
         if self.pool == "linear":
             parts = zip(self.weights / self.weights.sum(), members, self.temperatures, strict=True)
-            pooled = renormalise(np.asarray(sum(weight * heat(member, t) for weight, member, t in parts)))
+            pooled = renormalise(np.asarray(sum(weight * apply_temperature(member, t) for weight, member, t in parts)))
             if self.temperature == 1 and self.bias is None:
                 return pooled
             logits = log_probabilities(pooled)
@@ -157,6 +157,9 @@ class Blend:
 
     def without(self, absent: Sequence[int]) -> "Blend":
         """Return the blend of the other scorers, their weights scaled up to the same total.
+
+        The matrices of a stack are scaled by what its mean exponents are scaled by. Those may be negative or near 0, so
+        that the rest of a stack can be far more confident than the whole: fit a stack anew on the scorers there are.
 
         Parameters
         ----------
@@ -210,6 +213,6 @@ class Blend:
             raise ConfigError(f"these are not the values of a blend: {error}") from error
 
 
-def heat(probabilities: Probabilities, temperature: float) -> Probabilities:
+def apply_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
     """Return ``softmax(log p / temperature)`` (Guo et al. 2017, arXiv:1706.04599); 1 changes nothing."""
     return probabilities if temperature == 1 else softmax(log_probabilities(probabilities), temperature)

@@ -1,19 +1,15 @@
 """The blender: one prediction out of several scorers' probabilities, with scikit-learn's conventions."""
 
 import copy
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.exceptions import NotFittedError
-from threadpoolctl import threadpool_limits
 
 from lmsys_ensemble.blending.blend import Blend
-from lmsys_ensemble.blending.checks import as_fixed, check_integer, check_members, check_sample_weight
+from lmsys_ensemble.blending.checks import as_fixed, check_members, check_sample_weight
 from lmsys_ensemble.blending.classifier import BlendingClassifier
-from lmsys_ensemble.blending.diagnosis import MemberWarning, diagnose_members
 from lmsys_ensemble.blending.labels import count_labels, parse_class_labels
 from lmsys_ensemble.blending.members import (
     MemberOrderWarning,
@@ -24,24 +20,23 @@ from lmsys_ensemble.blending.members import (
     order_of,
     split_members,
 )
-from lmsys_ensemble.blending.selection import candidate_recipes, select_recipe
-from lmsys_ensemble.blending.spec import Method, Recipe
+from lmsys_ensemble.blending.settings import BlenderNotFittedError, BlenderSettings
+from lmsys_ensemble.blending.spec import Method
 from lmsys_ensemble.blending.stored import StoredAsJson
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.folds import group_codes
 from lmsys_ensemble.evaluation.metrics import row_log_losses
+from lmsys_ensemble.notices import warn
 from lmsys_ensemble.probabilities import Probabilities
 
-
-class BlenderNotFittedError(ConfigError, NotFittedError):  # type: ignore[misc]
-    """A blender was asked to predict before it learnt what its method needs."""
+__all__ = ["Blender", "BlenderNotFittedError", "MissingMemberWarning"]
 
 
 class MissingMemberWarning(UserWarning):
     """A prediction was made without some of the scorers."""
 
 
-class Blender(StoredAsJson, BlendingClassifier):
+class Blender(StoredAsJson, BlenderSettings, BlendingClassifier):
     """Blend the class probabilities of several scorers, calibrated where that helps.
 
     Parameters
@@ -52,10 +47,10 @@ class Blender(StoredAsJson, BlendingClassifier):
         - ``equal``: the average;
         - ``greedy``: an average with weights from greedy selection with replacement (Caruana et al. 2004);
         - ``linear``: an average with the best weights on the simplex;
-        - ``log``: the logarithmic pool, an exponent a scorer (Genest & Zidek 1986);
+        - ``log``: the logarithmic pool, one exponent per scorer (Genest & Zidek 1986);
         - ``stack``: multinomial regression on log probabilities, pulled towards the equal logarithmic pool;
         - ``auto``: the simplest of these that cross-fitting cannot tell from the best, and the equal average
-          unless something is better beyond chance (see `lmsys_ensemble.blending.selection.select_recipe`).
+          unless something is better beyond chance (see `lmsys_ensemble.blending.selection.select_spec`).
     calibration : str, optional
         "none", or joined by "+": "before" (a temperature per scorer before blending), "after" (one after),
         "bias" (class biases after). ``log`` and ``stack`` hold temperatures by themselves and take "none" or
@@ -65,8 +60,8 @@ class Blender(StoredAsJson, BlendingClassifier):
         Weights to use instead of fitted ones, scaled to sum to 1; with method ``log`` exponents, used as they
         are.
     temperature : float or sequence of float of length n_scorers, optional
-        Temperature to use instead of a fitted one: a number after the blend, a sequence one a scorer before
-        it.
+        Temperature to use instead of a fitted one: a number is applied after the blend, a
+        sequence (one per scorer) before it.
     swap_equivariant : bool
         Whether exchanging the two responses in all inputs must exchange them in the result. Concerns
         ``stack`` and class biases; everything else is so by nature.
@@ -104,7 +99,7 @@ class Blender(StoredAsJson, BlendingClassifier):
     log_loss_ : float
         Log loss on the rows it was fitted on, which is too good; `selection_` has out-of-fold ones.
     selection_ : DataFrame or None
-        What ``auto`` compared and chose; see `lmsys_ensemble.blending.selection.select_recipe`.
+        What ``auto`` compared and chose; see `lmsys_ensemble.blending.selection.select_spec`.
 
     Notes
     -----
@@ -162,7 +157,7 @@ class Blender(StoredAsJson, BlendingClassifier):
         Parameters
         ----------
         probabilities : mapping or list of array-like of shape (n_rows, n_classes), or array
-            One a scorer, with names or without; or all in one array of shape (n_rows, n_members, n_classes).
+            One per scorer, with names or without; or all in one array of shape (n_rows, n_members, n_classes).
         y : array-like of shape (n_rows,) or (n_rows, n_classes)
             Names of classes, class positions, or one-hot or soft labels.
         sample_weight : array-like of shape (n_rows,), optional
@@ -193,28 +188,11 @@ class Blender(StoredAsJson, BlendingClassifier):
         if not (counts := weights > 0).all():  # a row of weight 0 is the same as no row
             members, labels = [member[counts] for member in members], labels[counts]
             weights, codes = weights[counts], group_codes(codes[counts], int(counts.sum()))
-        recipe, selection = self._recipe(len(members), n_classes), None
-        # One thread: the matrices are narrow, so that more only get in each other's way, and sums come out
-        # alike on any number of cores.
-        with threadpool_limits(limits=1, user_api="blas"):
-            for finding in diagnose_members(members, labels, weights, codes):
-                warnings.warn(finding, MemberWarning, stacklevel=2)
-            if self.method == "auto" and codes.max() > 0:
-                candidates = candidate_recipes(
-                    len(members),
-                    n_classes,
-                    self.calibration,
-                    swap_equivariant=self.swap_equivariant,
-                    l2=self.l2,
-                )
-                recipe, selection = select_recipe(
-                    candidates, members, labels, weights, codes, n_folds=self.n_folds, seed=self.seed
-                )
-            blend = recipe.fit(members, labels, weights)
+        spec, selection, blend = self._learn(members, labels, weights, codes)
         losses = row_log_losses(labels, blend.apply(members))
         self.member_names_, self.classes_ = names, classes
         self.fingerprints_: dict[str, Any] = {}
-        self.method_, self.calibration_, self.selection_ = recipe.method, recipe.calibration, selection
+        self.method_, self.calibration_, self.selection_ = spec.method, spec.calibration, selection
         self.n_rows_, self.n_classes_ = len(labels), n_classes
         self.log_loss_ = float(np.average(losses, weights=weights))
         self._store(blend)
@@ -228,7 +206,7 @@ class Blender(StoredAsJson, BlendingClassifier):
         Parameters
         ----------
         probabilities : mapping or list of array-like of shape (n_rows, n_classes), or array
-            One a scorer. A mapping is matched by the names of `fit`. A list is in the order of `fit` or of the fixed
+            One per scorer. A mapping is matched by the names of `fit`. A list is in the order of `fit` or of the fixed
             weights, with None for a scorer that is missing; and so is the second axis of an array of shape
             (n_rows, n_members, n_classes).
         missing : {"error", "renormalise", "silent"}
@@ -255,9 +233,9 @@ class Blender(StoredAsJson, BlendingClassifier):
         known: tuple[str, ...] | None = getattr(self, "member_names_", None)
         names, given = arrange_members(probabilities, known, self._n_members())
         absent = [position for position, member in enumerate(given) if member is None]
-        lacking = f"scorers {absent if names is None else listed(names[one] for one in absent)} of {len(given)}"
+        absentees = f"scorers {absent if names is None else listed(names[one] for one in absent)} of {len(given)}"
         if absent and missing == "error":
-            raise InputError(f"{lacking} are missing; missing='renormalise' blends the others")
+            raise InputError(f"{absentees} are missing; missing='renormalise' blends the others")
         there = [position for position, member in enumerate(given) if member is not None]
         members = check_members([given[one] for one in there], None if names is None else [names[one] for one in there])
         blend = self._current_blend(len(given))
@@ -267,10 +245,10 @@ class Blender(StoredAsJson, BlendingClassifier):
         if absent:
             blend = blend.without(absent)
         if absent and missing == "renormalise":
-            warnings.warn(
-                f"{lacking} are missing; the others are blended with weights {blend.weights.round(4).tolist()}",
-                MissingMemberWarning, stacklevel=2,
-            )  # fmt: skip
+            warn(
+                f"{absentees} are missing; the others are blended with weights {blend.weights.round(4).tolist()}",
+                MissingMemberWarning,
+            )
         return blend.apply(members)
 
     def in_order_of(self, names: Sequence[str]) -> "Blender":
@@ -295,11 +273,11 @@ class Blender(StoredAsJson, BlendingClassifier):
         known = getattr(self, "member_names_", None)
         if known is None:
             if hasattr(self, "blend_") and self.blend_.n_scorers == len(given) and not self.blend_.is_symmetric:
-                warnings.warn(
+                warn(
                     "the blender does not know its members' names: its weights are taken to be in the order "
                     f"{listed(given)}. Fit it again on named members, and they are matched by name",
-                    MemberOrderWarning, stacklevel=2,
-                )  # fmt: skip
+                    MemberOrderWarning,
+                )
             return self
         order = order_of(known, given)
         if given == known:
@@ -311,50 +289,6 @@ class Blender(StoredAsJson, BlendingClassifier):
         moved.member_names_ = given
         moved._store(self.blend_.reordered(order))
         return moved
-
-    def _n_members(self) -> int | None:
-        """Return the number of members that the values are for; None where any number will do."""
-        if hasattr(self, "blend_"):
-            return self.blend_.n_scorers
-        sizes = [len(fixed) for fixed in map(as_fixed, (self.weights, self.temperature)) if isinstance(fixed, tuple)]
-        return sizes[0] if sizes else None
-
-    def _recipe(self, n_scorers: int, n_classes: int) -> Recipe:
-        """Turn the settings into a checked recipe; of ``auto`` the equal blend that it starts from."""
-        weights, temperature = as_fixed(self.weights), as_fixed(self.temperature)
-        check_integer(self.n_folds, "n_folds", 2)
-        check_integer(self.seed, "seed", 0)
-        if isinstance(weights, float):
-            weights = (weights,)
-        if self.method == "auto":
-            if weights is not None or temperature is not None:
-                raise ConfigError(
-                    "method 'auto' chooses weights and temperatures; drop the fixed ones or name a method"
-                )
-            return candidate_recipes(n_scorers, n_classes, self.calibration, l2=self.l2)[0]
-        calibration = self.calibration or ("bias" if self.method == "stack" else "none")
-        return Recipe(self.method, calibration, weights, temperature, bool(self.swap_equivariant), self.l2)
-
-    def _current_blend(self, n_scorers: int) -> Blend:
-        """Return the fitted blend, or the one of fixed values."""
-        if hasattr(self, "blend_"):
-            if self.blend_.n_scorers != n_scorers:
-                raise InputError(f"got probabilities of {n_scorers} scorers, the blender has {self.blend_.n_scorers}")
-            return self.blend_
-        if not self.__sklearn_is_fitted__():
-            raise BlenderNotFittedError(
-                f"Blender(method={self.method!r}, calibration={self.calibration!r}) has to learn first; call "
-                "fit(probabilities, y), load a fitted one, or give fixed weights and no calibration"
-            )
-        return self._recipe(n_scorers, 0).fixed_blend(n_scorers)
-
-    @property
-    def needs_fit(self) -> bool:
-        """Whether these settings leave anything to learn from labels."""
-        return self.method == "auto" or self._recipe(1, 1).needs_fit
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "blend_") or not self.needs_fit
 
     def _store(self, blend: Blend) -> None:
         """Keep a fitted blend and show its parts."""

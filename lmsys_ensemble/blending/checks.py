@@ -58,7 +58,7 @@ def check_members(probabilities: Sequence[Any], names: Sequence[str] | None = No
     Parameters
     ----------
     probabilities : sequence of array-like of shape (n_rows, n_classes)
-        One a scorer, all of one shape. Tables must also agree in index and columns.
+        One per scorer, all of one shape. Tables must also agree in index and columns.
     names : sequence of str, optional
         What errors call the scorers; by default their positions.
 
@@ -112,7 +112,7 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array:
         return np.ones(n_rows)
     weights = check_weights(sample_weight, "sample_weight", InputError)
     if len(weights) != n_rows:
-        raise InputError(f"sample_weight has {len(weights)} entries for {n_rows} rows; give one a row")
+        raise InputError(f"sample_weight has {len(weights)} entries for {n_rows} rows; give one per row")
     if not 1 / MAX_TOTAL_WEIGHT <= weights.sum() <= MAX_TOTAL_WEIGHT:
         raise InputError(
             f"sample_weight sums to {weights.sum():.3g}, expected {1 / MAX_TOTAL_WEIGHT:g} to {MAX_TOTAL_WEIGHT:g}: it "
@@ -128,7 +128,7 @@ def as_fixed(values: ArrayLike | None) -> float | tuple[float, ...] | None:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"expected a number or one a scorer, got {values!r}") from error
+        raise ConfigError(f"expected a number or one per scorer, got {values!r}") from error
     if array.ndim > 1 or array.size == 0:
-        raise ConfigError(f"expected a number or one a scorer, got shape {array.shape}")
+        raise ConfigError(f"expected a number or one per scorer, got shape {array.shape}")
     return float(array) if array.ndim == 0 else tuple(array.tolist())

@@ -1,17 +1,15 @@
-"""Predictions of a blender for rows that it was not fitted on: the only honest way to measure it on its own rows."""
+"""Predictions of a blender for rows that it was not fitted on, to measure it by."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.blending.diagnosis import MemberWarning
 from lmsys_ensemble.evaluation.folds import group_codes, group_folds
+from lmsys_ensemble.notices import collected_warnings
 from lmsys_ensemble.probabilities import Probabilities
 
 
@@ -22,7 +20,7 @@ class CrossFit:
     Attributes
     ----------
     blenders : tuple of Blender
-        One a fold; only one where nothing had to be fitted.
+        One per fold; only one where nothing had to be fitted.
     folds : ndarray of shape (n_rows,)
         Fold of every row: the position of the blender that has not seen it.
     """
@@ -41,7 +39,7 @@ class CrossFit:
         Parameters
         ----------
         members : list of array-like of shape (n_rows, n_classes)
-            One a scorer: the same rows in the same order, for example with the responses exchanged.
+            One per scorer: the same rows in the same order, for example with the responses exchanged.
 
         Returns
         -------
@@ -67,7 +65,7 @@ def cross_fit_blender(
     blender : Blender
         Gives the settings, the number of folds and their seed; what it has learnt is not used.
     members : list of ndarray of shape (n_rows, n_classes)
-        Probabilities, one array a scorer.
+        Probabilities, one array per scorer.
     labels : ndarray of shape (n_rows, n_classes)
         One-hot or soft labels.
     groups : array-like of shape (n_rows,), optional
@@ -89,10 +87,7 @@ def cross_fit_blender(
     n_groups = int(codes.max()) + 1 if len(codes) else 0
     folds = group_folds(codes, max(2, min(blender.n_folds, n_groups)), blender.seed)
     fitted = []
-    with warnings.catch_warnings():
-        # What is wrong with a member is said once, by the fit on all rows.
-        warnings.simplefilter("ignore", MemberWarning)
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with collected_warnings():  # what is wrong with a member is said once, by the fit on all rows
         for fold in range(int(folds.max()) + 1):
             seen = folds != fold
             one: Blender = clone(blender)

@@ -33,7 +33,7 @@ def find_leaks(members: list[Probabilities], labels: Probabilities) -> list[int]
     Parameters
     ----------
     members : list of ndarray of shape (n_rows, n_classes)
-        Checked probabilities, one array a scorer.
+        Checked probabilities, one array per scorer.
     labels : ndarray of shape (n_rows, n_classes)
         One-hot or soft labels.
 
@@ -63,7 +63,7 @@ def diagnose_members(
     Parameters
     ----------
     members : list of ndarray of shape (n_rows, n_classes)
-        Checked probabilities, one array a scorer.
+        Checked probabilities, one array per scorer.
     labels : ndarray of shape (n_rows, n_classes)
         One-hot or soft labels.
     weights : ndarray of shape (n_rows,)
@@ -74,7 +74,7 @@ def diagnose_members(
     Returns
     -------
     list of str
-        One sentence a finding: the scorer knows the labels; it would lose nothing if its rows were shuffled; another
+        One sentence per finding: the scorer knows the labels; it would lose nothing if its rows were shuffled; another
         order of its columns fits far better; or it is worse than the class prior.
     """
     leaks = find_leaks(members, labels)

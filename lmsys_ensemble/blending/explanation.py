@@ -1,18 +1,16 @@
 """What a blender did and why, in words for people who have never read its code."""
 
 import re
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.exceptions import ConvergenceWarning
 
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.blending.diagnosis import MemberWarning
 from lmsys_ensemble.blending.selection import MIN_GROUPS
 from lmsys_ensemble.evaluation.intervals import Difference
+from lmsys_ensemble.notices import collected_warnings
 from lmsys_ensemble.probabilities import Probabilities
 
 NEGLIGIBLE_SHARE = 0.005
@@ -149,26 +147,18 @@ def fit_with_findings(
     blender : Blender
         Is fitted.
     members, labels, groups
-        As for `lmsys_ensemble.blending.blender.Blender.fit`.
+        As for `lmsys_ensemble.Blender.fit`.
     names : sequence of str
         Names of the members.
 
     Returns
     -------
     list of str
-        One sentence a finding.
+        One sentence per finding.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", MemberWarning)
-        warnings.simplefilter("always", ConvergenceWarning)
+    with collected_warnings() as collected:
         blender.fit(dict(zip(names, members, strict=True)), labels, groups=groups)
-    findings = []
-    for warning in caught:
-        if issubclass(warning.category, MemberWarning | ConvergenceWarning):
-            findings.append(_with_names(str(warning.message), names))
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return findings
+    return [_with_names(str(warning), names) for warning in collected]
 
 
 def _with_names(message: str, names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Labels as people have them, class positions, names or shares, brought to one array a row."""
+"""Labels as class positions, names or shares, turned into shares: one row of numbers per battle."""
 
 from collections.abc import Sequence
 from typing import Any

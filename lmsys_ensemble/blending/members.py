@@ -20,7 +20,7 @@ MemberProbabilities: TypeAlias = Mapping[str, ArrayLike | None] | Sequence[Array
 A list is always one of members, an array always one of rows.
 """
 
-WRAP = "probabilities must be a list of arrays of shape (n_rows, n_classes), one a scorer; wrap a single one: [p]"
+WRAP = "probabilities must be a list of arrays of shape (n_rows, n_classes), one per scorer; wrap a single one: [p]"
 LAYOUT = (
     "an array of probabilities has the shape (n_rows, n_members, n_classes); make it with "
     "numpy.stack(arrays, axis=1), or pass the list of arrays itself"
@@ -34,7 +34,7 @@ class MemberOrderWarning(UserWarning):
 def split_members(
     probabilities: Any, *, n_rows: int | None = None, n_members: int | None = None
 ) -> tuple[tuple[str, ...] | None, list[Any]]:
-    """Take probabilities apart into names and one array a member; what the arrays hold is checked later.
+    """Take probabilities apart into names and one array per member; what the arrays hold is checked later.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def split_members(
     names : tuple of str or None
         None where members have only positions.
     members : list
-        One array-like (or None) a member.
+        One array-like (or None) per member.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def arrange_members(
     names : sequence of str or None
         Names in the order of `members`, where there are any.
     members : list
-        One array-like a weight; None for one that is missing.
+        One array-like per weight; None for one that is missing.
 
     Raises
     ------

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.checks import Array
-from lmsys_ensemble.blending.spec import Recipe, parse_calibration
+from lmsys_ensemble.blending.spec import BlendSpec, parse_calibration
 from lmsys_ensemble.evaluation.folds import group_codes, group_folds
 from lmsys_ensemble.evaluation.intervals import paired_differences, standard_error
 from lmsys_ensemble.evaluation.metrics import row_log_losses
@@ -36,14 +36,14 @@ MIN_GROUPS = 100
 lowest of many noisy losses is low by luck."""
 
 
-def candidate_recipes(
+def candidate_specs(
     n_scorers: int,
     n_classes: int,
     calibration: str | None = None,
     *,
     swap_equivariant: bool = False,
     l2: float = 1.0,
-) -> list[Recipe]:
+) -> list[BlendSpec]:
     """List what is compared, by number of free parameters; the equal blend comes first.
 
     Parameters
@@ -53,23 +53,23 @@ def candidate_recipes(
     calibration : str, optional
         Calibrations to stay within, e.g. "none".
     swap_equivariant, l2
-        Passed on to every recipe.
+        Passed on to every spec.
 
     Returns
     -------
-    list of Recipe
+    list of BlendSpec
     """
     allowed = None if calibration is None else parse_calibration(calibration)
-    recipes = [
-        Recipe(method, parts, swap_equivariant=swap_equivariant, l2=l2)
+    specs = [
+        BlendSpec(method, parts, swap_equivariant=swap_equivariant, l2=l2)
         for method, parts in CANDIDATES
         if (allowed is None or parse_calibration(parts) <= allowed) and (n_scorers > 1 or method in ("equal", "stack"))
     ]
-    return sorted(recipes, key=lambda recipe: recipe.n_parameters(n_scorers, n_classes))
+    return sorted(specs, key=lambda spec: spec.n_parameters(n_scorers, n_classes))
 
 
 def cross_fit(
-    recipe: Recipe,
+    spec: BlendSpec,
     members: list[Probabilities],
     labels: Probabilities,
     weights: Array,
@@ -79,10 +79,10 @@ def cross_fit(
 
     Parameters
     ----------
-    recipe : Recipe
+    spec : BlendSpec
         What to fit.
     members : list of ndarray of shape (n_rows, n_classes)
-        Checked probabilities, one array a scorer.
+        Checked probabilities, one array per scorer.
     labels : ndarray of shape (n_rows, n_classes)
         One-hot or soft labels.
     weights : ndarray of shape (n_rows,)
@@ -97,13 +97,13 @@ def cross_fit(
     result = np.empty_like(labels)
     for fold in np.unique(folds):
         held = folds == fold
-        blend = recipe.fit([member[~held] for member in members], labels[~held], weights[~held])
+        blend = spec.fit([member[~held] for member in members], labels[~held], weights[~held])
         result[held] = blend.apply([member[held] for member in members])
     return result
 
 
-def select_recipe(
-    recipes: Sequence[Recipe],
+def select_spec(
+    specs: Sequence[BlendSpec],
     members: list[Probabilities],
     labels: Probabilities,
     weights: Array,
@@ -111,21 +111,21 @@ def select_recipe(
     *,
     n_folds: int = 5,
     seed: int = 0,
-) -> tuple[Recipe, pd.DataFrame]:
-    """Choose the simplest recipe that is not worse than the best, and equal weights if in doubt.
+) -> tuple[BlendSpec, pd.DataFrame]:
+    """Choose the simplest method that is not worse than the best, and equal weights if in doubt.
 
-    A recipe's gain is certain if the interval of its difference to the equal blend lies below 0. Of those whose gain
+    A method's gain is certain if the interval of its difference to the equal blend lies below 0. Of those whose gain
     is certain, the simplest is chosen whose out-of-fold log loss is within one standard error of the lowest (Breiman
     et al. 1984, "Classification and regression trees", section 3.4.3; here it is the error of the *paired*
     difference). The equal blend needs no proof.
 
     The lowest of many losses is low by luck, too. So the choice is repeated without each fold and measured on that
     fold (as in Tibshirani & Tibshirani 2009, Annals of Applied Statistics 3(2)); where the gain of choosing so is not
-    certain itself, the simplest recipe is taken whose own gain is.
+    certain itself, the simplest method is taken whose own gain is.
 
     Parameters
     ----------
-    recipes : sequence of Recipe
+    specs : sequence of BlendSpec
         By simplicity; the first is the equal blend.
     members, labels, weights
         As for `cross_fit`.
@@ -137,33 +137,33 @@ def select_recipe(
 
     Returns
     -------
-    recipe : Recipe
+    spec : BlendSpec
         The chosen one.
     table : DataFrame
-        One row a recipe: method, calibration, n_parameters, log_loss (out of fold), standard_error (of that),
+        One row per spec: method, calibration, n_parameters, log_loss (out of fold), standard_error (of that),
         difference, low, high (to the equal blend, with a 95 % paired bootstrap interval over groups), gap,
         gap_error (to the lowest, with its standard error), selected.
     """
     folds = group_folds(codes, min(n_folds, int(codes.max()) + 1), seed)
-    predictions = [cross_fit(recipe, members, labels, weights, folds) for recipe in recipes]
+    predictions = [cross_fit(spec, members, labels, weights, folds) for spec in specs]
     losses = np.column_stack([row_log_losses(labels, predicted) for predicted in predictions])
     figures = _compare(losses, weights, codes, seed)
     chosen = _simplest_good(figures) if codes.max() + 1 >= MIN_GROUPS else 0
     if chosen and not _choosing_gains(losses, weights, codes, folds, seed):
         chosen = int(np.argmax(figures["high"] < 0))
     table = pd.DataFrame({
-        "method": [recipe.method for recipe in recipes],
-        "calibration": [recipe.calibration for recipe in recipes],
-        "n_parameters": [recipe.n_parameters(len(members), labels.shape[1]) for recipe in recipes],
+        "method": [spec.method for spec in specs],
+        "calibration": [spec.calibration for spec in specs],
+        "n_parameters": [spec.n_parameters(len(members), labels.shape[1]) for spec in specs],
     })  # fmt: skip
     table = pd.concat([table, figures], axis=1).assign(selected=np.arange(len(table)) == chosen)
-    return recipes[chosen], table
+    return specs[chosen], table
 
 
 def _compare(losses: Array, weights: Array, codes: NDArray[np.intp], seed: int) -> pd.DataFrame:
-    """Compare recipes by the losses of rows that they were not fitted on, of shape (n_rows, n_recipes).
+    """Compare specs by the losses of rows that they were not fitted on, of shape (n_rows, n_specs).
 
-    Returns the columns of `select_recipe` that are measured, one row a recipe.
+    Returns the columns of `select_spec` that are measured, one row per spec.
     """
     means = np.average(losses, axis=0, weights=weights)
     lowest = losses[:, int(np.argmin(means))]
@@ -180,7 +180,7 @@ def _compare(losses: Array, weights: Array, codes: NDArray[np.intp], seed: int) 
 
 
 def _simplest_good(figures: pd.DataFrame) -> int:
-    """Return the position of the simplest recipe that is certainly better than equal and hardly worse than the best."""
+    """Return the position of the simplest method that is certainly better than equal and hardly worse than the best."""
     near = figures["gap"] <= figures["gap_error"]
     choice = near & (figures["high"] < 0)
     return 0 if near.iloc[0] or not choice.any() else int(np.argmax(choice))

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
-from lmsys_ensemble.blending.blend import Blend, heat
+from lmsys_ensemble.blending.blend import Blend, apply_temperature
 from lmsys_ensemble.blending.checks import Array, check_pull, check_temperatures, check_weights
 from lmsys_ensemble.blending.temperature import fit_temperature
 from lmsys_ensemble.blending.weights import (
@@ -44,19 +44,19 @@ def parse_calibration(calibration: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BlendSpec:
     """A method, a calibration and what is fixed: everything that a fit needs beside the data.
 
     Parameters
     ----------
     method : {"equal", "greedy", "linear", "log", "stack"}
-        How scorers are combined; see `lmsys_ensemble.blending.blender.Blender`.
+        How scorers are combined; see `lmsys_ensemble.Blender`.
     calibration : str
         "none", or "before", "after" and "bias" joined by "+".
     weights : tuple of float, optional
         Weights to keep; for method "log" exponents.
     temperature : float or tuple of float, optional
-        A temperature to keep: after the blend, or one a scorer before it.
+        A temperature to keep: a number after the blend, or one per scorer before it.
     swap_equivariant : bool
         Whether exchanging the responses everywhere must exchange them in the result.
     l2 : float
@@ -135,7 +135,7 @@ class Recipe:
             after = float(cast(float, self.temperature))
         for name, values in (("weights", weights), ("temperatures", before)):
             if len(values) != n_scorers:
-                raise ConfigError(f"{len(values)} {name} for {n_scorers} scorers; give one a scorer, in their order")
+                raise ConfigError(f"{len(values)} {name} for {n_scorers} scorers; give one per scorer, in their order")
         if self.method == "log":
             return Blend("log", weights, before, after)
         return Blend("linear", weights / weights.sum(), before, after)
@@ -149,7 +149,7 @@ class Recipe:
         Parameters
         ----------
         members : list of ndarray of shape (n_rows, n_classes)
-            Checked probabilities, one array a scorer.
+            Checked probabilities, one array per scorer.
         labels : ndarray of shape (n_rows, n_classes)
             One-hot or soft labels.
         sample_weight : ndarray of shape (n_rows,), optional
@@ -176,9 +176,9 @@ class Recipe:
         if "before" in parts:
             temperatures = np.array([fit_temperature(p, labels, sample_weight, l2=l2)[0] for p in members])
         if self.weights is None and self.method != "equal":
-            heated = [heat(member, t) for member, t in zip(members, temperatures, strict=True)]
+            calibrated = [apply_temperature(member, t) for member, t in zip(members, temperatures, strict=True)]
             fit_weights = select_greedily if self.method == "greedy" else fit_linear_weights
-            weights = fit_weights(heated, labels, sample_weight)
+            weights = fit_weights(calibrated, labels, sample_weight)
         blend = Blend(fixed.pool, weights, temperatures, temperature)
         if parts & {"after", "bias"}:
             fitted, bias = fit_temperature(

@@ -73,7 +73,7 @@ class StoredBlender(Settings):
 
 
 def describe_blender(blender: Any) -> dict[str, Any]:
-    """Return parameters and fitted values of a `lmsys_ensemble.blending.blender.Blender` as JSON types."""
+    """Return parameters and fitted values of a `lmsys_ensemble.Blender` as JSON types."""
     parameters = {
         name: value.item() if isinstance(value, np.generic) else value
         for name, value in blender.get_params(deep=False).items()

@@ -24,7 +24,7 @@ def fit_linear_weights(
     Parameters
     ----------
     members : list of ndarray of shape (n_rows, n_classes)
-        Probabilities, one array a scorer.
+        Probabilities, one array per scorer.
     labels : ndarray of shape (n_rows, n_classes)
         One-hot or soft labels.
     sample_weight : ndarray of shape (n_rows,), optional

@@ -82,7 +82,7 @@ def restore_order(
     Parameters
     ----------
     parts : sequence of ndarray of shape (rows of the batch, n_classes)
-        A result a batch.
+        One result per batch.
     batches : sequence of ndarray
         Row positions of every batch.
     n_rows : int

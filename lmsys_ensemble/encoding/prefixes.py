@@ -73,6 +73,23 @@ def find_families(
     return families
 
 
+def keep_rows(families: Sequence[Family], rows: Sequence[int]) -> list[Family]:
+    """Return the families of some rows only, numbered by the rows' places among them.
+
+    A family keeps the beginning that all of it had in common, although those that remain may share more.
+
+    Parameters
+    ----------
+    families : sequence of Family
+        Of more rows than these.
+    rows : sequence of int
+        Rows to keep, in their new order.
+    """
+    places = {row: place for place, row in enumerate(rows)}
+    kept = ([places[row] for row in family.rows if row in places] for family in families)
+    return [_family(members, family.n_shared) for members, family in zip(kept, families, strict=True) if members]
+
+
 def _family(members: list[int], shared: int) -> Family:
     return Family(tuple(members), shared if len(members) > 1 else 0)
 

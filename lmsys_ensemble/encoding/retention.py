@@ -1,12 +1,12 @@
 """The account of what truncation kept and cut."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS
 
 LITERAL = 0
@@ -25,14 +25,14 @@ def estimate_tokens(n_tokens: int, n_read: int, n_all: int) -> float:
 
 
 def retention_table(
-    battles: Battles, codes: Sequence[NDArray[np.int8]], totals: Sequence[NDArray[np.float64]]
+    ids: "pd.Index[Any]", codes: Sequence[NDArray[np.int8]], totals: Sequence[NDArray[np.float64]]
 ) -> pd.DataFrame:
     """Tabulate what every row kept and lost.
 
     Parameters
     ----------
-    battles : Battles
-        The rows.
+    ids : pandas.Index
+        Ids of the rows.
     codes : sequence of ndarray
         Where every kept token of a row came from, see `FIELD_CODES`.
     totals : sequence of ndarray of shape (4,)
@@ -41,7 +41,9 @@ def retention_table(
     Returns
     -------
     DataFrame
-        See `lmsys_ensemble.encoding.tokens.Encoded`.
+        One row per battle: ``id``, ``n_tokens``, ``truncated``; tokens kept and cut by field (``prompt_kept``,
+        ``prompt_cut`` and so on), where counts of what was cut are estimates if the text was too long to be read to
+        its end; and ``note``, which names empty and entirely cut fields.
     """
     n_codes = len(FIELD_CODES) + 1
     kept = np.array([np.bincount(row, minlength=n_codes) for row in codes], dtype=np.intp).reshape(-1, n_codes)
@@ -49,7 +51,7 @@ def retention_table(
     cut = np.maximum(had - kept, 0)
     cut[:, LITERAL] = 0
     frame = {
-        ID_COLUMN: battles.ids,
+        ID_COLUMN: ids,
         "n_tokens": kept.sum(axis=1),
         "truncated": cut.any(axis=1),
     }

@@ -25,7 +25,7 @@ class Piece:
     turn : int
         Number of the turn, from 0.
     literal, text : str
-        What the template writes, and what it writes before.
+        Words of the template, and the user's words that follow them.
     """
 
     field: str
@@ -78,9 +78,17 @@ class Template:
                     separator = self.turn_separator if turn and field == PROMPT else ""
                     yield Piece(field, turn, separator + literals[field], fields[field][turn])
 
-    def render(self, battle: Battle) -> str:
-        """Return the whole text of a battle, before any truncation."""
-        return "".join(piece.literal + piece.text for piece in self.pieces(battle))
+
+def merge_turns(pieces: Iterator[Piece]) -> list[Piece]:
+    """Merge the turns of every field into one piece."""
+    literals: dict[str, str] = {}
+    texts: dict[str, list[str]] = {}
+    for piece in pieces:
+        if piece.field in texts:
+            texts[piece.field].append(piece.literal)
+        literals.setdefault(piece.field, piece.literal)
+        texts.setdefault(piece.field, []).append(piece.text)
+    return [Piece(field, 0, literal, "".join(texts[field])) for field, literal in literals.items()]
 
 
 _TEMPLATES = (

@@ -1,4 +1,4 @@
-"""Token ids of battles, with the field that every token came from and an account of what was cut.
+"""Token ids of battles, with the field that every token came from; battles that are too long are cut here.
 
 Beginning and end tokens are appended here, as the recipe says; text of the user never becomes a control token.
 """
@@ -7,6 +7,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from tokenizers import Tokenizer
 
 from lmsys_ensemble.data.battles import Battle, Battles
 from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL, estimate_tokens, retention_table
-from lmsys_ensemble.encoding.templates import Piece, Template
+from lmsys_ensemble.encoding.templates import Piece, Template, merge_turns
 from lmsys_ensemble.encoding.truncation import POLICIES, Policy, balanced_shares
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.schema import TEXT_COLUMNS
@@ -38,18 +39,33 @@ class Encoded:
         Token ids of every row.
     fields : list of ndarray of int8
         Where each token came from, see `FIELD_CODES`.
-    retention : DataFrame
-        A row a battle: ``id``, ``n_tokens``, ``truncated``, tokens kept and cut by field (``prompt_kept``,
-        ``prompt_cut`` and so on; counts of what was cut are estimates where the text was too long to be read
-        to its end), and ``note``, which names empty and entirely cut fields.
+    row_ids : pandas.Index
+        Ids of the battles.
+    totals : list of ndarray of shape (4,)
+        Tokens that each field of a row has in all, cut ones included; by code.
     """
 
     ids: list[NDArray[np.int32]]
     fields: list[NDArray[np.int8]]
-    retention: pd.DataFrame
+    row_ids: "pd.Index[Any]"
+    totals: list[NDArray[np.float64]]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __add__(self, other: "Encoded") -> "Encoded":
+        """Return the rows of both, those of `other` last."""
+        return Encoded(
+            self.ids + other.ids,
+            self.fields + other.fields,
+            self.row_ids.append(other.row_ids),
+            self.totals + other.totals,
+        )
+
+    @cached_property
+    def retention(self) -> pd.DataFrame:
+        """What truncation kept and cut, see `lmsys_ensemble.encoding.retention.retention_table`; made when asked."""
+        return retention_table(self.row_ids, self.fields, self.totals)
 
     @property
     def lengths(self) -> NDArray[np.intp]:
@@ -147,7 +163,7 @@ class Encoder:
             ids.extend(np.array(self.before + row.ids + self.after, dtype=np.int32) for row in rows)
             codes.extend(np.array(around[0] + row.codes + around[1], dtype=np.int8) for row in rows)
             totals.extend(row.totals for row in rows)
-        return Encoded(ids, codes, retention_table(battles, codes, totals))
+        return Encoded(ids, codes, battles.ids, totals)
 
     def _literal(self, literal: str) -> list[int]:
         if literal not in self._literals:
@@ -227,7 +243,7 @@ class Encoder:
         return row
 
     def _per_field(self, battles: Battles) -> list[_Row]:
-        merged = [_by_field(self.template.pieces(battle)) for battle in battles]
+        merged = [merge_turns(self.template.pieces(battle)) for battle in battles]
         rows = []
         for parts in self._parts(merged):
             row = _Row()
@@ -265,18 +281,6 @@ class Encoder:
         n_tokens = np.bincount(owners, minlength=len(n_all)).tolist()
         row.totals = np.array([estimate_tokens(*counts) for counts in zip(n_tokens, n_read, n_all, strict=True)])
         return row
-
-
-def _by_field(pieces: Iterator[Piece]) -> list[Piece]:
-    """Merge the turns of every field into one piece."""
-    literals: dict[str, str] = {}
-    texts: dict[str, list[str]] = {}
-    for piece in pieces:
-        if piece.field in texts:
-            texts[piece.field].append(piece.literal)
-        literals.setdefault(piece.field, piece.literal)
-        texts.setdefault(piece.field, []).append(piece.text)
-    return [Piece(field, 0, literal, "".join(texts[field])) for field, literal in literals.items()]
 
 
 def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

@@ -8,7 +8,6 @@ with different parameters tied together. Its negative log likelihood is convex i
 minimum in a few steps, deterministically and to the last digits, where a first-order method needs hundreds.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 from sklearn.exceptions import ConvergenceWarning
 
+from lmsys_ensemble.notices import warn
 from lmsys_ensemble.probabilities import Probabilities
 
 Array: TypeAlias = NDArray[np.float64]
@@ -67,11 +67,10 @@ def minimise(objective: Objective, start: Array, lower: Array | float = -np.inf)
         if size <= MIN_STEP:
             break
         parameters = np.maximum(parameters + size * step, bounds)
-    warnings.warn(
+    warn(
         f"the fit of {len(parameters)} parameters did not converge; extreme probabilities or very few rows "
         "may be the cause, and a larger l2 helps",
         ConvergenceWarning,
-        stacklevel=2,
     )
     return parameters
 

@@ -6,8 +6,8 @@ unexpected, mis-shaped or non-finite tensor is an error that lists it.
 
 import copy
 import logging
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -95,12 +95,28 @@ def inject_lora(model: Any, config: LoraConfig) -> Any:
     check_lora_patterns(config, [name for name, _ in model.named_modules()], "adapter_config.json")
     config.base_model_name_or_path = None  # peft warns where it is not the folder that the base came from
     try:
-        with LOAD_LOCK, warnings.catch_warnings():
-            # peft 0.21 asks transformers 5 for a property under its old name.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        with LOAD_LOCK, _old_name_of_checkpointing(model):
             return get_peft_model(model, config, autocast_adapter_dtype=False)
     except Exception as error:  # settings that peft does not check raise whatever they meet
         raise ModelError(f"the adapter does not fit {type(model).__name__}: {error}") from error
+
+
+@contextmanager
+def _old_name_of_checkpointing(model: Any) -> Iterator[None]:
+    """Let `model` have the property that peft 0.21 asks for by its old name, without transformers 5's warning.
+
+    Warnings are filtered for the whole process; this changes one model for a moment.
+    """
+    kind = type(model)
+    if not hasattr(kind, "is_activation_checkpointing"):
+        yield
+        return
+    answers = {"__module__": kind.__module__, "is_gradient_checkpointing": kind.is_activation_checkpointing}
+    model.__class__ = type(kind.__name__, (kind,), answers)
+    try:
+        yield
+    finally:
+        model.__class__ = kind
 
 
 def attach_adapter(model: Any, adapter: Adapter, merge: bool | None = None) -> Any:

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lmsys_ensemble.encoding.batches import pack_batches, plan_batches, restore_order
-from lmsys_ensemble.encoding.prefixes import find_families, unique_rows
+from lmsys_ensemble.encoding.prefixes import Family, find_families, keep_rows, unique_rows
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.adapters import head_name
@@ -147,9 +147,11 @@ class ForwardPass:
         lengths = np.array([len(row) for row in ids], dtype=np.intp)
         failed: dict[int, str] = {}
         batches, parts = [], []
-        for planned in self._plan(ids, fields, lengths, tokens_per_batch):
+        for planned, families in self._plan(ids, fields, lengths, tokens_per_batch):
             for rows in self._within_limit(planned, lengths):
-                logits, faults = score_rows(self, [ids[row] for row in rows], [fields[row] for row in rows], progress)
+                shared = None if families is None else keep_rows(families, rows.tolist())
+                given = [ids[row] for row in rows], [fields[row] for row in rows]
+                logits, faults = score_rows(self, *given, progress, shared)
                 parts.append(logits)
                 batches.append(rows)
                 failed.update({int(rows[position]): why for position, why in faults.items()})
@@ -166,12 +168,15 @@ class ForwardPass:
         fields: Sequence[NDArray[np.int8]],
         lengths: NDArray[np.intp],
         tokens_per_batch: int,
-    ) -> list[NDArray[np.intp]]:
+    ) -> Iterator[tuple[NDArray[np.intp], list[Family] | None]]:
+        """Yield the rows of every batch, and where it is packed their families in the order of the texts."""
         if self.decoder is None:
-            return plan_batches(lengths, tokens_per_batch)
+            yield from ((rows, None) for rows in plan_batches(lengths, tokens_per_batch))
+            return
         families = find_families(ids, fields, tokens_per_batch)
-        packs = pack_batches([family.cost(lengths) for family in families], tokens_per_batch)
-        return [np.concatenate([families[position].rows for position in batch]) for batch in packs]
+        for batch in pack_batches([family.cost(lengths) for family in families], tokens_per_batch):
+            rows = np.concatenate([families[position].rows for position in batch])
+            yield rows, [families[position] for position in np.sort(batch)]
 
     def _within_limit(self, rows: NDArray[np.intp], lengths: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         """Cut a planned batch into smaller ones, if memory has run out before at its size."""
@@ -184,6 +189,7 @@ class ForwardPass:
         self,
         ids: Sequence[NDArray[np.int32]],
         fields: Sequence[NDArray[np.int8]],
+        families: Sequence[Family] | None = None,
         *,
         upcast: bool = False,
         attention: AttentionKind | None = None,
@@ -194,6 +200,8 @@ class ForwardPass:
         ----------
         ids, fields : sequence of ndarray
             Token ids and field codes of every row, as `lmsys_ensemble.encoding.tokens.Encoded` holds them.
+        families : sequence of Family, optional
+            Beginnings that the rows share, where they are known; otherwise they are found. Packed layout only.
         upcast : bool
             Whether to compute in float32 although the weights are in half precision; packed layout only.
         attention : callable, optional
@@ -201,7 +209,9 @@ class ForwardPass:
         """
         with current_device(self.device):
             if self.decoder is not None:
-                logits = self._packed(self.decoder, ids, fields, upcast, attention or self.attention)
+                if families is None:
+                    families = find_families(ids, fields, sys.maxsize)
+                logits = self._packed(self.decoder, ids, fields, families, upcast, attention or self.attention)
             else:
                 logits = self._padded(ids, fields)
             result: Logits = logits.float().cpu().numpy()
@@ -221,10 +231,11 @@ class ForwardPass:
         decoder: PackedDecoder,
         ids: Sequence[NDArray[np.int32]],
         fields: Sequence[NDArray[np.int8]],
+        families: Sequence[Family],
         upcast: bool,
         attention: AttentionKind,
     ) -> torch.Tensor:
-        packed = pack(ids, find_families(ids, fields, sys.maxsize), self.device)
+        packed = pack(ids, families, self.device)
         plan = plan_pooling(packed, ids, fields, self.pooling, self.pad_token_id)
         wanted = to_device(plan.wanted, self.device)
         hidden = decoder(packed, attention(packed, plan.wanted), wanted, upcast=upcast)

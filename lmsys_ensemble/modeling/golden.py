@@ -62,7 +62,7 @@ class GoldenRow(Settings):
     @model_validator(mode="after")
     def _of_one_length(self) -> Self:
         if len(self.ids) != len(self.fields):
-            raise ValueError(f"{len(self.ids)} ids have {len(self.fields)} fields, expected one field a token")
+            raise ValueError(f"{len(self.ids)} ids have {len(self.fields)} fields, expected one field per token")
         return self
 
 
@@ -107,7 +107,7 @@ def check_golden_fits(golden: Golden, n_classes: int, vocab_size: int | None, so
     widths = sorted({len(row.logits) for row in golden.rows} - {n_classes})
     if widths:
         raise ConfigError(
-            f"{source}: {GOLDEN_FILE} holds rows of {widths[0]} logits, expected {n_classes} (one a class)"
+            f"{source}: {GOLDEN_FILE} holds rows of {widths[0]} logits, expected {n_classes} (one per class)"
         )
     largest = max(max(row.ids) for row in golden.rows)
     if vocab_size is not None and largest >= vocab_size:

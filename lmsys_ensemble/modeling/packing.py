@@ -52,7 +52,7 @@ class Packed:
     prefixes : list of Span
         Shared beginnings.
     rows : list of Span
-        A span a row, in the order the rows were given.
+        One span per row, in the order the rows were given.
     """
 
     tokens: Tensor

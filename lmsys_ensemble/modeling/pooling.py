@@ -35,7 +35,7 @@ def last_token_positions(ids: Sequence[NDArray[np.int32]], pad_token_id: int | N
 
 
 def pool_last_token(hidden: Tensor, positions: Tensor) -> Tensor:
-    """Gather one position a sequence: (n_rows, n_tokens, hidden_size) to (n_rows, hidden_size)."""
+    """Gather one position per sequence: (n_rows, n_tokens, hidden_size) to (n_rows, hidden_size)."""
     return hidden[torch.arange(len(hidden), device=hidden.device), positions]
 
 
@@ -86,7 +86,7 @@ class PoolingPlan:
         Place of every row's last token among the wanted ones.
     responses : list of (ndarray, ndarray)
         For ``response_spans``, of each response: places of its tokens among the wanted ones, row after row, and
-        their number a row.
+        their number per row.
     """
 
     wanted: NDArray[np.intp]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmsys_ensemble.encoding.prefixes import Family, keep_rows
 from lmsys_ensemble.memory import is_out_of_memory
 from lmsys_ensemble.modeling.hardware import free_memory
 from lmsys_ensemble.probabilities import Logits
@@ -18,9 +19,10 @@ logger = logging.getLogger(__name__)
 
 Ids = Sequence[NDArray[np.int32]]
 Fields = Sequence[NDArray[np.int8]]
+Families = Sequence[Family] | None
 
 
-class Batch(Protocol):
+class BatchRunner(Protocol):
     """What computes a batch; see `lmsys_ensemble.modeling.forward.ForwardPass`."""
 
     device: torch.device
@@ -32,21 +34,25 @@ class Batch(Protocol):
     def can_upcast(self) -> bool:
         """Whether float32 arithmetic would be something else than what was done."""
 
-    def __call__(self, ids: Ids, fields: Fields, *, upcast: bool = False) -> Logits:
+    def __call__(self, ids: Ids, fields: Fields, families: Families = None, *, upcast: bool = False) -> Logits:
         """Return logits of shape (n_rows, n_classes)."""
 
 
-def score_rows(forward: Batch, ids: Ids, fields: Fields, progress: Progress) -> tuple[Logits, dict[int, str]]:
+def score_rows(
+    forward: BatchRunner, ids: Ids, fields: Fields, progress: Progress, families: Families = None
+) -> tuple[Logits, dict[int, str]]:
     """Score a batch; halve it, and later ones, where memory runs out, and compute again in float32 what is not finite.
 
     Parameters
     ----------
-    forward : Batch
+    forward : BatchRunner
         Computes logits.
     ids, fields : sequence of ndarray
         Token ids and field codes of every row.
     progress : Progress
         Told of retries.
+    families : sequence of Family, optional
+        Beginnings that the rows share; passed on to `forward`, divided where the batch is.
 
     Returns
     -------
@@ -55,14 +61,15 @@ def score_rows(forward: Batch, ids: Ids, fields: Fields, progress: Progress) -> 
     failed : dict
         Positions of these rows, with the reason.
     """
-    logits = _try(forward, ids, fields)
+    logits = _try(forward, ids, fields, families)
     if logits is None:
-        return _halves(forward, ids, fields, progress)
+        return _halves(forward, ids, fields, progress, families)
     faulty = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(faulty) and forward.can_upcast:
         progress.retried(f"{len(faulty)} of {len(ids)} rows gave {NOT_FINITE}; computing them again in float32")
         for row in faulty.tolist():
-            again = _try(forward, [ids[row]], [fields[row]], upcast=True)
+            alone = _kept(families, [row])
+            again = _try(forward, [ids[row]], [fields[row]], alone, upcast=True)
             if again is not None:
                 logits[row] = again[0]
         faulty = np.flatnonzero(~np.isfinite(logits).all(axis=1))
@@ -70,7 +77,9 @@ def score_rows(forward: Batch, ids: Ids, fields: Fields, progress: Progress) -> 
     return logits, dict.fromkeys(faulty.tolist(), NOT_FINITE)
 
 
-def _halves(forward: Batch, ids: Ids, fields: Fields, progress: Progress) -> tuple[Logits, dict[int, str]]:
+def _halves(
+    forward: BatchRunner, ids: Ids, fields: Fields, progress: Progress, families: Families
+) -> tuple[Logits, dict[int, str]]:
     n_tokens = sum(map(len, ids))
     if len(ids) == 1:
         why = f"{OUT_OF_MEMORY} on {forward.device} at {n_tokens} tokens"
@@ -79,15 +88,20 @@ def _halves(forward: Batch, ids: Ids, fields: Fields, progress: Progress) -> tup
     middle = len(ids) // 2
     forward.limit = max(n_tokens // 2, 1)
     progress.retried(f"{OUT_OF_MEMORY} on {forward.device} at {len(ids)} rows, {n_tokens} tokens; halving the batch")
-    first, failed = score_rows(forward, ids[:middle], fields[:middle], progress)
-    second, more = score_rows(forward, ids[middle:], fields[middle:], progress)
+    halves = _kept(families, range(middle)), _kept(families, range(middle, len(ids)))
+    first, failed = score_rows(forward, ids[:middle], fields[:middle], progress, halves[0])
+    second, more = score_rows(forward, ids[middle:], fields[middle:], progress, halves[1])
     return np.concatenate([first, second]), failed | {middle + row: why for row, why in more.items()}
 
 
-def _try(forward: Batch, ids: Ids, fields: Fields, *, upcast: bool = False) -> Logits | None:
+def _kept(families: Families, rows: Sequence[int]) -> Families:
+    return None if families is None else keep_rows(families, rows)
+
+
+def _try(forward: BatchRunner, ids: Ids, fields: Fields, families: Families, *, upcast: bool = False) -> Logits | None:
     """Return logits, or None where memory runs out; nothing of the failed attempt is kept."""
     try:
-        return forward(ids, fields, upcast=upcast)
+        return forward(ids, fields, families, upcast=upcast)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

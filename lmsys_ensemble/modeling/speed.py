@@ -1,4 +1,4 @@
-"""How fast a device multiplies matrices: what arithmetic goes by where nothing is loaded to be timed."""
+"""How fast a device multiplies matrices: the basis of estimates before a model is loaded."""
 
 import time
 

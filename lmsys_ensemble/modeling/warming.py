@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmsys_ensemble.encoding.prefixes import find_families
+from lmsys_ensemble.encoding.prefixes import Family
 from lmsys_ensemble.memory import is_out_of_memory
 from lmsys_ensemble.modeling.attention import AttentionRule, SequenceAttention
 from lmsys_ensemble.modeling.decoder import attention_rule
@@ -65,8 +65,7 @@ def _attend_once(forward: ForwardPass, config: object, head_size: int, rule: Att
     """Run the attention of a batch that is one row of `size` tokens."""
     n_heads: int = getattr(config, "num_attention_heads")  # noqa: B009 - configurations have no type
     n_key_heads: int = getattr(config, "num_key_value_heads", None) or n_heads
-    ids, fields = [np.zeros(size, dtype=np.int32)], [np.zeros(size, dtype=np.int8)]
-    packed = pack(ids, find_families(ids, fields, size), forward.device)
+    packed = pack([np.zeros(size, dtype=np.int32)], [Family((0,), 0)], forward.device)
 
     def zeros(heads: int) -> Tensor:
         return torch.zeros(size, heads, head_size, dtype=forward.model.dtype, device=forward.device)

@@ -1,8 +1,9 @@
 """One offline HTML page on predictions, their blend and its calibration.
 
-`material`              What a report is made of: checked, in one order.
+`inputs`                What a report is made of: checked, in one order.
 `slices`                Parts of the rows to measure apart.
-`findings`              Everything that the page says, as numbers.
+`findings`              Everything that the page says, as values.
+`measuring`             What these values are computed by.
 `verdict`               The headline.
 `markup`                Markup that cannot forget to escape.
 `style`                 The page's style sheet.

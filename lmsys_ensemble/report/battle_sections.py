@@ -72,7 +72,7 @@ def worst(findings: Findings) -> Markup | None:
     """Show the rows that cost most."""
     if not len(findings.worst):
         return None
-    losses = row_log_losses(findings.material.labels, findings.blend.probabilities)
+    losses = row_log_losses(findings.inputs.labels, findings.blend.probabilities)
     share = losses[findings.worst].sum() / losses.sum()
     note = (
         f"The {len(findings.worst)} rows with the highest log loss under the blend, which make {100 * share:.1f} % of "
@@ -83,16 +83,16 @@ def worst(findings: Findings) -> Markup | None:
 
 
 def _worst_row(findings: Findings, row: int, loss: float, rank: int) -> Markup:
-    material, names = findings.material, class_names(findings.material.task)
+    inputs, names = findings.inputs, class_names(findings.inputs.task)
     body: list[Sequence[Content]] = [
         [model.name, *(f"{value:.3f}" for value in model.probabilities[row])]
         for model in (*findings.members, findings.equal, findings.blend)
     ]
-    body.insert(0, ["label", *(f"{value:.3g}" for value in material.labels[row])])
-    heading = element("h3", f"{rank}. id ", element("bdi", str(material.ids[row])), f": log loss {loss:.2f}")
+    body.insert(0, ["label", *(f"{value:.3g}" for value in inputs.labels[row])])
+    heading = element("h3", f"{rank}. id ", element("bdi", str(inputs.ids[row])), f": log loss {loss:.2f}")
     parts = [heading, table("Label and probabilities", ["", *names], body)]
-    if material.battles is not None:
-        battle = material.battles[row]
+    if inputs.battles is not None:
+        battle = inputs.battles[row]
         parts.append(_text("Prompt", battle.prompt))
         parts.append(
             element("div", element("div", _text("Response A", battle.response_a)),
@@ -120,16 +120,16 @@ def _text(title: str, turns: Sequence[str]) -> Markup:
 
 def measured(findings: Findings, version: str) -> Markup:
     """Say how everything was measured."""
-    material, blender = findings.material, findings.blender
-    n_groups, prior = material.n_groups, material.labels.mean(axis=0)
+    inputs, blender = findings.inputs, findings.blender
+    n_groups, prior = inputs.n_groups, inputs.labels.mean(axis=0)
     shares = ", ".join(
-        f"{name} {100 * share:.1f} %" for name, share in zip(class_names(material.task), prior, strict=True)
+        f"{name} {100 * share:.1f} %" for name, share in zip(class_names(inputs.task), prior, strict=True)
     )
-    grouped = "every row by itself" if n_groups == material.n_rows else f"{n_groups:,} groups that are never divided"
+    grouped = "every row by itself" if n_groups == inputs.n_rows else f"{n_groups:,} groups that are never divided"
     soft = " Some labels are soft, and then every figure is the expectation over the annotators." if np.any(
-        (material.labels > 0) & (material.labels < 1)) else ""  # fmt: skip
+        (inputs.labels > 0) & (inputs.labels < 1)) else ""  # fmt: skip
     items = [
-        f"Rows: {material.n_rows:,}, {grouped}. Labels: {shares}.{soft}",
+        f"Rows: {inputs.n_rows:,}, {grouped}. Labels: {shares}.{soft}",
         _blend_measured(findings),
         "Members and the equal average have nothing to fit and are measured as they are. This is honest only if no "
         "member was trained on these rows.",

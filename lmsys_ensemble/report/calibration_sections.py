@@ -49,11 +49,11 @@ def _key(shape: str, **attributes: float) -> Markup:
 
 
 def _panels(findings: Findings, after: Model, before: Model | None = None) -> Markup:
-    labels = findings.material.labels
+    labels = findings.inputs.labels
     afters = _bins(labels, after)
     befores = None if before is None else _bins(labels, before)
     panels = []
-    for position, name in enumerate(class_names(findings.material.task)):
+    for position, name in enumerate(class_names(findings.inputs.task)):
         now, then = afters[position], None if befores is None else befores[position]
         compared = f", compared with the {before.name}" if before else ""
         panels.append(reliability_figure(f"Reliability of {after.name} for “{name}”{compared}", name, now, then))
@@ -70,10 +70,10 @@ def _bins(labels: Probabilities, model: Model) -> list[list[Bin]]:
 
 def confusion(findings: Findings) -> Markup:
     """Tabulate which class was most probable against which it was."""
-    labels, predicted = findings.material.labels, findings.blend.probabilities
+    labels, predicted = findings.inputs.labels, findings.blend.probabilities
     n_classes = labels.shape[1]
     counts = labels.T @ np.eye(n_classes)[predicted.argmax(axis=1)]
-    names = class_names(findings.material.task)
+    names = class_names(findings.inputs.task)
     rows: list[Sequence[Content]] = []
     for name, row in zip(names, counts, strict=True):
         shares = row / max(row.sum(), 1e-12)

@@ -1,33 +1,22 @@
 """Everything that a report says, as numbers; the pages only write it down."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import clone
 
 from lmsys_ensemble.blending.blender import Blender
-from lmsys_ensemble.blending.crossfit import CrossFit, cross_fit_blender
-from lmsys_ensemble.blending.diagnosis import find_leaks
-from lmsys_ensemble.blending.explanation import explain_choice, find_unused, fit_with_findings
-from lmsys_ensemble.blending.members import MemberOrderWarning
-from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.evaluation.evaluate import evaluate
-from lmsys_ensemble.evaluation.intervals import Difference, paired_difference
-from lmsys_ensemble.evaluation.metrics import class_prior, log_loss, log_loss_interval, row_log_losses
+from lmsys_ensemble.blending.crossfit import CrossFit
+from lmsys_ensemble.evaluation.intervals import Difference
+from lmsys_ensemble.evaluation.metrics import row_log_losses
 from lmsys_ensemble.files import escape_formula
-from lmsys_ensemble.probabilities import Probabilities, swap_classes
-from lmsys_ensemble.report.material import Material, find_exchanged
-from lmsys_ensemble.report.slices import Slicing, slice_battles
+from lmsys_ensemble.probabilities import Probabilities
+from lmsys_ensemble.report.inputs import ReportInput
 from lmsys_ensemble.schema import TEXT_COLUMNS
 
 Kind = Literal["prior", "member", "equal", "blend"]
-
-EQUAL_NAME, BLEND_NAME = "equal average", "blend"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +92,7 @@ class Findings:
 
     Attributes
     ----------
-    material : Material
+    inputs : ReportInput
         What it is about.
     models : tuple of Model
         Class prior, members, equal average, blend.
@@ -114,7 +103,7 @@ class Findings:
     why : str
         Why the blend is what it is.
     methods : DataFrame or None
-        Cross-fitted methods, from `lmsys_ensemble.blending.selection.select_recipe`; None for less than two groups.
+        Cross-fitted methods, from `lmsys_ensemble.blending.selection.select_spec`; None for less than two groups.
     slices : dict of str to list of SliceFigures
         By what the rows are divided.
     swaps : list of SwapFigures
@@ -127,7 +116,7 @@ class Findings:
         Names of members that know the labels.
     """
 
-    material: Material
+    inputs: ReportInput
     models: tuple[Model, ...]
     blender: Blender
     cross_fit: CrossFit
@@ -172,14 +161,14 @@ class Findings:
 
     def worst_rows(self) -> pd.DataFrame:
         """Tabulate the worst rows for a spreadsheet: id, label, blend, log loss and texts, formulas escaped."""
-        material, columns = self.material, list(self.material.task.columns)
+        inputs, columns = self.inputs, list(self.inputs.task.columns)
         rows = self.worst
-        table = pd.DataFrame({"id": [_safe(material.ids[row]) for row in rows]})
-        table[[f"label_{name}" for name in columns]] = material.labels[rows]
+        table = pd.DataFrame({"id": [_safe(inputs.ids[row]) for row in rows]})
+        table[[f"label_{name}" for name in columns]] = inputs.labels[rows]
         table[columns] = self.blend.probabilities[rows]
-        table["log_loss"] = row_log_losses(material.labels[rows], self.blend.probabilities[rows])
-        if material.battles is not None:
-            battles = material.battles.take(rows)
+        table["log_loss"] = row_log_losses(inputs.labels[rows], self.blend.probabilities[rows])
+        if inputs.battles is not None:
+            battles = inputs.battles.take(rows)
             texts = (battles.prompts, battles.responses_a, battles.responses_b)
             for name, column in zip(TEXT_COLUMNS, texts, strict=True):
                 table[name] = [escape_formula("\n\n".join(turns)) for turns in column]
@@ -206,101 +195,3 @@ class Findings:
 
 def _safe(value: Any) -> Any:
     return escape_formula(value) if isinstance(value, str) else value
-
-
-def measure(
-    material: Material, blender: Blender | None = None, *, n_worst: int = 10, fitted_elsewhere: bool = False
-) -> Findings:
-    """Compute everything that a report says; parameters are those of `lmsys_ensemble.report.page.write_report`."""
-    members, labels, codes = list(material.members.values()), material.labels, material.codes
-    settings = Blender("auto") if blender is None else blender
-    if fitted_elsewhere and not hasattr(settings, "blend_"):
-        raise ConfigError("fitted_elsewhere is for a blender that was fitted on other rows; pass a fitted one")
-    compared = clone(settings)
-    if settings.method != "auto":
-        compared = Blender("auto", n_folds=settings.n_folds, seed=settings.seed)
-    warnings = fit_with_findings(compared, members, labels, codes, list(material.members))
-    shown, why, doubts = _shown_blender(material, blender, compared)
-    warnings += doubts
-    warnings += [*find_exchanged(material), *find_unused(shown, list(material.members))]
-    if fitted_elsewhere:
-        cross_fit = CrossFit((shown,), np.zeros(material.n_rows, dtype=np.intp))
-    else:
-        cross_fit = cross_fit_blender(settings if blender is None else shown, members, labels, codes)
-    models = tuple(_models(material, cross_fit))
-    losses = row_log_losses(labels, models[-1].probabilities)
-    return Findings(
-        material, models, shown, cross_fit, why, compared.selection_,
-        {part.title: _slice_figures(material, part, models[-2], models[-1]) for part in slice_battles(material)},
-        [_swap_figures(material, model, model.swapped) for model in models if model.swapped is not None],
-        np.argsort(-losses, kind="stable")[:n_worst], warnings,
-        tuple(list(material.members)[position] for position in find_leaks(members, labels)),
-    )  # fmt: skip
-
-
-def _shown_blender(material: Material, given: Blender | None, compared: Blender) -> tuple[Blender, str, list[str]]:
-    """Return the blender whose weights are shown, why it is as it is, and what is doubtful about that."""
-    members, doubts = list(material.members.values()), []
-    if given is None or (given.method == "auto" and not hasattr(given, "blend_")):
-        shown = compared
-    elif hasattr(given, "blend_"):
-        given.predict_proba([member[:1] for member in members])  # says what does not match
-        with catch_warnings(record=True) as caught:
-            simplefilter("always", MemberOrderWarning)
-            shown = given.in_order_of(list(material.members))
-        doubts = [str(warning.message) for warning in caught]
-    else:
-        shown = clone(given)
-        fit_with_findings(shown, members, material.labels, material.codes, list(material.members))
-    if shown.weights is not None:
-        return shown, "Its weights were fixed by hand, so nothing was compared.", doubts
-    return shown, explain_choice(shown, material.n_groups), doubts
-
-
-def _models(material: Material, cross_fit: CrossFit) -> Iterator[Model]:
-    members, swapped = list(material.members.values()), list(material.swapped.values())
-    labels, codes = material.labels, material.codes
-    average = Blender()
-    equal = average.predict_proba(members)
-    predictions: list[tuple[str, Kind, Probabilities, Probabilities | None]] = [
-        ("class prior", "prior", class_prior(labels, material.n_rows), None),
-        *((name, "member", member, material.swapped.get(name)) for name, member in material.members.items()),
-        (EQUAL_NAME, "equal", equal, average.predict_proba(swapped) if swapped else None),
-        (
-            BLEND_NAME, "blend", cross_fit.predict_proba(members),
-            cross_fit.predict_proba(swapped) if swapped else None,
-        ),
-    ]  # fmt: skip
-    equal_losses = row_log_losses(labels, equal)
-    for name, kind, predicted, exchanged in predictions:
-        difference = paired_difference(row_log_losses(labels, predicted), equal_losses, codes)
-        yield Model(
-            name, kind, predicted, exchanged, evaluate(labels, predicted, codes, exchanged), difference
-        )  # fmt: skip
-
-
-def _slice_figures(material: Material, slicing: Slicing, equal: Model, blend: Model) -> list[SliceFigures]:
-    result = []
-    for position, name in enumerate(slicing.names):
-        rows = np.flatnonzero(slicing.codes == position)
-        labels = material.labels[rows]
-        codes = pd.factorize(material.codes[rows])[0]
-        by_equal, by_blend = equal.probabilities[rows], blend.probabilities[rows]
-        difference, low, high = None, float("nan"), float("nan")
-        if codes.max() > 0:
-            low, high = log_loss_interval(labels, by_blend, codes)
-            difference = paired_difference(row_log_losses(labels, by_blend), row_log_losses(labels, by_equal), codes)
-        result.append(
-            SliceFigures(name, len(rows), log_loss(labels, by_equal), log_loss(labels, by_blend), low, high, difference)
-        )
-    return result
-
-
-def _swap_figures(material: Material, model: Model, swapped: Probabilities) -> SwapFigures:
-    both = (model.probabilities + swap_classes(swapped, material.task)) / 2
-    losses = row_log_losses(material.labels, model.probabilities)
-    averaged = row_log_losses(material.labels, both)
-    orders = (model.probabilities, swapped)
-    bonus = float(np.mean([order[:, 0].mean() - order[:, 1].mean() for order in orders]))
-    gain = paired_difference(averaged, losses, material.codes)
-    return SwapFigures(model, bonus, log_loss(material.labels, both), gain)

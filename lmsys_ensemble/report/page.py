@@ -12,9 +12,10 @@ from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import write_atomically
 from lmsys_ensemble.report.battle_sections import measured, slices, swaps, worst
 from lmsys_ensemble.report.calibration_sections import calibration, confusion
-from lmsys_ensemble.report.findings import Findings, measure
+from lmsys_ensemble.report.findings import Findings
+from lmsys_ensemble.report.inputs import check_inputs
 from lmsys_ensemble.report.markup import Markup, element
-from lmsys_ensemble.report.material import check_material
+from lmsys_ensemble.report.measuring import measure
 from lmsys_ensemble.report.sections import in_short, methods, the_blend
 from lmsys_ensemble.report.style import STYLE
 from lmsys_ensemble.schema import THREE_WAY, Task
@@ -90,12 +91,12 @@ def write_report(
     ConfigError
         If the blender does not fit the members, or `n_worst` is negative.
     """
-    material = check_material(
+    inputs = check_inputs(
         members, labels, ids=ids, groups=groups, battles=battles, swapped=swapped, task=task
     )  # fmt: skip
     if n_worst < 0:
         raise ConfigError(f"n_worst must be at least 0, got {n_worst}; 0 leaves the worst rows out")
-    findings = measure(material, blender, n_worst=n_worst, fitted_elsewhere=fitted_elsewhere)
+    findings = measure(inputs, blender, n_worst=n_worst, fitted_elsewhere=fitted_elsewhere)
     write_atomically(path, make_page(findings, title))
     return findings
 
@@ -109,8 +110,8 @@ def make_page(findings: Findings, title: str = "Blend report") -> str:
     }  # fmt: skip
     sections = {name: part for name, part in made.items() if part is not None}
     links = [element("a", _CONTENTS[name], href=f"#{name}") for name in sections]
-    material = findings.material
-    facts = f"{material.n_rows:,} rows · {len(material.members)} members · {', '.join(material.members)}"
+    inputs = findings.inputs
+    facts = f"{inputs.n_rows:,} rows · {len(inputs.members)} members · {', '.join(inputs.members)}"
     head = element(
         "head", element("meta", charset="utf-8"),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>'),

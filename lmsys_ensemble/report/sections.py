@@ -111,7 +111,7 @@ def _after_blending(findings: Findings) -> Iterator[Markup]:
     if blender.temperature_ != 1:
         yield paragraph(f"After blending, one temperature: {blender.temperature_:.4f}.")
     if np.any(blender.bias_):
-        pairs = zip(class_names(findings.material.task), blender.bias_, strict=True)
+        pairs = zip(class_names(findings.inputs.task), blender.bias_, strict=True)
         shown = ", ".join(f"{name} {'+' if value >= 0 else ''}{signed(value, 4)}" for name, value in pairs)
         yield paragraph(f"Class biases, added to the logits: {shown}.")
 

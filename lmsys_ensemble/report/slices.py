@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lmsys_ensemble.data.battles import Battles
-from lmsys_ensemble.report.material import Material
+from lmsys_ensemble.report.inputs import ReportInput
 
 N_LENGTH_BINS = 5
 MAX_TURNS = 4
@@ -38,14 +38,14 @@ class Slicing:
     codes: NDArray[np.intp]
 
 
-def slice_battles(material: Material) -> Iterator[Slicing]:
+def slice_battles(inputs: ReportInput) -> Iterator[Slicing]:
     """Divide rows by what is known of their battles; nothing without battles."""
-    if material.battles is None:
+    if inputs.battles is None:
         return
-    yield slice_lengths(material.battles)
-    yield slice_turns(material.battles)
-    if material.sources is not None:
-        yield slice_sources(material.sources)
+    yield slice_lengths(inputs.battles)
+    yield slice_turns(inputs.battles)
+    if inputs.sources is not None:
+        yield slice_sources(inputs.sources)
 
 
 def slice_lengths(battles: Battles) -> Slicing:

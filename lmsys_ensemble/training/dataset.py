@@ -146,9 +146,6 @@ def encode_both_orders(
     first = encoder.encode(data.battles)
     if not both:
         return first, data.labels, rows
-    second = encoder.encode(data.battles.swapped())
-    encoded = Encoded(
-        first.ids + second.ids, first.fields + second.fields, pd.concat([first.retention, second.retention])
-    )
+    encoded = first + encoder.encode(data.battles.swapped())
     labels = np.concatenate([data.labels, swap_classes(data.labels, task)])
     return encoded, labels, np.concatenate([rows, rows])

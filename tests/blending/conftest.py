@@ -30,3 +30,7 @@ def competition_rows(data_folder):
     table = pd.read_csv(path)
     members = [check_probabilities(table.filter(like=prefix)) for prefix in ("m1_", "m2_")]
     return members, table["label"].to_numpy()
+
+
+def named(members):
+    return {name: member for name, member in zip("pqrs", members, strict=False)}

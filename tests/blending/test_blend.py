@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmsys_ensemble.blending.blend import Blend, heat
+from lmsys_ensemble.blending.blend import Blend, apply_temperature
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.probabilities import check_labels, log_probabilities, softmax
@@ -78,7 +78,7 @@ def test_temperatures_and_bias_act_where_they_say():
     assert np.allclose(after, softmax(np.log(member) / 2 + bias), atol=1e-12)
     before = Blend("linear", one, np.array([2.0])).apply([member])
     assert np.allclose(before, softmax(np.log(member) / 2), atol=1e-12)
-    assert np.allclose(before, heat(member, 2.0))
+    assert np.allclose(before, apply_temperature(member, 2.0))
 
 
 def test_a_probability_of_zero_is_floored_not_infinite():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lmsys_ensemble.blending.spec import METHODS, Recipe, parse_calibration
+from lmsys_ensemble.blending.spec import METHODS, BlendSpec, parse_calibration
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.probabilities import check_labels, softmax
@@ -38,29 +38,29 @@ def test_calibrations_are_parsed():
 )
 def test_contradictions_are_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
-        Recipe(**settings)
+        BlendSpec(**settings)
 
 
 def test_fixed_values_are_kept_while_the_rest_is_fitted():
     members, y = simulate(500, 2)
     labels = check_labels(y, n_classes=3)
-    blend = Recipe("linear", "after", weights=(3.0, 1.0)).fit(members, labels)
+    blend = BlendSpec("linear", "after", weights=(3.0, 1.0)).fit(members, labels)
     assert blend.weights.tolist() == [0.75, 0.25]
     assert blend.temperature != 1
-    blend = Recipe("linear", "bias", temperature=1.3).fit(members, labels)
+    blend = BlendSpec("linear", "bias", temperature=1.3).fit(members, labels)
     assert blend.temperature == 1.3
     assert blend.bias is not None
-    blend = Recipe("log", "after", weights=(0.4, 0.4)).fit(members, labels)
+    blend = BlendSpec("log", "after", weights=(0.4, 0.4)).fit(members, labels)
     assert (blend.pool, blend.weights.tolist()) == ("log", [0.4, 0.4])
     assert blend.temperature != 1
-    blend = Recipe("equal", "after", temperature=(1.5, 0.8)).fit(members, labels)
+    blend = BlendSpec("equal", "after", temperature=(1.5, 0.8)).fit(members, labels)
     assert blend.temperatures.tolist() == [1.5, 0.8]
 
 
 def test_the_wrong_number_of_fixed_values_is_refused():
-    for recipe in (Recipe(weights=(1.0,)), Recipe(temperature=(1.0, 1.0, 1.0))):
+    for spec in (BlendSpec(weights=(1.0,)), BlendSpec(temperature=(1.0, 1.0, 1.0))):
         with pytest.raises(ConfigError, match="for 2 scorers"):
-            recipe.fixed_blend(2)
+            spec.fixed_blend(2)
 
 
 def test_parameters_are_counted():
@@ -68,8 +68,8 @@ def test_parameters_are_counted():
         ("equal", "none"): 0, ("equal", "before+after"): 4, ("linear", "none"): 2, ("greedy", "none"): 2,
         ("log", "bias"): 5, ("stack", "bias"): 20, ("linear", "before+after+bias"): 8,
     }  # fmt: skip
-    assert {key: Recipe(*key).n_parameters(3, 3) for key in counts} == counts
-    assert Recipe("linear", weights=(0.5, 0.5)).n_parameters(2, 3) == 0
+    assert {key: BlendSpec(*key).n_parameters(3, 3) for key in counts} == counts
+    assert BlendSpec("linear", weights=(0.5, 0.5)).n_parameters(2, 3) == 0
 
 
 def test_an_over_confident_wrong_scorer_is_cooled():
@@ -77,10 +77,10 @@ def test_an_over_confident_wrong_scorer_is_cooled():
     generator = np.random.default_rng(1)
     loud = softmax(5 * (np.log(good) + 2 * generator.normal(size=good.shape)))
     labels = check_labels(y, n_classes=3)
-    before = Recipe("linear", "before").fit([good, loud], labels)
+    before = BlendSpec("linear", "before").fit([good, loud], labels)
     assert before.temperatures[0] == pytest.approx(1, abs=0.1)
     assert before.temperatures[1] > 5
-    exponents = Recipe("log").fit([good, loud], labels).weights
+    exponents = BlendSpec("log").fit([good, loud], labels).weights
     assert exponents[1] < 0.1
     assert log_loss(labels, before.apply([good, loud])) < log_loss(labels, (good + loud) / 2) - 0.02
 
@@ -92,7 +92,7 @@ def test_every_method_fits_any_number_of_classes_and_scorers(method, n_classes, 
     members, y = simulate(150, n_scorers, n_classes=n_classes)
     labels = check_labels(y, n_classes=n_classes)
     for symmetric in (False, True):
-        result = Recipe(method, "bias", swap_equivariant=symmetric).fit(members, labels).apply(members)
+        result = BlendSpec(method, "bias", swap_equivariant=symmetric).fit(members, labels).apply(members)
         assert result.shape == (150, n_classes)
         assert np.allclose(result.sum(axis=1), 1)
 
@@ -101,8 +101,8 @@ def test_every_method_fits_any_number_of_classes_and_scorers(method, n_classes, 
 def test_fitting_does_not_hurt_the_rows_it_was_fitted_on(method):
     members, y = simulate(1_000, 3, noise=2.0)
     labels = check_labels(y, n_classes=3)
-    equal = Recipe("log", weights=(1 / 3,) * 3) if method in ("log", "stack") else Recipe()
-    fitted = log_loss(labels, Recipe(method).fit(members, labels).apply(members))
+    equal = BlendSpec("log", weights=(1 / 3,) * 3) if method in ("log", "stack") else BlendSpec()
+    fitted = log_loss(labels, BlendSpec(method).fit(members, labels).apply(members))
     assert fitted <= log_loss(labels, equal.fixed_blend(3).apply(members)) + 1e-12
 
 
@@ -112,6 +112,6 @@ def test_fitting_does_not_hurt_the_rows_it_was_fitted_on(method):
 )
 def test_swap_equivariance_is_kept_by_all_methods_on_request(method, calibration, symmetric):
     members, y = simulate(300, 2)
-    blend = Recipe(method, calibration, swap_equivariant=symmetric).fit(members, check_labels(y, n_classes=3))
+    blend = BlendSpec(method, calibration, swap_equivariant=symmetric).fit(members, check_labels(y, n_classes=3))
     swapped = blend.apply([member[:, [1, 0, 2]] for member in members])[:, [1, 0, 2]]
     assert np.allclose(swapped, blend.apply(members), atol=1e-12) == symmetric

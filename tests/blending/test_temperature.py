@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmsys_ensemble.blending.blend import heat
+from lmsys_ensemble.blending.blend import apply_temperature
 from lmsys_ensemble.blending.temperature import MIN_INVERSE_TEMPERATURE, fit_temperature, tie_swapped
 from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.probabilities import check_labels, log_probabilities, renormalise, softmax
@@ -20,7 +20,7 @@ def calibrated(n_rows, seed=0):
 @pytest.mark.parametrize("true", [0.3, 0.7, 1.0, 1.4, 3.0])
 def test_a_known_temperature_comes_back(true):
     probabilities, labels = calibrated(20_000)
-    temperature, bias = fit_temperature(heat(probabilities, 1 / true), labels)
+    temperature, bias = fit_temperature(apply_temperature(probabilities, 1 / true), labels)
     assert temperature == pytest.approx(true, rel=0.04)
     assert bias is None
 
@@ -34,7 +34,7 @@ def test_known_biases_come_back():
     assert temperature == pytest.approx(1.7, rel=0.04)
     assert bias == pytest.approx(true, abs=0.04)
     assert bias.sum() == pytest.approx(0, abs=1e-12)
-    unchanged, alone = fit_temperature(heat(probabilities, 1.7), labels, scale=False, bias=True)
+    unchanged, alone = fit_temperature(apply_temperature(probabilities, 1.7), labels, scale=False, bias=True)
     assert unchanged == 1
     assert alone == pytest.approx(true, abs=0.04)
 
@@ -44,7 +44,7 @@ def test_known_biases_come_back():
 def test_a_row_whose_sum_misses_one_does_not_turn_into_logits(shift, seed):
     # scikit-learn's temperature scaling takes its input for logits when one row's sum is off.
     probabilities, labels = calibrated(500, seed)
-    hot = heat(probabilities, 1 / 3)
+    hot = apply_temperature(probabilities, 1 / 3)
     rounded = hot.copy()
     rounded[0] *= 1 + shift
     assert fit_temperature(renormalise(rounded), labels)[0] == pytest.approx(fit_temperature(hot, labels)[0], rel=1e-9)
@@ -52,15 +52,15 @@ def test_a_row_whose_sum_misses_one_does_not_turn_into_logits(shift, seed):
 
 def test_the_fitted_temperature_is_the_best():
     probabilities, labels = calibrated(3_000)
-    hot = heat(probabilities, 0.5)
+    hot = apply_temperature(probabilities, 0.5)
     temperature, _ = fit_temperature(hot, labels, l2=0)
-    losses = [log_loss(labels, heat(hot, temperature * factor)) for factor in (0.999, 1, 1.001)]
+    losses = [log_loss(labels, apply_temperature(hot, temperature * factor)) for factor in (0.999, 1, 1.001)]
     assert losses[1] < min(losses[0], losses[2])
 
 
 def test_soft_labels_and_weights_count_as_repeated_rows():
     probabilities, labels = calibrated(300)
-    hot, other = heat(probabilities, 0.5), np.roll(labels, 1, axis=1)
+    hot, other = apply_temperature(probabilities, 0.5), np.roll(labels, 1, axis=1)
     soft = fit_temperature(hot, (2 * labels + other) / 3, np.full(300, 3.0), bias=True)
     repeated = fit_temperature(np.vstack([hot] * 3), np.vstack([labels, labels, other]), bias=True)
     assert soft[0] == pytest.approx(repeated[0], rel=1e-9)
@@ -69,7 +69,7 @@ def test_soft_labels_and_weights_count_as_repeated_rows():
 
 def test_a_scorer_that_is_always_wrong_ends_at_the_highest_temperature():
     probabilities, labels = calibrated(2_000)
-    temperature, _ = fit_temperature(np.roll(heat(probabilities, 0.3), 1, axis=1), labels)
+    temperature, _ = fit_temperature(np.roll(apply_temperature(probabilities, 0.3), 1, axis=1), labels)
     assert temperature == pytest.approx(1 / MIN_INVERSE_TEMPERATURE)
 
 

@@ -18,6 +18,11 @@ CORPUS = (
 )
 
 
+def render(template, battle):
+    """Return the whole text of a battle, before any truncation."""
+    return "".join(piece.literal + piece.text for piece in template.pieces(battle))
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())

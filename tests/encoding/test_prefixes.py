@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmsys_ensemble.encoding.prefixes import SHORTEST_PREFIX, find_families, unique_rows
+from lmsys_ensemble.encoding.prefixes import SHORTEST_PREFIX, Family, find_families, keep_rows, unique_rows
 
 UNLIMITED = 10**9
 
@@ -86,6 +86,25 @@ def test_a_row_does_not_join_where_that_would_cost_the_others_more_than_it_saves
     ids = rows_of(*([*longest, end] for end in range(4)), [*longest[:40], 999])
     families = find_families(ids, codes_for(ids), UNLIMITED)
     assert sorted((sorted(family.rows), family.n_shared) for family in families) == [([0, 1, 2, 3], 300), ([4], 0)]
+
+
+@given(related_rows(), st.randoms(use_true_random=False))
+def test_rows_that_are_kept_keep_what_they_share(rows, random):
+    ids, fields = rows
+    families = find_families(ids, fields, UNLIMITED)
+    some = random.sample(range(len(ids)), random.randint(0, len(ids)))
+    kept = keep_rows(families, some)
+    assert sorted(place for family in kept for place in family.rows) == list(range(len(some)))
+    shared = {row: family for family in families for row in family.rows}
+    for family in kept:
+        before = {shared[some[place]] for place in family.rows}
+        assert len(before) == 1
+        assert family.n_shared == (before.pop().n_shared if len(family.rows) > 1 else 0)
+
+
+def test_kept_rows_are_numbered_by_their_places():
+    families = [Family((4, 0, 2), 40), Family((3,), 0), Family((1, 5), 33)]
+    assert keep_rows(families, [5, 4, 2]) == [Family((1, 2), 40), Family((0,), 0)]
 
 
 def test_rows_are_the_same_where_tokens_and_fields_are():

@@ -5,6 +5,8 @@ from lmsys_ensemble.encoding.templates import TEMPLATES, get_template
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.schema import TEXT_COLUMNS
 
+from .conftest import render
+
 TWO_TURNS = Battle(1, ("Hi.", "More?"), ("A1", "A2"), ("B1", "B2"))
 
 PUBLISHED = {
@@ -20,7 +22,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(("name", "version"), PUBLISHED)
 def test_a_published_template_writes_what_it_always_wrote(name, version):
-    assert get_template(name, version).render(TWO_TURNS) == PUBLISHED[name, version]
+    assert render(get_template(name, version), TWO_TURNS) == PUBLISHED[name, version]
 
 
 def test_every_template_is_among_the_published_ones():
@@ -40,7 +42,7 @@ def test_pieces_hold_every_turn_of_every_field_once_and_say_whose_it_is(template
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=lambda template: template.name)
 def test_text_that_looks_like_the_template_is_written_as_it_is(template):
     battle = Battle(1, ("<response_a>: {prompt} %s",), ("Model B:\n",), ("",))
-    text = template.render(battle)
+    text = render(template, battle)
     assert battle.prompt[0] in text
     assert text.endswith(template.response_b)
 

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.tables import read_table
-from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL
+from lmsys_ensemble.encoding import tokens as tokens_module
+from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL, retention_table
 from lmsys_ensemble.encoding.templates import TEMPLATES, get_template
 from lmsys_ensemble.encoding.tokens import MAX_CHARACTERS_PER_TOKEN, Encoder
 from lmsys_ensemble.encoding.truncation import POLICIES
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.schema import TEXT_COLUMNS
 
-from .conftest import BOS_ID, CONTROL_TOKENS, EOS_ID
+from .conftest import BOS_ID, CONTROL_TOKENS, EOS_ID, render
 
 PLENTY = 4_000
 SCRAPS = st.sampled_from(
@@ -123,7 +124,7 @@ def test_a_whole_row_is_the_text_of_the_template(tokenizer, template, policy, ro
     battles = battles_of(row)
     encoded = encoder_of(tokenizer, template, policy).encode(battles)
     text = tokenizer.decode(encoded.ids[0][1:-1].tolist(), skip_special_tokens=False)
-    assert text == get_template(template).render(battles[0])
+    assert text == render(get_template(template), battles[0])
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -178,7 +179,7 @@ def test_tail_is_the_beginning_of_the_text_as_the_public_notebooks_encode_it(tok
     battles = battles_of(row)
     max_tokens = shortest_budget(tokenizer, template, "tail") + spare
     encoder = encoder_of(tokenizer, template, "tail", max_tokens)
-    plain = encoder.tokenizer.encode(get_template(template).render(battles[0]), add_special_tokens=False).ids
+    plain = encoder.tokenizer.encode(render(get_template(template), battles[0]), add_special_tokens=False).ids
     assert encoder.encode(battles).ids[0].tolist() == [BOS_ID, *plain[: max_tokens - 2], EOS_ID]
 
 
@@ -215,7 +216,7 @@ def test_control_tokens_in_a_text_are_text(tokenizer, template, policy, control)
 def test_an_empty_battle_has_a_defined_result_and_a_flag(tokenizer, template, policy):
     encoded = encoder_of(tokenizer, template, policy).encode(battles_of((("",), ("",), ("",))))
     text = tokenizer.decode(encoded.ids[0][1:-1].tolist(), skip_special_tokens=False)
-    assert text == get_template(template).render(battles_of((("",), ("",), ("",)))[0])
+    assert text == render(get_template(template), battles_of((("",), ("",), ("",)))[0])
     assert (encoded.fields[0] == LITERAL).all()
     assert encoded.retention["note"][0] == "prompt empty, response_a empty, response_b empty"
     assert not encoded.retention["truncated"][0]
@@ -293,6 +294,33 @@ def test_many_rows_are_encoded_like_each_by_itself_and_keep_their_order(tokenize
         assert together.ids[i].tolist() == alone.ids[0].tolist()
         assert together.fields[i].tolist() == alone.fields[0].tolist()
         assert together.retention.loc[i].drop("id").equals(alone.retention.loc[0].drop("id").rename(i))
+
+
+def test_the_account_is_made_when_it_is_asked_for_and_once(tokenizer, monkeypatch):
+    made = []
+
+    def tabulate(*given):
+        made.append(len(given[0]))
+        return retention_table(*given)
+
+    monkeypatch.setattr(tokens_module, "retention_table", tabulate)
+    encoded = encoder_of(tokenizer, "turns", "balanced", 64).encode(battles_of((("p",), ("a " * 99,), ("b",))))
+    assert encoded.lengths.tolist() == [64]
+    assert not made
+    assert encoded.retention["truncated"].all()
+    assert encoded.retention["response_a_cut"].sum() > 0
+    assert made == [1]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_rows_that_are_put_together_keep_tokens_and_account(tokenizer, policy):
+    rows = [(("p",), (f"a{i} " * 50,), ("b",)) for i in range(4)]
+    encoder = encoder_of(tokenizer, "turns", policy, 64)
+    whole = encoder.encode(battles_of(*rows))
+    parts = encoder.encode(battles_of(*rows)[:3]) + encoder.encode(battles_of(*rows)[3:])
+    assert [row.tolist() for row in parts.ids] == [row.tolist() for row in whole.ids]
+    assert [row.tolist() for row in parts.fields] == [row.tolist() for row in whole.fields]
+    pd.testing.assert_frame_equal(parts.retention, whole.retention)
 
 
 def test_no_rows_make_an_empty_account(tokenizer):

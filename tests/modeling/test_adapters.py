@@ -1,5 +1,6 @@
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from lmsys_ensemble.errors import IntegrityError, ModelError
+from lmsys_ensemble.modeling import adapters as adapters_module
 from lmsys_ensemble.modeling.adapters import attach_adapter, inject_lora, merge_rounding, read_adapter, save_adapter
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
@@ -167,6 +169,24 @@ def test_the_loss_of_merging_is_measured_against_the_update(checkpoints, folder)
     set_peft_model_state_dict(wrapped, dict(adapter.weights))
     assert merge_rounding(wrapped) == pytest.approx(worst, rel=1e-3)
     assert 0 < worst < 0.05
+
+
+def test_lora_is_injected_without_a_warning_and_without_a_filter_and_the_model_keeps_its_class(
+    checkpoints, folder, monkeypatch
+):
+    model = plain_model(checkpoints.base("llama"))
+    kind, filters = type(model), []
+    real = adapters_module.get_peft_model
+
+    def watched(*given, **options):
+        filters.append(list(warnings.filters))
+        return real(*given, **options)
+
+    monkeypatch.setattr(adapters_module, "get_peft_model", watched)
+    before = list(warnings.filters)
+    wrapped = inject_lora(model, read_adapter(folder).config)
+    assert filters == [before]
+    assert type(model) is type(wrapped.get_base_model()) is kind
 
 
 def test_what_is_saved_is_read_by_peft_alone(checkpoints, tmp_path):

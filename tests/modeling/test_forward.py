@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,6 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, Gemma3Config
 
-from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.settings import ComputeSettings
@@ -62,7 +63,7 @@ def test_logits_equal_plain_transformers_in_batches_of_any_size_and_rows_in_any_
     for tokens_per_batch in (1, 330, 1000, 10**6):
         np.testing.assert_allclose(forward.score(encoded, tokens_per_batch), expected, **TOLERANCE)
     order = np.random.default_rng(0).permutation(len(encoded))
-    shuffled = Encoded([encoded.ids[row] for row in order], [encoded.fields[row] for row in order], encoded.retention)
+    shuffled = replace(encoded, ids=[encoded.ids[row] for row in order], fields=[encoded.fields[row] for row in order])
     np.testing.assert_allclose(forward.score(shuffled, 1000), expected[order], **TOLERANCE)
 
 

@@ -1,5 +1,4 @@
 import json
-import shutil
 import threading
 
 import numpy as np
@@ -14,12 +13,6 @@ from lmsys_ensemble.modeling.settings import ComputeSettings
 from tests.tiny import encode, make_battles, make_recipe, make_tokenizer, plain_logits, plain_model, save_classifier
 
 FLOAT32 = LoadSettings(3, "cpu", torch.float32)
-
-
-@pytest.fixture
-def folder(checkpoints, tmp_path):
-    """Return a copy of a classifier, to be damaged."""
-    return shutil.copytree(checkpoints.classifier("llama"), tmp_path / "model")
 
 
 def load(folder, settings=FLOAT32, *, head_follows=False):

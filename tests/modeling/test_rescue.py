@@ -143,7 +143,7 @@ def test_the_copies_of_a_failed_row_fail_too():
     class Broken:
         device, n_classes, limit, can_upcast = torch.device("cpu"), 3, None, False
 
-        def __call__(self, ids, fields, *, upcast=False):
+        def __call__(self, ids, fields, families=None, *, upcast=False):
             return np.array([[np.inf, 0, 0]] * len(ids), dtype=np.float32)
 
     logits, failed = score_rows(Broken(), [np.array([1])] * 2, [np.array([0])] * 2, NoProgress())

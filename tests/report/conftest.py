@@ -1,5 +1,7 @@
 """A report with everything in it, made once."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
@@ -42,3 +44,36 @@ def whole(given, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     findings = write_report(path, members, labels, **more)
     return findings, path.read_text(encoding="utf-8")
+
+
+def findings_of(tmp_path, *positional, **named):
+    return write_report(tmp_path / "report.html", *positional, **named)
+
+
+def parse(page):
+    """Parse a page, which is well-formed XML on purpose."""
+    start, _, rest = page.partition("\n")
+    assert start == "<!DOCTYPE html>"
+    return ElementTree.fromstring(rest)
+
+
+def text_of(element):
+    return "".join(element.itertext())
+
+
+def section_of(page, name):
+    (found,) = [section for section in parse(page).iter("section") if section.get("id") == name]
+    return found
+
+
+def cells_of(section, row_name):
+    """Return the cells of the rows of that name, each without its interval."""
+    return [
+        [(cell.text or "").strip() for cell in row.findall("td")]
+        for row in section.iter("tr")
+        if (head := row.find("th")) is not None and text_of(head) == row_name
+    ]
+
+
+def shown(value):
+    return f"{value:.4f}".replace("-", "−")

@@ -2,7 +2,6 @@
 
 import json
 import re
-from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -11,37 +10,11 @@ import pytest
 from lmsys_ensemble import Blender
 from lmsys_ensemble.cli import main
 from lmsys_ensemble.report import write_report
-from lmsys_ensemble.report.battle_sections import PREVIEW_CHARACTERS
 from lmsys_ensemble.schema import THREE_WAY
 from tests.predicted import battle_table, predictions, probability_table, row_ids
-from tests.report.conftest import QUICK
+from tests.report.conftest import QUICK, cells_of, parse, section_of, shown, text_of
 
 ALL = ["short", "blend", "methods", "calibration", "confusion", "slices", "swaps", "worst", "measured"]
-
-
-def parse(page):
-    """Parse a page, which is well-formed XML on purpose."""
-    start, _, rest = page.partition("\n")
-    assert start == "<!DOCTYPE html>"
-    return ElementTree.fromstring(rest)
-
-
-def text_of(element):
-    return "".join(element.itertext())
-
-
-def section_of(page, name):
-    (found,) = [section for section in parse(page).iter("section") if section.get("id") == name]
-    return found
-
-
-def cells_of(section, row_name):
-    """Return the cells of the rows of that name, each without its interval."""
-    return [
-        [(cell.text or "").strip() for cell in row.findall("td")]
-        for row in section.iter("tr")
-        if (head := row.find("th")) is not None and text_of(head) == row_name
-    ]
 
 
 def test_all_sections_are_there_and_the_contents_point_at_them(whole):
@@ -86,133 +59,6 @@ def test_ids_are_unique_so_that_links_work(whole):
     assert len(ids) == len(set(ids))
 
 
-def test_the_page_follows_the_readers_colours_and_screen(whole):
-    assert "prefers-color-scheme: dark" in whole[1]
-    assert 'name="viewport"' in whole[1]
-
-
-def shown(value):
-    return f"{value:.4f}".replace("-", "−")
-
-
-def test_the_numbers_on_the_page_are_those_computed(whole):
-    findings, page = whole
-    summary = section_of(page, "short")
-    for model in findings.models:
-        ((loss, difference, accuracy),) = cells_of(summary, model.name)
-        assert loss == shown(model.figure("log_loss")[0])
-        assert difference == ("–" if model.kind == "equal" else shown(model.to_equal.mean))
-        assert accuracy == f"{model.figure('accuracy')[0]:.3f}"
-    tiles = [text_of(tile.find("b")) for tile in summary.iter("div") if "tile" in (tile.get("class") or "").split()]
-    best = min(model.figure("log_loss")[0] for model in findings.members)
-    values = [best, *(model.figure("log_loss")[0] for model in (findings.equal, findings.blend))]
-    assert tiles == [*map(shown, values), shown(findings.blend.to_equal.mean)]
-    blend = section_of(page, "blend")
-    for name, weight in zip(("m0", "m1"), findings.blender.weights_, strict=True):
-        assert cells_of(blend, name)[0][0] == shown(weight)
-    methods = [text_of(row.findall("td")[1]) for row in section_of(page, "methods").findall(".//tbody/tr")]
-    assert methods == [shown(value) for value in findings.methods["log_loss"]]
-
-
-def test_the_two_estimates_stand_side_by_side_with_their_meaning(whole):
-    findings, page = whole
-    short = section_of(page, "short")
-    assert findings.is_nested
-    ((nested, difference, means),) = cells_of(short, "nested")
-    assert nested == shown(findings.blend.figure("log_loss")[0])
-    assert difference == shown(findings.blend.to_equal.mean)
-    assert "estimate that this page goes by" in means
-    ((plain, difference, means),) = cells_of(short, "plain")
-    chosen = findings.methods[findings.methods["selected"]].iloc[0]
-    assert (plain, difference) == (shown(chosen["log_loss"]), shown(chosen["difference"]))
-    assert "as settled beforehand" in means
-    assert "These are plain estimates" in text_of(section_of(page, "methods"))
-    assert "log loss, blend, nested estimate" in text_of(short)
-
-
-@pytest.mark.parametrize("blender", [Blender("log"), Blender(weights=[2, 1])])
-def test_what_was_not_chosen_has_one_estimate(given, tmp_path, blender):
-    members, labels, _ = given
-    write_report(tmp_path / "r.html", members, labels, blender=blender)
-    page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert cells_of(section_of(page, "short"), "plain") == []
-    assert "nested" not in text_of(section_of(page, "short"))
-    assert "(what auto would choose)" in text_of(section_of(page, "methods"))
-    assert "(chosen)" not in text_of(section_of(page, "methods"))
-
-
-def test_the_headline_says_why_only_the_average_was_tried(tmp_path):
-    members, labels = predictions(60)
-    write_report(tmp_path / "few.html", members, labels)
-    headline = section_of((tmp_path / "few.html").read_text(encoding="utf-8"), "short").find("p")
-    assert "With 60 groups of rows methods cannot be told apart, so the equal average is kept" in text_of(headline)
-    assert "better beyond chance" not in text_of(headline)
-
-
-def test_the_headline_of_an_average_that_other_folds_did_not_choose_does_not_contradict_itself(tmp_path):
-    # On all rows the average is kept; some folds take another method.
-    members, labels = predictions(220, noises=(0.5, 1.2), seed=2)
-    findings = write_report(tmp_path / "r.html", members, labels)
-    assert findings.blender.method_ == "equal"
-    assert {one.method_ for one in findings.cross_fit.blenders} > {"equal"}
-    headline = text_of(section_of((tmp_path / "r.html").read_text(encoding="utf-8"), "short").find("p"))
-    assert "The blend is: equal average" in headline
-    assert "choosing anew without each fold, which took another method in some" in headline
-    assert "is the better choice" not in headline
-
-
-def test_a_member_that_is_the_labels_is_called_a_leak_before_all_else(tmp_path):
-    members, labels = predictions(120)
-    findings = write_report(tmp_path / "r.html", {**members, "truth": np.eye(3)[labels]}, labels)
-    assert findings.leaks == ("truth",)
-    first = section_of((tmp_path / "r.html").read_text(encoding="utf-8"), "short").find("p")
-    assert first.get("class") == "alert"
-    assert text_of(first).startswith("These figures mean nothing, because a member knows the labels (a leak): truth.")
-    assert any(warning.startswith("truth is a leak") for warning in findings.warnings)
-
-
-def test_tables_that_are_wider_than_the_screen_look_so(whole):
-    style = parse(whole[1]).find("head/style").text
-    (rule,) = re.findall(r"\.scroll \{[^}]*\}", style)
-    assert "overflow-x: auto" in rule
-    # A shade at the right edge, covered by what moves with the content where its end is in sight.
-    assert re.search(r"--paper.*local,\s*linear-gradient\(to left, var\(--shade\), transparent\)", rule)
-    assert re.search(r"\.scroll tbody th \{ position: sticky; left: 0;", style)
-    assert all(box.get("tabindex") == "0" for box in parse(whole[1]).iter("div") if box.get("class") == "scroll")
-
-
-def test_the_confusion_matrix_counts_every_row_once(whole):
-    findings, page = whole
-    labels, predicted = findings.material.labels.argmax(axis=1), findings.blend.probabilities.argmax(axis=1)
-    rows = section_of(page, "confusion").findall(".//tbody/tr")
-    for truth, row in enumerate(rows):
-        counts = [int(text_of(small).split()[0]) for small in row.iter("small")]
-        assert counts == [int(((labels == truth) & (predicted == other)).sum()) for other in range(3)]
-        assert row.findall("td")[-1].text == str((labels == truth).sum())
-
-
-def test_parts_and_swaps_are_on_the_page(whole):
-    findings, page = whole
-    parts = section_of(page, "slices")
-    for rows in findings.slices.values():
-        for row in rows:
-            assert [str(row.n_rows), shown(row.equal), shown(row.blend)] in [
-                cells[:3] for cells in cells_of(parts, row.name)
-            ]
-    for swap in findings.swaps:
-        ((flips, _, _, averaged, _),) = cells_of(section_of(page, "swaps"), swap.model.name)
-        assert flips == f"{100 * swap.model.figure('swap_flip_rate')[0]:.1f} %"
-        assert averaged == shown(swap.averaged)
-
-
-def test_the_page_says_how_it_was_measured(whole):
-    words = text_of(section_of(whole[1], "measured"))
-    assert "The blend is measured out of fold: the rows were dealt into 5 folds" in words
-    assert "the choice of the method included" in words
-    assert "200 groups that are never divided" in words
-    assert "1,000 bootstrap resamples" in words
-
-
 def test_the_same_input_gives_the_same_file(whole, given, tmp_path):
     members, labels, more = given
     write_report(tmp_path / "again.html", members, labels, **more)
@@ -251,31 +97,6 @@ def test_texts_ids_names_and_sources_cannot_become_markup(tmp_path):
     assert f"<script>{first}</script>" in text_of(article.find("h3"))
     whole = [element for element in article.iter("div") if element.get("class") == "text"]
     assert any("<script>alert('x')</script>" in text_of(element) for element in whole)
-
-
-def test_long_texts_are_cut_and_whole_on_a_click(tmp_path):
-    members, labels = predictions(60)
-    table = battle_table(60)
-    table["response_a"] = [["word " * 200 + "the end"] for _ in range(60)]
-    table["response_b"] = [["x" * 30_000] for _ in range(60)]
-    table["prompt"] = [["  "] for _ in range(60)]
-    write_report(tmp_path / "long.html", members, labels, battles=table, n_worst=1, blender=QUICK)
-    article = next(parse((tmp_path / "long.html").read_text(encoding="utf-8")).iter("article"))
-    opened = {text_of(part.find("summary")): text_of(part) for part in article.iter("details")}
-    assert set(opened) == {"the whole text, 1,007 characters", "the whole text, 30,000 characters, cut after 20,000"}
-    assert opened["the whole text, 1,007 characters"].endswith("the end")
-    previews = [text_of(div) for div in article.iter("div") if div.get("class") == "text" and "…" in text_of(div)]
-    assert all(len(preview) <= PREVIEW_CHARACTERS + 2 for preview in previews)
-    assert "(empty)" in text_of(article)
-
-
-def test_turns_are_numbered(whole):
-    findings, page = whole
-    battle = findings.material.battles[int(findings.worst[0])]
-    article = next(parse(page).iter("article"))
-    if len(battle.prompt) > 1:
-        assert f"[turn {len(battle.prompt)}]" in text_of(article)
-    assert battle.prompt[0] in text_of(article)
 
 
 # --- the command ---

@@ -350,7 +350,7 @@ def reason_of_a_row_that_does_not_fit():
     class Forward:
         device, n_classes, limit, can_upcast = "cpu", 3, None, False
 
-        def __call__(self, ids, fields, *, upcast=False):
+        def __call__(self, ids, fields, families=None, *, upcast=False):
             raise MemoryError
 
     one = np.zeros(7, np.int32)

@@ -32,7 +32,7 @@ class Listener(NoProgress):
 
 def encoded_rows(*arguments, **options):
     ids, fields = draw_rows(*arguments, **options)
-    return Encoded(ids, fields, pd.DataFrame(index=range(len(ids))))
+    return Encoded(ids, fields, pd.RangeIndex(len(ids)), [np.zeros(4)] * len(ids))
 
 
 def test_fields_of_drawn_rows_are_those_of_responses():

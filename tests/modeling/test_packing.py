@@ -1,7 +1,6 @@
 """Any plan gives the logits that plain transformers gives one row at a time."""
 
 import dataclasses
-import logging
 
 import numpy as np
 import pandas as pd
@@ -10,18 +9,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import flex_attention
-from transformers import AutoModelForSequenceClassification, MistralConfig, Qwen2Config, Qwen3Config
 
+from lmsys_ensemble.encoding.prefixes import find_families
 from lmsys_ensemble.encoding.retention import FIELD_CODES
 from lmsys_ensemble.encoding.tokens import Encoded
-from lmsys_ensemble.modeling import attention as attention_module
+from lmsys_ensemble.modeling import forward as forward_module
 from lmsys_ensemble.modeling import kernels
 from lmsys_ensemble.modeling.attention import SequenceAttention
-from lmsys_ensemble.modeling.decoder import can_pack
 from lmsys_ensemble.modeling.flex import FlexAttention
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.pooling import pad_batch, pool
-from tests.tiny import BOS, DECODERS, EOS, PAD, SLIDING_WINDOW, encode, make_battles, make_config, plain_logits
+from tests.modeling.conftest import make_model
+from tests.tiny import BOS, DECODERS, EOS, PAD, encode, make_battles, plain_logits
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
@@ -43,21 +42,10 @@ def flex(packed, wanted):
 KINDS = {"by sequence": SequenceAttention, "flex": flex}
 
 
-def make_model(architecture, **changes):
-    torch.manual_seed(DECODERS.index(architecture))
-    config = make_config(architecture, num_labels=3, **changes)
-    return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module")
-def models():
-    return {architecture: make_model(architecture) for architecture in DECODERS}
-
-
 def encoded_rows(ids, fields=None):
     ids = [np.array(row, dtype=np.int32) for row in ids]
     fields = fields or [np.zeros(len(row), dtype=np.int8) for row in ids]
-    return Encoded(ids, fields, pd.DataFrame(index=range(len(ids))))
+    return Encoded(ids, fields, pd.RangeIndex(len(ids)), [np.zeros(4)] * len(ids))
 
 
 tokens = st.lists(st.integers(3, 399), min_size=1, max_size=LONGEST)
@@ -103,58 +91,37 @@ def test_both_orders_of_battles_share_their_prompts_and_keep_their_logits(archit
     assert np.ptp(got, axis=0).min() > 0.05
 
 
+def test_beginnings_are_looked_for_once_and_not_again_in_every_batch(models, monkeypatch):
+    looked = []
+
+    def find(ids, *others):
+        looked.append(len(ids))
+        return find_families(ids, *others)
+
+    monkeypatch.setattr(forward_module, "find_families", find)
+    beginnings = [[number, *range(10, 60)] for number in range(100, 106)]
+    encoded = encoded_rows([[*beginning, end] for end in (5, 6, 7) for beginning in beginnings])
+    tried = []
+
+    def check(_, given):
+        tried.append(given[0].numel())
+        if tried[-1] > 60:
+            raise torch.OutOfMemoryError("out of memory")
+
+    expected = plain_logits(models["llama"], encoded.ids)
+    hook = models["llama"].get_input_embeddings().register_forward_pre_hook(check)
+    got = ForwardPass(models["llama"], "last_token", PAD).score(encoded, 120)
+    hook.remove()
+    assert looked == [len(encoded)]
+    assert max(tried) == 2 * 54, "two families of three rows share a batch, until memory runs out"
+    np.testing.assert_allclose(got, expected, **TOLERANCE)
+
+
 @torch.no_grad()
 def padded_logits(model, ids, fields):
     """Return the logits of one row, pooled from what transformers' own layers give."""
     hidden = model.base_model(input_ids=pad_batch([ids], 0, "cpu")[0], use_cache=False).last_hidden_state
     return model.score(pool(hidden, [ids], [fields], "response_spans", PAD)).numpy()
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        MistralConfig(sliding_window=SLIDING_WINDOW),
-        Qwen2Config(use_sliding_window=True, sliding_window=SLIDING_WINDOW, max_window_layers=1),
-        Qwen3Config(),
-    ],
-    ids=lambda config: config.model_type,
-)
-def test_other_decoders_of_the_same_build_are_packed_too(config):
-    shape = make_config("llama").to_dict()
-    names = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
-    for name in (*names, "initializer_range", "pad_token_id", "max_position_embeddings"):
-        setattr(config, name, shape[name])
-    config.num_hidden_layers, config.num_labels = 2, 3
-    if config.model_type != "mistral":
-        config.layer_types = ["full_attention", "sliding_attention" if config.use_sliding_window else "full_attention"]
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
-    assert can_pack(model.base_model)
-    encoded = encode(make_battles(6))
-    expected = plain_logits(model, encoded.ids)
-    assert np.ptp(expected, axis=0).min() > 0.05
-    np.testing.assert_allclose(ForwardPass(model, "last_token", PAD).score(encoded, 300), expected, **TOLERANCE)
-
-
-def test_positions_that_depend_on_the_longest_row_of_a_batch_are_left_to_transformers(caplog):
-    rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
-    model = make_model("llama", rope_parameters=rope)
-    assert not can_pack(model.base_model)
-    with caplog.at_level(logging.INFO, "lmsys_ensemble"):
-        forward = ForwardPass(model, "last_token", PAD)
-    assert "runs padded" in caplog.text
-    encoded = encode(make_battles(4))
-    np.testing.assert_allclose(forward.score(encoded, 1), plain_logits(model, encoded.ids), **TOLERANCE)
-
-
-@pytest.mark.parametrize("queries_per_block", [1, 7, 64])
-@pytest.mark.parametrize("architecture", DECODERS)
-def test_the_size_of_a_block_of_queries_changes_nothing(models, architecture, queries_per_block, monkeypatch):
-    encoded = encode(make_battles(5))
-    forward = ForwardPass(models[architecture], "last_token", PAD)
-    expected = forward.score(encoded, 500)
-    monkeypatch.setattr(attention_module, "QUERIES_PER_BLOCK", queries_per_block)
-    np.testing.assert_allclose(forward.score(encoded, 500), expected, atol=1e-5)
 
 
 def test_the_last_layer_computes_only_what_is_pooled(models):
@@ -195,16 +162,3 @@ def test_tokens_of_a_response_that_both_orders_begin_with_are_pooled_for_both():
     forward = ForwardPass(model, "response_spans", PAD)
     expected = [padded_logits(model, ids, fields) for ids, fields in zip(encoded.ids, encoded.fields, strict=True)]
     np.testing.assert_allclose(forward.score(encoded, 1000), np.concatenate(expected), **TOLERANCE)
-
-
-@pytest.mark.parametrize("architecture", DECODERS)
-def test_in_bfloat16_on_a_cpu_sums_stay_in_float32(architecture):
-    exact = plain_logits(make_model(architecture, initializer_range=0.05), encode(make_battles(12)).ids)
-    half = make_model(architecture, initializer_range=0.05).bfloat16()
-    added, multiplied = set(), set()
-    for layer in half.base_model.layers:
-        layer.input_layernorm.register_forward_pre_hook(lambda _, given: added.add(given[0].dtype))
-        layer.mlp.down_proj.register_forward_pre_hook(lambda _, given: multiplied.add(given[0].dtype))
-    logits = ForwardPass(half, "last_token", PAD).score(encode(make_battles(12)), 500)
-    assert (added, multiplied) == ({torch.float32}, {torch.bfloat16})
-    np.testing.assert_allclose(logits, exact, rtol=0, atol=0.03)

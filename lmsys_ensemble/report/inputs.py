@@ -22,7 +22,7 @@ SOURCE_COLUMN = "source"
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class ReportInput:
     """Checked input of a report, all in the order of the labels.
 
     Attributes
@@ -63,7 +63,7 @@ class Material:
         return int(self.codes.max()) + 1
 
 
-def check_material(
+def check_inputs(
     members: Mapping[str, ArrayLike],
     labels: ArrayLike,
     *,
@@ -72,8 +72,8 @@ def check_material(
     groups: ArrayLike | None = None,
     battles: pd.DataFrame | None = None,
     swapped: Mapping[str, ArrayLike] | None = None,
-) -> Material:
-    """Check everything that goes into a report; see `lmsys_ensemble.report.page.write_report`.
+) -> ReportInput:
+    """Check everything that goes into a report; see `lmsys_ensemble.write_report`.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def check_material(
     if not n_rows or codes.max() == 0:
         raise InputError(f"a report needs rows of at least two groups, got {n_rows} rows of {min(n_rows, 1)} group")
     texts, sources, known = _align_battles(battles, ids, n_rows)
-    return Material(
+    return ReportInput(
         task, dict(zip(members, arrays, strict=True)), truth, known, codes, texts, sources,
         _check_swapped(swapped, members, n_rows, task.n_classes),
     )  # fmt: skip
@@ -114,7 +114,7 @@ def _align_battles(
     """Bring battles into the order of the ids; without ids they must be in the order of the rows."""
     known: pd.Index[Any] = pd.RangeIndex(n_rows) if ids is None else parse_ids(pd.Series(ids))
     if len(known) != n_rows:
-        raise InputError(f"got {len(known)} ids for {n_rows} rows; give one a row")
+        raise InputError(f"got {len(known)} ids for {n_rows} rows; give one per row")
     if table is None:
         return None, None, known
     if ID_COLUMN not in table:
@@ -129,12 +129,12 @@ def _align_battles(
     return battles, table.get(SOURCE_COLUMN), battles.ids
 
 
-def find_exchanged(material: Material) -> list[str]:
-    """Name pairs of members whose swapped predictions seem to be each other's, one sentence a pair."""
-    names = list(material.swapped)
-    mirrored = [swap_classes(material.swapped[name], material.task) for name in names]
+def find_exchanged(inputs: ReportInput) -> list[str]:
+    """Name pairs of members whose swapped predictions seem to be each other's, one sentence per pair."""
+    names = list(inputs.swapped)
+    mirrored = [swap_classes(inputs.swapped[name], inputs.task) for name in names]
     distances = np.array([
-        [np.abs(material.members[name] - other).mean() for other in mirrored] for name in names
+        [np.abs(inputs.members[name] - other).mean() for other in mirrored] for name in names
     ])  # fmt: skip
     return [
         f"the swapped predictions of {names[one]} and {names[other]} look exchanged: each lie nearer to the other's "
