@@ -8,9 +8,10 @@ import pytest
 from hypothesis import settings
 
 from lmsys_ensemble.data.battles import Battles
+from tests.commandline import folder
 from tests.tiny import checkpoints
 
-__all__ = ["checkpoints"]
+__all__ = ["checkpoints", "folder"]
 
 # No deadline: how long an example takes is the machine's business. Derandomised: a failure is there for everybody.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
