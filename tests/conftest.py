@@ -1,6 +1,10 @@
 """What all tests share: a few battles of many shapes, and the way to the preference data where it is there."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: a core each, for what a test starts as well
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pandas as pd
