@@ -23,7 +23,7 @@ from lmsys_ensemble.schema import THREE_WAY
 from tests.predicted import battle_table, predictions, probability_table
 
 N_ROWS = 40
-PATIENCE = 30
+PATIENCE = 300
 """Seconds that a thread may take to end; one that does not is a failure, not a hanging test."""
 PREDICT = ("predict", "--config", "e.yaml", "--input", "test.csv")
 SUBMIT = ("submit", "--config", "e.yaml", "--test", "test.csv")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = 60
+PATIENCE = 300
 """Seconds after which a test that waits for another process has failed."""
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="uses signals")

@@ -21,7 +21,7 @@ from lmsys_ensemble.runtime.pool import Slot
 from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.scheduler import WORTH_LOADING, Scheduler
 
-PATIENCE = 60
+PATIENCE = 300
 GPUS = [Slot(0, "cuda:0"), Slot(1, "cuda:1")]
 EVERYWHERE = frozenset({"cuda:0", "cuda:1"})
 
