@@ -1,5 +1,5 @@
 # make submission   score examples/data/battles.csv with the bundled ensemble and write submission.csv
-# make test         run the whole test-suite
+# make test         run the whole test-suite, in as many processes as WORKERS= says
 # make check        lint, formatting and types
 # make check-gpu-path   run the GPU path on pretended GPUs, and compile the attention kernels for real ones
 # make check-kernels    only the second half of it: make test has the first
@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: submission test check check-gpu-path check-kernels bench models clean
@@ -16,7 +17,7 @@ submission: $(VENV)/.user
 		--sample examples/data/sample_submission.csv --out submission.csv
 
 test: $(VENV)/.dev models
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,6 +1,10 @@
 """What all tests share: a few battles of many shapes, and the way to the preference data where it is there."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: a core each, for what a test starts as well
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pandas as pd
@@ -8,9 +12,11 @@ import pytest
 from hypothesis import settings
 
 from lmsys_ensemble.data.battles import Battles
+from lmsys_ensemble.schema import TEXT_COLUMNS
+from tests.commandline import folder
 from tests.tiny import checkpoints
 
-__all__ = ["checkpoints"]
+__all__ = ["checkpoints", "folder"]
 
 # No deadline: how long an example takes is the machine's business. Derandomised: a failure is there for everybody.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
@@ -53,6 +59,23 @@ def make_battles():
         return Battles(pd.RangeIndex(len(rows)), prompts, responses_a, responses_b)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def excerpt(tmp_path_factory) -> Path:
+    """Return a folder with the six shortest battles of the examples and their sample submission.
+
+    For what must run with the bundled models from end to end; all battles go through them in the quickstart notebook.
+    """
+    folder = tmp_path_factory.mktemp("excerpt")
+    examples = Path(__file__).parents[1] / "examples" / "data"
+    table = pd.read_csv(examples / "battles.csv", dtype=str, keep_default_na=False)
+    lengths = table[list(TEXT_COLUMNS)].map(len).sum(axis=1)
+    kept = lengths.nsmallest(6).index.sort_values()
+    table.loc[kept].to_csv(folder / "battles.csv", index=False)
+    sample = pd.read_csv(examples / "sample_submission.csv", dtype=str)
+    sample[sample["id"].isin(table.loc[kept, "id"])].to_csv(folder / "sample_submission.csv", index=False)
+    return folder
 
 
 @pytest.fixture(scope="session")

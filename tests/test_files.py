@@ -28,7 +28,7 @@ from lmsys_ensemble.files import (
     write_json,
 )
 
-PATIENCE = 30
+PATIENCE = 300
 """Seconds that a thread may take to end; one that does not is a failure, not a hanging test."""
 
 

@@ -70,15 +70,19 @@ def test_the_two_commands_are_targets_of_the_makefile():
 
 
 @pytest.mark.bundled
-def test_make_submissions_command_writes_a_submission(tmp_path, capsys):
+def test_make_submissions_command_writes_a_submission(tmp_path, capsys, excerpt):
     recipe = re.search(r"^submission:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[1]
     words = shlex.split(recipe.replace("\\\n", " "))[1:]
-    paths = {"models/default.yaml", "examples/data/battles.csv", "examples/data/sample_submission.csv"}
-    words = [str(ROOT / word) if word in paths else word for word in words]
-    words[words.index("submission.csv")] = str(tmp_path / "submission.csv")
-    assert main(words) == 0
+    paths = {
+        "models/default.yaml": ROOT / "models/default.yaml",
+        "examples/data/battles.csv": excerpt / "battles.csv",
+        "examples/data/sample_submission.csv": excerpt / "sample_submission.csv",
+        "submission.csv": tmp_path / "submission.csv",
+    }
+    assert set(paths) <= set(words)
+    assert main([str(paths.get(word, word)) for word in words]) == 0
     written = pd.read_csv(tmp_path / "submission.csv")
-    assert written["id"].tolist() == pd.read_csv(ROOT / "examples/data/battles.csv")["id"].tolist()
+    assert written["id"].tolist() == pd.read_csv(excerpt / "battles.csv")["id"].tolist()
     assert str(tmp_path / "submission.csv") in capsys.readouterr().out
 
 

@@ -129,7 +129,7 @@ def _align_battles(
     return battles, table.get(SOURCE_COLUMN), battles.ids
 
 
-def find_exchanged(inputs: ReportInput) -> list[str]:
+def find_swapped(inputs: ReportInput) -> list[str]:
     """Name pairs of members whose swapped predictions seem to be each other's, one sentence per pair."""
     names = list(inputs.swapped)
     mirrored = [swap_classes(inputs.swapped[name], inputs.task) for name in names]

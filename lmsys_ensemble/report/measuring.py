@@ -17,7 +17,7 @@ from lmsys_ensemble.evaluation.metrics import class_prior, log_loss, log_loss_in
 from lmsys_ensemble.notices import collected_warnings
 from lmsys_ensemble.probabilities import Probabilities, swap_classes
 from lmsys_ensemble.report.findings import Findings, Kind, Model, SliceFigures, SwapFigures
-from lmsys_ensemble.report.inputs import ReportInput, find_exchanged
+from lmsys_ensemble.report.inputs import ReportInput, find_swapped
 from lmsys_ensemble.report.slices import Slicing, slice_battles
 
 EQUAL_NAME, BLEND_NAME = "equal average", "blend"
@@ -37,7 +37,7 @@ def measure(
     warnings = fit_with_findings(compared, members, labels, codes, list(inputs.members))
     shown, why, doubts = _shown_blender(inputs, blender, compared)
     warnings += doubts
-    warnings += [*find_exchanged(inputs), *find_unused(shown, list(inputs.members))]
+    warnings += [*find_swapped(inputs), *find_unused(shown, list(inputs.members))]
     if fitted_elsewhere:
         cross_fit = CrossFit((shown,), np.zeros(inputs.n_rows, dtype=np.intp))
     else:

@@ -97,7 +97,7 @@ def test_applying_gives_what_fitting_wrote_in_the_order_of_the_first_file(folder
 
 def test_rows_without_a_label_are_left_out_of_the_fit_which_is_said_and_blended_all_the_same(folder, capsys):
     pd.read_csv("y.csv").head(200).to_csv("y.csv", index=False)
-    code, out, _ = fit(capsys, "--predict-out", "all.csv")
+    code, out, _ = fit(capsys, "--method", "log", "--predict-out", "all.csv")
     assert code == 0
     assert "a.csv has 40 rows without a label; they are not fitted on" in out
     assert Blender.load("blender.json").n_rows_ == 200
@@ -108,7 +108,7 @@ def test_misaligned_members_are_named(folder, capsys):
     table = pd.read_csv("a.csv")
     table[COLUMNS] = np.random.default_rng(0).permutation(table[COLUMNS].to_numpy())
     table.to_csv("a.csv", index=False)
-    code, out, err = fit(capsys, "--json")
+    code, out, err = fit(capsys, "--method", "log", "--json")
     assert (code, err) == (0, "")
     assert any(
         text.startswith("a (log loss") and "shuffling its rows would not hurt it" in text
@@ -179,7 +179,7 @@ def test_missing_ids_are_listed(folder, capsys):
 
 
 def test_files_that_differ_in_their_ids_are_not_blended(folder, capsys):
-    assert fit(capsys)[0] == 0
+    assert fit(capsys, "--method", "log")[0] == 0
     pd.read_parquet("b.parquet").iloc[:-1].to_parquet("b.parquet", index=False)
     code, _, err = run(capsys, *FILES, "--apply", "blender.json", "--out", "p.csv")
     assert code == 2
@@ -192,7 +192,7 @@ def test_files_that_differ_in_their_ids_are_not_blended(folder, capsys):
 
 
 def test_the_number_of_files_must_be_that_of_the_blender(folder, capsys):
-    assert fit(capsys)[0] == 0
+    assert fit(capsys, "--method", "log")[0] == 0
     code, _, err = run(capsys, "--probabilities", "a.csv", "--apply", "blender.json", "--out", "p.csv")
     assert code == 2
     assert "fitted on 'a', 'b', got 'a': 'b' is missing" in " ".join(err.split())
@@ -238,7 +238,7 @@ def test_files_of_other_names_are_refused_with_the_words_to_type(folder, capsys)
 
 def test_names_can_be_given_when_fitting(folder, capsys):
     named = ("--probabilities", "gemma=a.csv", "llama=b.parquet")
-    code, out, _ = run(capsys, *named, "--labels", "y.csv", "--out", "blender.json", "--json")
+    code, out, _ = run(capsys, *named, "--labels", "y.csv", "--out", "blender.json", "--method", "log", "--json")
     assert code == 0
     assert Blender.load("blender.json").member_names_ == ("gemma", "llama")
     assert [member["name"] for member in json.loads(out)["members"]] == ["gemma", "llama"]

@@ -23,7 +23,7 @@ from lmsys_ensemble.schema import THREE_WAY
 from tests.predicted import battle_table, predictions, probability_table
 
 N_ROWS = 40
-PATIENCE = 30
+PATIENCE = 300
 """Seconds that a thread may take to end; one that does not is a failure, not a hanging test."""
 PREDICT = ("predict", "--config", "e.yaml", "--input", "test.csv")
 SUBMIT = ("submit", "--config", "e.yaml", "--test", "test.csv")
@@ -263,10 +263,10 @@ def test_a_blender_and_a_page_are_kept_too(folder, capsys, temporary):
     for name in ("full.json", "full.html", "full.csv"):
         (folder / name).symlink_to("/dev/full")
     for arguments, beginning in (
-        ((*FIT, "--out", "full.json"), "{"),
-        ((*FIT, "--out", "new.json", "--predict-out", "full.csv"), "id,winner"),
-        ((*REPORT, "--out", "full.html"), "<!DOCTYPE html>"),
-        ((*REPORT, "--out", "r.html", "--worst-out", "full.csv"), "id,label"),
+        ((*FIT, "--method", "log", "--out", "full.json"), "{"),
+        ((*FIT, "--method", "log", "--out", "new.json", "--predict-out", "full.csv"), "id,winner"),
+        ((*REPORT, "--blender", "blender.json", "--out", "full.html"), "<!DOCTYPE html>"),
+        ((*REPORT, "--blender", "blender.json", "--out", "r.html", "--worst-out", "full.csv"), "id,label"),
     ):
         code, _, err = run(capsys, *arguments)
         assert code == 1

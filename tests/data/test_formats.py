@@ -18,7 +18,7 @@ from lmsys_ensemble.data.formats import TableFormat, table_format
 from lmsys_ensemble.data.tables import encode_table, read_table
 from lmsys_ensemble.errors import InputError
 
-PATIENCE = 30
+PATIENCE = 300
 """Seconds that a thread may take to end."""
 
 NAMES = ["t.csv", "t.tsv", "t.jsonl", "t.csv.gz", "t.tsv.gz", "t.jsonl.gz", "t.parquet"]

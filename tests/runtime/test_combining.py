@@ -8,7 +8,7 @@ from lmsys_ensemble import Blender
 from lmsys_ensemble.blending.blender import MissingMemberWarning
 from lmsys_ensemble.runtime.combining import blend_rows
 
-PATIENCE = 60
+PATIENCE = 300
 
 
 def test_blending_in_two_threads_at_once_leaves_the_filters_of_warnings_as_they_were():

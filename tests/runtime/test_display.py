@@ -106,7 +106,7 @@ def test_a_line_is_drawn_again_although_nobody_tells_it_anything(capsys):
 
     with Screen(["one"], "bars") as screen:
         screen.show(0, standing)
-        assert drawn.wait(60)
+        assert drawn.wait(300)
     n_drawn = len(calls)
     assert not [thread for thread in threading.enumerate() if thread.name == "redraws progress"]
     assert n_drawn == len(calls)
@@ -142,7 +142,7 @@ def in_terminal(width, *command, cwd):
         if not part:
             break
         parts.append(part)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     os.close(leader)
     return process.returncode, b"".join(parts).decode()
 

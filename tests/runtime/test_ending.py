@@ -1,5 +1,6 @@
 """Runs that must end although a scorer does not: by the clock on the wall, and with real signals and processes."""
 
+import functools
 import json
 import logging
 import signal
@@ -7,7 +8,10 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections import defaultdict
+from contextlib import contextmanager
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -18,10 +22,11 @@ from lmsys_ensemble.blending.blender import MissingMemberWarning
 from lmsys_ensemble.errors import DeviceError, ScoringError
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.modeling import hardware
-from lmsys_ensemble.runtime import ending, items
+from lmsys_ensemble.runtime import ending, items, predictor
 from lmsys_ensemble.runtime.ending import after_deadline_s
+from lmsys_ensemble.runtime.run import Run
 
-PATIENCE = 60
+PATIENCE = 300
 """Seconds after which a test that waits for another thread or process has failed."""
 
 
@@ -40,6 +45,19 @@ def released():
     for thread in set(threading.enumerate()) - before:
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+@contextmanager
+def time_is_up_after(*events):
+    """Have no time pass for the runs inside before all of these events are set, and too much afterwards."""
+    start = time.monotonic()
+
+    def clock():
+        is_up = all(event.is_set() for event in events) or time.monotonic() > start + PATIENCE
+        return start + 3600 * is_up
+
+    with mock.patch.object(predictor, "Run", functools.partial(Run, clock=clock)):
+        yield
 
 
 @pytest.fixture
@@ -84,10 +102,29 @@ class Stuck(FakeScorer):
         self._get_stuck("close")
 
 
-def predict_in_time(scorers, table, budget_s=1, **options):
-    """Return the prediction of an ensemble that has far too little time for what is stuck, and what it did."""
-    ensemble = Ensemble(scorers, devices=["cpu"] * len(scorers))
-    with pytest.warns(MissingMemberWarning, match="lack something") as caught:
+class Quick(FakeScorer):
+    """Is known to have scored all rows of the table."""
+
+    def __init__(self, seed=0, *, name="other"):
+        super().__init__(seed, name=name)
+        self.n_scored = 0
+        self.has_scored = threading.Event()
+
+    def score(self, battles):
+        logits = super().score(battles)
+        self.n_scored += len(battles)
+        if self.n_scored == 60:
+            self.has_scored.set()
+        return logits
+
+
+def predict_in_time(stuck, *others, table, budget_s=10, **options):
+    """Return the prediction of an ensemble that has time for all but what is stuck, and what it did."""
+    ensemble = Ensemble([stuck, *others], devices=["cpu"] * (1 + len(others)))
+    with (
+        pytest.warns(MissingMemberWarning, match="lack something") as caught,
+        time_is_up_after(stuck.is_stuck, *(other.has_scored for other in others)),
+    ):
         predicted = ensemble.predict(table, time_budget_s=budget_s, **options)
     return predicted, ensemble.summary_, str(caught[0].message)
 
@@ -102,8 +139,9 @@ def journalled(folder, scorer):
 
 @pytest.mark.parametrize(("where", "doing"), [("load", "loading"), ("prepare", "preparing rows"), ("score", "scoring")])
 def test_a_call_that_does_not_return_is_left_behind_and_the_result_is_whole(table, tmp_path, released, where, doing):
-    stuck, other = Stuck(where, released), FakeScorer(1, name="other")
-    predicted, summary, warned = predict_in_time([stuck, other], table, 4, run_dir=tmp_path / "run")
+    predicted, summary, warned = predict_in_time(
+        Stuck(where, released), Quick(1), table=table, run_dir=tmp_path / "run"
+    )
     assert not released.is_set()  # it came back although the call has not
     assert predicted["id"].tolist() == table["id"].tolist()
     assert predicted["fallback"].tolist() == ["stuck"] * 60
@@ -112,14 +150,14 @@ def test_a_call_that_does_not_return_is_left_behind_and_the_result_is_whole(tabl
     assert summary.time_was_up
     assert summary.left_behind  # one a worker: the other came to help
     assert all(call == {"scorer": "stuck", "device": "cpu", "doing": doing} for call in summary.left_behind)
-    said = f"the time budget of 4 s was too short for all; scorer 'stuck' on cpu was still {doing} and was left behind"
+    said = f"the time budget of 10 s was too short for all; scorer 'stuck' on cpu was still {doing} and was left behind"
     assert summary.explain_lack() == said
     assert warned.endswith(f"names them; {said}")
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary.to_dict()
 
 
 def test_with_one_scorer_that_does_not_return_every_row_is_flagged(table, released):
-    predicted, summary, _ = predict_in_time([Stuck("load", released)], table)
+    predicted, summary, _ = predict_in_time(Stuck("load", released), table=table)
     assert predicted.iloc[:, 1:4].to_numpy(float) == pytest.approx(np.full((60, 3), 1 / 3))
     assert (summary.fallback_rows, summary.time_was_up) == (60, True)
 
@@ -127,7 +165,7 @@ def test_with_one_scorer_that_does_not_return_every_row_is_flagged(table, releas
 def test_what_comes_after_the_end_is_ignored_and_not_journalled(table, tmp_path, released):
     stuck = Stuck("score", released)
     ensemble = Ensemble([stuck], devices=["cpu"])
-    with pytest.warns(MissingMemberWarning):
+    with pytest.warns(MissingMemberWarning), time_is_up_after(stuck.is_stuck):
         members = ensemble.member_probabilities(table, time_budget_s=1, run_dir=tmp_path / "run")
     (thread,) = [thread for thread in threading.enumerate() if thread.name.startswith("slot 0")]
     before = (tmp_path / "run" / "journal.sqlite").read_bytes()
@@ -144,7 +182,7 @@ def test_what_comes_after_the_end_is_ignored_and_not_journalled(table, tmp_path,
 def test_a_scorer_that_was_left_behind_cannot_be_used_until_its_call_returns(table, released, monkeypatch):
     monkeypatch.setattr(ending, "RETURN_S", 0.1)
     stuck = Stuck("score", released)
-    predict_in_time([stuck], table)
+    predict_in_time(stuck, table=table)
     with pytest.raises(DeviceError, match=r"scorer 'stuck' on cpu, still scoring, was left behind by an earlier run"):
         Ensemble([stuck, FakeScorer(1)]).predict(table)
     Ensemble([FakeScorer(1)]).predict(table)  # others may use the CPU
@@ -159,8 +197,9 @@ def test_a_gpu_is_lost_with_the_call_and_loading_with_a_load(table, released, mo
     monkeypatch.setattr(hardware, "list_devices", lambda: ["cuda:0", "cuda:1"])
     monkeypatch.setattr(hardware, "allocated_bytes", defaultdict(int).__getitem__)
     monkeypatch.setattr(hardware, "peak_bytes", lambda device: 0)
-    with pytest.warns(MissingMemberWarning):
-        Ensemble([Stuck(where, released, device="cuda:0", needs_device=True)]).predict(table, time_budget_s=1)
+    stuck = Stuck(where, released, device="cuda:0", needs_device=True)
+    with pytest.warns(MissingMemberWarning), time_is_up_after(stuck.is_stuck):
+        Ensemble([stuck]).predict(table, time_budget_s=1)
 
     def predict_on(device):
         return Ensemble([Stuck("nowhere", released, name="new", device=device, needs_device=True)]).predict(table)
@@ -176,9 +215,7 @@ def test_a_gpu_is_lost_with_the_call_and_loading_with_a_load(table, released, mo
 
 
 def test_second_passes_that_there_was_no_time_to_choose_are_named(table, released):
-    predicted, summary, _ = predict_in_time(
-        [Stuck("score", released), FakeScorer(1, name="b")], table, 4, swap="adaptive"
-    )
+    predicted, summary, _ = predict_in_time(Stuck("score", released), Quick(1, name="b"), table=table, swap="adaptive")
     assert set(predicted["fallback"]) == {"stuck", "stuck, b (swapped)"}
     assert (predicted["fallback"] != "stuck").sum() == 30
     assert summary.time_was_up
@@ -276,13 +313,17 @@ def test_a_signal_ends_a_run_whose_scorer_does_not_return(sent, code, grace_s, n
 # --- the command line and the end of the process --------------------------------------------------------------------
 
 CLI = """
-import sys, threading, time
+import functools, sys, threading, time
 import torch
 from lmsys_ensemble import FakeScorer
 from lmsys_ensemble.cli import main
 from lmsys_ensemble.modeling import hardware
-from lmsys_ensemble.runtime import ending
+from lmsys_ensemble.runtime import ending, predictor
+from lmsys_ensemble.runtime.run import Run
 
+is_stuck = threading.Event()
+start = time.monotonic()
+predictor.Run = functools.partial(Run, clock=lambda: start + 3600 * is_stuck.is_set())  # time is up when it is stuck
 if sys.argv[2] == "for_ever":
     ending.EXIT_S = 0.1
 hardware.list_devices = lambda: ["cuda:0"]
@@ -291,16 +332,19 @@ ones = torch.ones(700, 700)
 
 
 def for_ever(*_):
+    is_stuck.set()
     threading.Event().wait()
 
 
 def in_torch(*_):
+    is_stuck.set()
     while True:
         torch.mm(ones, ones)
 
 
 def until_after_the_end(*_):
-    ended = time.monotonic() + 4
+    is_stuck.set()
+    ended = time.monotonic() + 3
     while time.monotonic() < ended:
         torch.mm(ones, ones)
 
@@ -366,6 +410,7 @@ class Kept(FakeScorer):
         self.released = released
         self.error = error
         self.waits = False
+        self.is_waiting = threading.Event()
         self.log = []
 
     def fingerprint(self):
@@ -384,6 +429,7 @@ class Kept(FakeScorer):
         if self.waits:
             self.waits = False
             self.log.append("wait")
+            self.is_waiting.set()
             assert self.released.wait(PATIENCE)
             self.log.append("return")
             if self.error is not None:
@@ -395,7 +441,7 @@ def leave_behind(scorer, table):
     """Return an ensemble that keeps a scorer loaded, one call of which has been left behind."""
     ensemble = Ensemble([scorer], devices=["cpu"]).load()
     scorer.waits = True
-    with pytest.warns(MissingMemberWarning):
+    with pytest.warns(MissingMemberWarning), time_is_up_after(scorer.is_waiting):
         ensemble.predict(table, time_budget_s=0.5)
     return ensemble
 

@@ -15,7 +15,7 @@ from lmsys_ensemble.runtime.interrupt import Terminated, terminable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 
-PATIENCE = 60
+PATIENCE = 300
 """Seconds after which a test that waits for another process has failed."""
 
 SCRIPT = """

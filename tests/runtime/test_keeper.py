@@ -34,7 +34,7 @@ from lmsys_ensemble.scorers.base import NoProgress
 from tests.tiny import make_battles as make_real_battles
 from tests.tiny import make_tokenizer, save_adapter
 
-PATIENCE = 60
+PATIENCE = 300
 
 
 class Watched(FakeScorer):

@@ -92,7 +92,7 @@ def test_what_threads_report_at_the_same_time_is_kept_apart_and_added_up():
 
     def score(n_rows):
         call = progress.begin()
-        meeting.wait(60)
+        meeting.wait(300)
         for _ in range(n_rows):
             progress.advance(1, 10)
         progress.row_failed(n_rows - 1, f"too long in {n_rows}")

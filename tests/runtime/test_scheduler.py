@@ -18,7 +18,7 @@ from lmsys_ensemble.runtime.scope import Failure, StopScope
 from lmsys_ensemble.runtime.slots import Slot
 from tests.runtime.making import GPUS, make_battles, make_job
 
-PATIENCE = 60
+PATIENCE = 300
 
 
 def make_scheduler(jobs, slots=GPUS, **options):

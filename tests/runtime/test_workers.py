@@ -14,7 +14,7 @@ from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.scorers.base import NoProgress
 from lmsys_ensemble.testing.fake import FakeScorer
 
-PATIENCE = 60
+PATIENCE = 300
 """Seconds after which a test that waits for another thread or process has failed."""
 
 

@@ -135,21 +135,6 @@ def test_an_adapter_exchanged_under_its_recipe_is_named(checkpoints, trained):
         LlamaScorer(str(checkpoints.base("llama")), adapter=str(trained), device="cpu").load()
 
 
-@pytest.mark.parametrize(("architecture", "kind"), [("llama", GemmaScorer), ("gemma2", LlamaScorer)])
-def test_a_model_of_another_family_is_refused_with_the_cure(checkpoints, architecture, kind):
-    scorer = kind(str(checkpoints.base(architecture)), adapter=str(checkpoints.adapter(architecture)), device="cpu")
-    with pytest.raises(ConfigError, match=f"is a '{architecture}' model. Use ClassifierScorer"):
-        scorer.load()
-
-
-def test_without_a_recipe_the_notebooks_habits_are_assumed_and_said(make_scorer, caplog):
-    with caplog.at_level(logging.WARNING):
-        assert make_scorer("llama", max_tokens=None).recipe().template.name == "kaggle-llama"
-        assert make_scorer("gemma2", max_tokens=None).recipe().template.name == "kaggle-gemma"
-    assert "no recipe.json" in caplog.text
-    assert "max_tokens 2048 are assumed" in caplog.text
-
-
 def test_closing_frees_every_tensor_and_loading_again_gives_the_same_logits(make_scorer):
     battles = make_battles(5)
     scorer = make_scorer("gemma2", merge=False)

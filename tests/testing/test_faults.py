@@ -16,7 +16,7 @@ from lmsys_ensemble.testing.check import check_scorer
 from lmsys_ensemble.testing.fake import FakeScorer
 from lmsys_ensemble.testing.faults import FaultyScorer
 
-PATIENCE = 60
+PATIENCE = 300
 """Seconds after which a test that waits for another thread or process has failed."""
 
 

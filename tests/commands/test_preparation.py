@@ -1,0 +1,171 @@
+"""The commands that come before scoring: train, import-checkpoint, models, validate."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+from lmsys_ensemble.modeling import bundled
+from tests.commandline import run, write_config
+
+
+def test_validate_says_what_is_in_the_data_without_loading(folder, capsys):
+    code, out, _ = run(capsys, "validate", "--config", "ensemble.yaml", "--input", "labelled.csv")
+    assert code == 0
+    assert "12 rows" in out
+    assert "labels valid" in out
+
+
+def test_import_checkpoint_makes_a_folder_that_a_scorer_loads(folder, capsys, checkpoints):
+    base, adapter = checkpoints.base("llama"), checkpoints.adapter("llama")
+    code, out, err = run(
+        capsys, "import-checkpoint", adapter, "--base", base, "--template", "kaggle-llama", "--max-tokens", 64,
+        "--output", "imported",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "golden.json" in out
+    write_config([{"type": "llama", "model": str(base), "adapter": "imported"}], {"method": "equal"})
+    code, _, _ = run(capsys, "predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
+    assert code == 0
+    code, _, err = run(
+        capsys, "import-checkpoint", adapter, "--base", base, "--template", "kaggle-lama", "--max-tokens", 64,
+        "--output", "again",
+    )  # fmt: skip
+    assert code == 2
+    assert "did you mean 'kaggle-llama'" in " ".join(err.split())
+
+
+def test_an_assumed_template_is_said(folder, checkpoints):
+    write_config([{"type": "llama", "model": str(checkpoints.classifier("llama"))}], {"method": "equal"})
+    command = [sys.executable, "-m", "lmsys_ensemble.cli", "validate", "--config", "ensemble.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "no recipe.json" in done.stderr
+    assert "template kaggle-llama" in done.stderr
+
+
+def test_validate_lists_faults_of_several_scorers_the_blender_and_the_data(folder, capsys):
+    write_config([{"type": "fkae"}, {"type": "fake", "sed": 1}], {"methd": "equal"})
+    code, out, err = run(capsys, "validate", "--config", "ensemble.yaml", "--input", "none.csv")
+    assert (code, out) == (2, "")
+    for words in ("4 things are wrong", "'fkae'", "'sed'", "'methd'", "none.csv"):
+        assert words in err
+
+
+def test_validate_lists_all_that_is_wrong(folder, capsys, checkpoints):
+    base, adapter = checkpoints.base("llama"), checkpoints.adapter("llama")
+    write_config(
+        [
+            {"type": "llama", "model": str(base), "adapter": str(adapter), "quantization": "nf5", "name": "one"},
+            {"type": "llama", "model": "./absent", "adapter": "nowhere", "name": "two"},
+            {"type": "gemma", "model": str(base), "name": "three", "dtype": "half"},
+        ],
+        {"weights": [0.6, 0.4]},
+    )
+    pd.read_csv("test.csv").drop(columns="response_a").to_csv("wrong.csv", index=False)
+    code, out, err = run(capsys, "validate", "--config", "ensemble.yaml", "--input", "wrong.csv")
+    said = " ".join(err.split())
+    assert (code, out) == (2, "")
+    for words in (
+        "8 things are wrong",
+        "columns are missing: 'response_a'",
+        "2 weights for 3 scorers",
+        "scorer 'one': unknown quantization 'nf5'",
+        "scorer 'two': no folder here: './absent'",
+        "scorer 'two': there is no adapter folder nowhere",
+        "scorer 'three': unknown dtype 'half'",
+        "has no trained classification head",
+        "GemmaScorer takes gemma, gemma2, gemma3, gemma3_text",
+    ):
+        assert words in said, words
+
+
+def test_validate_says_what_is_missing_here_but_not_wrong(folder, capsys, checkpoints, monkeypatch, tmp_path):
+    monkeypatch.setenv("LMSYS_ENSEMBLE_CACHE", str(tmp_path / "cache"))
+    base, adapter = checkpoints.base("llama"), checkpoints.adapter("llama")
+    write_config(
+        [
+            {"type": "llama", "model": str(base), "adapter": str(adapter), "device": "cuda:7", "name": "one"},
+            {"type": "llama", "model": "bundled:smollm2-135m-instruct", "adapter": str(adapter), "name": "two"},
+        ]
+    )
+    code, out, err = run(capsys, "validate", "--config", "ensemble.yaml")
+    assert code == 0, err
+    assert "cuda:7 is not on this machine" in out
+    assert "bundled:smollm2-135m-instruct has not been fetched yet" in out
+    code, _, err = run(capsys, "predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
+    assert code == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--base", "./absent"),
+        ("--base", "test.csv"),
+        ("--base", "."),
+        ("--template", "absent"),
+        ("--truncation", "absent"),
+        ("--max-tokens", 2),
+        ("--classes", "a"),
+        ("--device", "cuda:99"),
+        ("--device", "gpu"),
+        ("--output", "test.csv"),
+        ("--output", "."),
+        ("SOURCE", "absent.pth"),
+    ],
+)
+def test_wrong_arguments_of_import_checkpoint_are_exit_code_2(folder, capsys, checkpoints, change):
+    values = {
+        "SOURCE": checkpoints.adapter("llama"), "--base": checkpoints.base("llama"), "--template": "turns",
+        "--max-tokens": 64, "--output": "out", **dict([change]),
+    }  # fmt: skip
+    source = values.pop("SOURCE")
+    code, out, err = run(capsys, "import-checkpoint", source, *(part for pair in values.items() for part in pair))
+    assert (code, out) == (2, ""), err
+    assert err.startswith("error: ")
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments"),
+    [
+        ({"base_model": "./absent"}, ()),
+        ({"template": "absent"}, ()),
+        ({"lora": {"r": 0}}, ()),
+        ({"data": {"files": ["absent.csv"]}}, ()),
+        ({"absent": 1}, ()),
+        ({}, ("--device", "cuda:99")),
+        ({}, ("--output", "test.csv")),
+        ({}, ("--output", ".")),
+        (None, ()),
+    ],
+)
+def test_wrong_recipes_and_arguments_of_train_are_exit_code_2(folder, capsys, checkpoints, changes, arguments):
+    if changes is not None:
+        recipe = {"name": "mine", "scorer": "llama", "base_model": str(checkpoints.base("llama")), "max_tokens": 64}
+        with open("train.yaml", "w") as file:
+            yaml.safe_dump({**recipe, "data": {"files": ["labelled.csv"]}, **changes}, file)
+    values = {"--output": "out", **dict(zip(arguments[::2], arguments[1::2], strict=True))}
+    code, out, err = run(capsys, "train", "train.yaml", *(part for pair in values.items() for part in pair))
+    assert (code, out) == (2, ""), err
+    assert err.startswith("error: ")
+    assert not (folder / "out").exists()
+
+
+def test_models_are_listed_with_the_adapters_and_ensembles_that_come_along(folder, capsys, monkeypatch):
+    monkeypatch.setenv("LMSYS_ENSEMBLE_CACHE", str(folder / "cache"))
+    code, out, err = run(capsys, "models", "list", "--json")
+    assert (code, err) == (0, "")
+    values = json.loads(out)
+    assert {model["state"] for model in values["bundled"]} == {"not fetched"}
+    assert [model["name"] for model in values["bundled"]] == list(bundled.BUNDLED_MODELS)
+    assert "default" in values["ensembles"]
+    code, out, _ = run(capsys, "models", "list", "smollm2-135m-instruct")
+    first, *others = out.splitlines()
+    assert first == "bundled:smollm2-135m-instruct (llama, Apache-2.0): not fetched"
+    assert others == [
+        f"trained adapters: {', '.join(values['adapters'])}", f"ensembles: {', '.join(values['ensembles'])}",
+    ]  # fmt: skip
+    assert not (folder / "cache").exists(), "nothing is fetched"
