@@ -1,11 +1,12 @@
 """How a classifier computes: chosen by whoever runs it, whatever it was trained as. Known without PyTorch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
 class ComputeSettings:
-    """Device, number formats, kernels and batches; made by a scorer's constructor and passed on whole.
+    """Device, number formats, kernels and batches; passed on whole.
 
     Parameters
     ----------
@@ -20,3 +21,8 @@ class ComputeSettings:
     merge: bool | None = None
     unpack: bool | None = None
     tokens_per_batch: int | None = None
+
+    @classmethod
+    def of(cls, scorer: Any) -> Self:
+        """Return the settings that a scorer has as attributes."""
+        return cls(**{field.name: getattr(scorer, field.name) for field in fields(cls)})

@@ -3,7 +3,6 @@
 import gc
 import threading
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -98,9 +97,12 @@ class ClassifierScorer(Scorer):
         self.revision = revision
         self.name = name or Path(adapter or model).name.removeprefix("bundled:")
         self.device = device
-        self.compute = ComputeSettings(
-            device, dtype, quantization, attn_implementation, merge, unpack, tokens_per_batch
-        )
+        self.quantization = quantization
+        self.dtype = dtype
+        self.attn_implementation = attn_implementation
+        self.merge = merge
+        self.unpack = unpack
+        self.tokens_per_batch = tokens_per_batch
         self.soft_capping = soft_capping
         self.template = template
         self.max_tokens = max_tokens
@@ -115,17 +117,15 @@ class ClassifierScorer(Scorer):
         self._encoder_key = ""
         self._encoding = threading.RLock()  # no two threads may share a tokenizer
 
-    quantization = property(attrgetter("compute.quantization"))
-    dtype = property(attrgetter("compute.dtype"))
-    attn_implementation = property(attrgetter("compute.attn_implementation"))
-    merge = property(attrgetter("compute.merge"))
-    unpack = property(attrgetter("compute.unpack"))
-    tokens_per_batch = property(attrgetter("compute.tokens_per_batch"))
+    @property
+    def compute(self) -> ComputeSettings:
+        """Where and in which number formats it computes; passed on as one object."""
+        return ComputeSettings.of(self)
 
     @property
     def shareable(self) -> bool:  # type: ignore[override]
         """Whether several threads may score at once: not with bitsandbytes, whose layers keep state as they run."""
-        return self.compute.quantization == "none"
+        return self.quantization == "none"
 
     @property
     def task(self) -> Task:  # type: ignore[override]
@@ -182,7 +182,7 @@ class ClassifierScorer(Scorer):
                 adapter=Path(self.adapter) if self.adapter else None,
                 golden_folder=self.recipe_folder,
             )
-            warm_up(forward, self.compute.tokens_per_batch)
+            warm_up(forward, self.tokens_per_batch)
         self._forward = forward
 
     def check(self, battles: Battles | None = None) -> None:
@@ -271,7 +271,7 @@ class ClassifierScorer(Scorer):
 
     def score_prepared(self, prepared: Encoded) -> Logits:
         """Return what `score` does, for token ids."""
-        return self._loaded().score(prepared, self.compute.tokens_per_batch, self.progress)
+        return self._loaded().score(prepared, self.tokens_per_batch, self.progress)
 
     def _loaded(self) -> "ForwardPass":
         if self._forward is None:

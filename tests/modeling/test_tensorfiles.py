@@ -23,7 +23,7 @@ CONTENTS = {
     "Git-LFS pointer": LFS_POINTER,
     "git-annex pointer": b"/annex/objects/SHA256E-s1--abc.safetensors\n",
     "web page": b"<!DOCTYPE html>\n<html><head><title>404",
-    "compressed": gzip.compress(b"weights"),
+    "compressed": gzip.compress(b"weights", mtime=0),
     "GGUF": b"GGUF\x03\x00\x00\x00" + b"\x00" * 20,
     "zip archive": saved(torch.save, {"a": torch.zeros(2)}),
     "pickle": pickle.dumps({"a": 1}),

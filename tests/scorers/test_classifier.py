@@ -301,6 +301,14 @@ def test_a_tokenizer_is_read_once_in_a_process_unless_it_or_the_recipe_has_chang
     assert encoders[3] is not encoders[2]
 
 
+def test_a_setting_that_is_assigned_counts_from_the_next_load_on(make_scorer):
+    scorer = make_scorer(dtype="float32")
+    before = scorer.fingerprint()
+    scorer.dtype, scorer.quantization = "bfloat16", "int8"
+    assert (scorer.compute.dtype, scorer.compute.quantization, scorer.shareable) == ("bfloat16", "int8", False)
+    assert scorer.fingerprint() != before
+
+
 def test_encode_says_what_it_takes(make_scorer):
     with pytest.raises(InputError, match=r"type DataFrame; write encode\(parse_battles\(table\)\)"):
         make_scorer().encode(pd.DataFrame({"id": [1]}))
