@@ -159,6 +159,16 @@ class TrainOptions(CommandOptions):
     )
     output: str = field(metadata=flag("where adapter, head and recipe go", "FOLDER"))
     overwrite: bool = field(default=False, metadata=flag("replace what an earlier training left in --output"))
+    resume: bool = field(
+        default=False, metadata=flag("go on from the last checkpoint that an interrupted training left in --output")
+    )
+    cache: str | None = field(
+        default=None,
+        metadata=flag(
+            "where hidden states below the first trained layer are kept for later runs; default: in the user's cache",
+            "FOLDER",
+        ),
+    )
     data: str | None = field(
         default=None, metadata=flag("where the recipe's data files lie; default: beside the recipe", "FOLDER")
     )

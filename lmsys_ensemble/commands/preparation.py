@@ -22,10 +22,10 @@ def train(options: TrainOptions) -> Result:
     from lmsys_ensemble.training.run import train as run
 
     figures = run(
-        options.recipe, options.output, data_folder=options.data, device=options.device,
-        overwrite=options.overwrite, say=say,
+        options.recipe, output=options.output, data_folder=options.data, device=options.device,
+        overwrite=options.overwrite, resume=options.resume, cache=options.cache, say=say,
     )  # fmt: skip
-    lines = [f"{options.output}: adapter, head, recipe.json, golden.json, scorer.yaml, README.md"]
+    lines = [f"{options.output}: adapter, head, recipe.json, golden.json, scorer.yaml, curves, README.md"]
     lines += [
         f"  {source}: log loss {values['log_loss']:.4f} on {values['rows']} rows held out "
         f"(class prior {values['class_prior']:.4f}, length only {values['length_only']:.4f})"

@@ -90,7 +90,7 @@ def inject_lora(model: Any, config: LoraConfig) -> Any:
     The base model that the configuration names is not followed: `model` is the base.
     """
     config.task_type = "SEQ_CLS"
-    config.modules_to_save = sorted({*(config.modules_to_save or []), head_name(model)} - {"classifier", "score"})
+    config.modules_to_save = sorted({*(config.modules_to_save or [])} - set(HEAD_NAMES))
     config.modules_to_save.append(head_name(model))
     check_lora_patterns(config, [name for name, _ in model.named_modules()], "adapter_config.json")
     config.base_model_name_or_path = None  # peft warns where it is not the folder that the base came from
@@ -248,5 +248,6 @@ def save_adapter(wrapped: Any, folder: Path, base_name: str) -> None:
     config = copy.copy(wrapped.peft_config["default"])
     config.inference_mode = True
     config.base_model_name_or_path = base_name
-    config.modules_to_save = [head_name(wrapped.get_base_model())]
+    head = head_name(wrapped.get_base_model())
+    config.modules_to_save = [*sorted({*(config.modules_to_save or [])} - set(HEAD_NAMES)), head]
     config.save_pretrained(str(folder))

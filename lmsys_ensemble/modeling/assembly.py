@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.modeling.adapters import attach_adapter, read_adapter
+from lmsys_ensemble.modeling.adapters import Adapter, attach_adapter, read_adapter
 from lmsys_ensemble.modeling.attention import SequenceAttention
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.golden import check_golden, check_golden_fits, golden_inputs, read_golden
@@ -16,6 +16,11 @@ from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
 
 logger = logging.getLogger(__name__)
+
+
+def _other_modules(adapter: Adapter | None) -> list[str]:
+    saved = adapter.config.modules_to_save if adapter else None
+    return [saved] if isinstance(saved, str) else list(saved or [])
 
 
 def assemble(
@@ -56,10 +61,10 @@ def assemble(
     load = LoadSettings.of(settings, recipe)
     if is_slow(load.dtype, load.device):
         logger.warning("this CPU has no instructions for %s: float32 is faster", dtype_name(load.dtype))
-    model = load_classifier(base, load, head_follows=read is not None)
+    model = load_classifier(base, load, head_follows=read is not None, also_follow=_other_modules(read))
     if _is_to_be_unpacked(settings, model, load):
         unpack_weights(model, load.dtype)
-    prepare_head(model, recipe.head.pooling, len(recipe.classes))
+    prepare_head(model, recipe.head, len(recipe.classes))
     if read is not None:
         model = attach_adapter(model, read, settings.merge)
     pad_token_id = recipe.special_tokens.pad_token_id

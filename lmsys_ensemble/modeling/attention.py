@@ -96,15 +96,24 @@ class SequenceAttention:
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule, trimmed: bool) -> Tensor:
         """Return the attention's output; see `Attention`."""
+        if torch.is_grad_enabled() and query.requires_grad:
+            return self._with_gradients(query, key, value, rule, trimmed)
         output = torch.empty_like(query)
         for queries in self._wanted if trimmed else self._all:
-            span, (first, last) = queries.span, queries.span.prefix
-            keys, values = key[span.start : span.stop], value[span.start : span.stop]
-            if span.n_before:
-                keys, values = torch.cat([key[first:last], keys]), torch.cat([value[first:last], values])
-            asked = query[queries.start : queries.stop]
-            output[queries.start : queries.stop] = attend(asked, keys, values, queries.places, rule, self._masks)
+            output[queries.start : queries.stop] = self._of(queries, query, key, value, rule)
         return output
+
+    def _with_gradients(self, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule, trimmed: bool) -> Tensor:
+        """Put the parts together at the end: every part written into one tensor would copy all gradients once more."""
+        every = sorted(self._wanted if trimmed else self._all, key=lambda queries: queries.start)
+        return torch.cat([self._of(queries, query, key, value, rule) for queries in every])
+
+    def _of(self, queries: _Queries, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
+        span, (first, last) = queries.span, queries.span.prefix
+        keys, values = key[span.start : span.stop], value[span.start : span.stop]
+        if span.n_before:
+            keys, values = torch.cat([key[first:last], keys]), torch.cat([value[first:last], values])
+        return attend(query[queries.start : queries.stop], keys, values, queries.places, rule, self._masks)
 
 
 def _wanted_queries(spans: Sequence[Span], wanted: NDArray[np.intp]) -> Iterator[_Queries]:
@@ -178,7 +187,9 @@ def _capped(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: fl
     n_queries, n_heads, size = query.shape
     n_groups = key.shape[1]
     asked = query.view(n_queries, n_groups, n_heads // n_groups, size).permute(1, 2, 0, 3)
-    scores = torch.matmul(asked, key.permute(1, 2, 0)[:, None]).mul_(scale / softcap).tanh_().mul_(softcap)
+    scores = torch.matmul(asked, key.permute(1, 2, 0)[:, None]).mul_(scale / softcap).tanh_()
+    # The gradient of tanh is made of its result, which must stay where there is one.
+    scores = scores * softcap if scores.requires_grad else scores.mul_(softcap)
     if seen is not None:
         scores.masked_fill_(~seen, float("-inf"))
     shares = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lmsys_ensemble.modeling.attention import Attention, AttentionRule
 from lmsys_ensemble.modeling.packing import Packed
@@ -51,7 +52,16 @@ class PackedDecoder:
         self._adds_in_float32 = backbone.device.type == "cpu"
         self._ropes_by_layer = "layer_type" in inspect.signature(backbone.rotary_emb.forward).parameters
 
-    def __call__(self, packed: Packed, attention: Attention, wanted: Tensor | None, *, upcast: bool = False) -> Tensor:
+    def __call__(
+        self,
+        packed: Packed,
+        attention: Attention,
+        wanted: Tensor | None,
+        *,
+        upcast: bool = False,
+        entering: Tensor | None = None,
+        checkpointing: bool = False,
+    ) -> Tensor:
         """Return normed hidden states of shape (n_wanted, hidden_size).
 
         Parameters
@@ -64,9 +74,13 @@ class PackedDecoder:
             Tokens whose states are asked for, ascending; None for all.
         upcast : bool
             Whether to compute in float32 whatever the weights are stored in, one layer at a time.
+        entering : Tensor of shape (n_tokens, hidden_size), optional
+            Hidden states that enter the first layer; by default the tokens' embeddings.
+        checkpointing : bool
+            Whether to compute a layer once more for its gradients instead of keeping what they are made of.
         """
         layers = list(self.backbone.layers)[: self.backbone.config.num_hidden_layers]
-        hidden = self.backbone.embed_tokens(packed.tokens)
+        hidden = self.backbone.embed_tokens(packed.tokens) if entering is None else entering
         number_format = torch.float32 if upcast else hidden.dtype
         if upcast or self._adds_in_float32:
             hidden = hidden.float()
@@ -77,7 +91,10 @@ class PackedDecoder:
                 ropes[kind] = self._rotary(hidden.to(number_format), packed.positions, kind)
             last = wanted is not None and number == len(layers) - 1
             run = in_float32(layer) if upcast else layer
-            hidden = _run_layer(run, hidden, ropes[kind], attention, wanted if last else None, number_format)
+            arguments = (run, hidden, ropes[kind], attention, wanted if last else None, number_format)
+            hidden = (
+                checkpoint(_run_layer, *arguments, use_reentrant=False) if checkpointing else _run_layer(*arguments)
+            )
         norm = in_float32(self.backbone.norm) if upcast else self.backbone.norm
         result: Tensor = norm(hidden)
         return result

@@ -22,7 +22,7 @@ from lmsys_ensemble.modeling.flex import FlexAttention
 from lmsys_ensemble.modeling.hardware import current_device, tokens_that_fit
 from lmsys_ensemble.modeling.packing import Packed, pack, to_device
 from lmsys_ensemble.modeling.pooling import pad_batch, plan_pooling, pool, pool_packed, pooled_size
-from lmsys_ensemble.modeling.recipe import Pooling
+from lmsys_ensemble.modeling.recipe import HeadRecipe, Pooling
 from lmsys_ensemble.modeling.rescue import score_rows
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.progress import NoProgress, Progress
@@ -33,8 +33,8 @@ AttentionKind: TypeAlias = Callable[[Packed, NDArray[np.intp]], Attention]
 """Makes the attention of a packed batch, given the tokens that are pooled."""
 
 
-def prepare_head(model: Any, pooling: Pooling, n_classes: int) -> None:
-    """Give the model a head that takes what `pooling` gives; ``last_token`` keeps transformers' own.
+def prepare_head(model: Any, recipe: HeadRecipe, n_classes: int) -> None:
+    """Give the model a head that takes what is pooled; a linear one on ``last_token`` is transformers' own.
 
     A decoder's head is float32 from here on, so that a trained one loses no digits when it is copied in.
 
@@ -44,16 +44,23 @@ def prepare_head(model: Any, pooling: Pooling, n_classes: int) -> None:
         If the model pools in its own way (encoders) and something else is asked for.
     """
     if not has_plain_head(model):
-        if pooling != "last_token":
+        if recipe.pooling != "last_token" or recipe.hidden_size:
+            asked = f"pooling {recipe.pooling!r}" if recipe.pooling != "last_token" else "a head with a hidden layer"
             raise ConfigError(
-                f"pooling {pooling!r} needs a decoder with one linear head (Llama, Gemma, Qwen); "
-                f"{type(model).__name__} pools in its own way, leave it at 'last_token'"
+                f"{asked} needs a decoder with one linear head (Llama, Gemma, Qwen); {type(model).__name__} pools in "
+                "its own way, leave pooling at 'last_token' and hidden_size out"
             )
         return
     model.score.float()
-    if pooling == "response_spans":
-        head = nn.Linear(pooled_size(pooling, model.config.get_text_config().hidden_size), n_classes)
-        setattr(model, head_name(model), head.to(device=model.device, dtype=torch.float32))
+    size = pooled_size(recipe.pooling, model.config.get_text_config().hidden_size)
+    head: nn.Module
+    if recipe.hidden_size:
+        head = nn.Sequential(nn.Linear(size, recipe.hidden_size), nn.GELU(), nn.Linear(recipe.hidden_size, n_classes))
+    elif recipe.pooling == "response_spans":
+        head = nn.Linear(size, n_classes)
+    else:
+        return
+    setattr(model, head_name(model), head.to(device=model.device, dtype=torch.float32))
 
 
 def has_plain_head(model: Any) -> bool:

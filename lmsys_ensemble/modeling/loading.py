@@ -7,7 +7,7 @@ get each other's dtypes, silently; and it exchanges functions of ``torch.nn.init
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +171,9 @@ def check_attention(attn_implementation: str) -> None:
         )
 
 
-def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool) -> Any:
+def load_classifier(
+    folder: Path, settings: LoadSettings, *, head_follows: bool, also_follow: Collection[str] = ()
+) -> Any:
     """Load a sequence-classification model in evaluation mode.
 
     Parameters
@@ -182,6 +184,8 @@ def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool)
         Device, number formats, depth.
     head_follows : bool
         Whether an adapter brings the head. If not, the checkpoint must hold one.
+    also_follow : collection of str
+        Other modules that the adapter brings (``pooler`` of DeBERTa, which has none before it is a classifier).
 
     Raises
     ------
@@ -220,7 +224,7 @@ def load_classifier(folder: Path, settings: LoadSettings, *, head_follows: bool)
                 f"{str(error).splitlines()[0]} Leave it at 'auto'"
             ) from error
     n_layers = config.get_text_config().num_hidden_layers
-    _account_for_keys(folder, report, n_layers, head_follows)
+    _account_for_keys(folder, report, n_layers, head_follows, {*HEAD_NAMES, *also_follow} if head_follows else set())
     if later:
         transfer(model, settings.device)
     model.eval()
@@ -242,8 +246,10 @@ def _is_head(key: str) -> bool:
     return any(part in HEAD_NAMES for part in key.split("."))
 
 
-def _account_for_keys(folder: Path, report: dict[str, Any], n_layers: int, head_follows: bool) -> None:
-    missing = sorted(key for key in report["missing_keys"] if not (head_follows and _is_head(key)))
+def _account_for_keys(
+    folder: Path, report: dict[str, Any], n_layers: int, head_follows: bool, following: Collection[str]
+) -> None:
+    missing = sorted(key for key in report["missing_keys"] if not any(part in following for part in key.split(".")))
     if missing:
         cure = (
             "; it has no trained classification head: give adapter= (a folder with head and recipe), or a checkpoint "

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from lmsys_ensemble.encoding.templates import Template, get_template
 from lmsys_ensemble.encoding.truncation import Policy
@@ -60,11 +60,21 @@ class HeadRecipe(Settings):
 
     ``layers`` is the number of the base model's layers that are run (None: all of them). ``last_token`` pools the
     last token, as transformers does; ``response_spans`` adds what the tokens of the two responses differ in (see
-    `lmsys_ensemble.modeling.pooling.pool_response_spans`).
+    `lmsys_ensemble.modeling.pooling.pool_response_spans`). ``hidden_size`` puts a hidden layer of so many units (GELU)
+    between what is pooled and the logits.
     """
 
     pooling: Pooling = "last_token"
     layers: int | None = Field(default=None, ge=1)
+    hidden_size: int | None = Field(default=None, ge=1, le=2**16)
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what a linear head does not have: fingerprints of earlier releases stay as they are."""
+        values: dict[str, Any] = serialize(self)
+        if values.get("hidden_size") is None:
+            values.pop("hidden_size", None)
+        return values
 
 
 class Recipe(Settings):

@@ -1,13 +1,46 @@
 """Training of LoRA adapters and heads. Reaches scoring through the files it writes, never through imports.
 
-`settings`    What ``lmsys-ensemble train recipe.yaml`` reads.
-`dataset`     Labelled battles: read, divided by group, encoded in both orders.
-`hidden`      Hidden states that enter the first trained layer, computed once.
-`head`        A head by logistic regression on pooled hidden states.
-`lora`        The training loop.
-`validation`  Held-out figures beside baselines that know nothing of the texts.
-`card`        Model cards.
-`run`         One training run, from a recipe to a folder.
+`settings`     What ``lmsys-ensemble train recipe.yaml`` reads.
+`dataset`      Labelled battles: read, divided by group, encoded in both orders.
+`examples`     Token sequences with labels and weights, and the loss on them.
+`batches`      Which rows make a step, and in which batches they are computed.
+`model`        Base, LoRA and head, and their forward pass with gradients.
+`hidden`       Hidden states that enter the first trained layer, computed once and kept.
+`head`         A head by logistic regression on pooled hidden states.
+`processes`    Several processes of one launcher.
+`checkpoints`  What a run resumes from.
+`watching`     A bar and a table of curves while it runs.
+`curves`       The picture of the curves.
+`trainer`      transformers' Trainer for battles.
+`fit`          From examples to weights.
+`validation`   Held-out figures beside baselines that know nothing of the texts.
+`card`         Model cards.
+`adapter`      One adapter, from labelled rows to a folder that scores.
+`run`          One training run, from a recipe to a folder.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 import lmsys_ensemble.modeling  # noqa: F401 - quietens bitsandbytes, before peft imports that
+
+if TYPE_CHECKING:
+    from lmsys_ensemble.training.adapter import Trained as Trained
+    from lmsys_ensemble.training.adapter import train_adapter as train_adapter
+    from lmsys_ensemble.training.run import train as train
+    from lmsys_ensemble.training.settings import TrainSettings as TrainSettings
+
+_EXPORTS = {
+    "Trained": "lmsys_ensemble.training.adapter",
+    "train_adapter": "lmsys_ensemble.training.adapter",
+    "train": "lmsys_ensemble.training.run",
+    "TrainSettings": "lmsys_ensemble.training.settings",
+}
+__all__ = ["TrainSettings", "Trained", "train", "train_adapter"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is: torch comes with it."""
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,8 +6,8 @@ from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.training.settings import TrainSettings
 
 
-def model_card(settings: TrainSettings, recipe: Recipe) -> str:
-    """Return a model card in Markdown, with all held-out figures by source."""
+def model_card(settings: TrainSettings, recipe: Recipe, *, with_curves: bool = False) -> str:
+    """Return a model card in Markdown, with all held-out figures by source and, where drawn, the curves' picture."""
     lora, head = settings.lora, recipe.head
     depth = f"the first {head.layers} of " if head.layers else ""
     pooling = {
@@ -43,8 +43,21 @@ def model_card(settings: TrainSettings, recipe: Recipe) -> str:
         "",
         *_verdict(recipe.validation),
         "",
+        *(_curves(settings, recipe) if with_curves else []),
     ]
     return "\n".join(lines)
+
+
+def _curves(settings: TrainSettings, recipe: Recipe) -> list[str]:
+    """Show the curves, and say how the weights were chosen."""
+    kept, steps = recipe.training.get("kept_step"), recipe.training.get("steps")
+    chosen = (
+        f"The weights are those of step {kept} of {steps}, whose log loss on the rows held out was the lowest: the "
+        "figures above are of rows that were chosen by, and a little too good."
+        if settings.evaluation.keeps_best
+        else f"The weights are those of the last of {steps} steps."
+    )
+    return ["## Training", "", "![training loss and log loss on the rows held out](curves.svg)", "", chosen, ""]
 
 
 def _row(source: str, figures: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+from lmsys_ensemble.data.frames import TableLike, as_frame
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
 from lmsys_ensemble.errors import InputError
@@ -76,13 +77,33 @@ def read_labelled(paths: Sequence[Path], task: Task) -> Labelled:
 
 
 def _read_one(path: Path, task: Task) -> Labelled:
-    table = read_table(path)
     try:
-        battles, labels = parse_battles(table), parse_labels(table, task)
+        return as_labelled(read_table(path), task, path.stem)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    sources = table["source"] if "source" in table else pd.Series([path.stem] * len(table))
-    groups = table["group"] if "group" in table else table["prompt"].astype(str)
+
+
+def as_labelled(table: TableLike, task: Task, source: str = "data") -> Labelled:
+    """Return a table's rows with their labels; see `read_labelled`.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Battles with labels; other kinds of tables as for `lmsys_ensemble.data.battles.parse_battles`.
+    task : Task
+        Gives the classes.
+    source : str
+        Source of all rows where the table has no column ``source``.
+
+    Raises
+    ------
+    InputError
+        If its battles or its labels cannot be used.
+    """
+    frame = as_frame(table)
+    battles, labels = parse_battles(frame), parse_labels(frame, task)
+    sources = frame["source"] if "source" in frame else pd.Series([source] * len(frame))
+    groups = frame["group"] if "group" in frame else frame["prompt"].astype(str)
     return Labelled(battles, labels, sources.to_numpy(dtype=object), groups.to_numpy(dtype=object))
 
 

@@ -1,67 +1,198 @@
-"""Hidden states that enter the first trained layer, computed once and kept in a file.
+"""Hidden states that enter the first trained layer, computed once and kept in files.
 
-The layers below it do not learn, so their output is the same in every epoch.
+The layers below it do not learn: what leaves them is the same in every epoch, in every fold, and in every run that
+trains from the same layer on. It depends on the base model, the layer, the arithmetic and a row's token ids, and is
+kept by these: a folder per base, layer and arithmetic, in it files of many rows, each with an index by token ids. A
+file without an index was never finished and is never read.
 """
 
+import hashlib
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lmsys_ensemble.encoding.batches import plan_batches
 from lmsys_ensemble.encoding.tokens import Encoded
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.files import read_object, write_json
 from lmsys_ensemble.modeling.depth import only_layers
 from lmsys_ensemble.modeling.pooling import pad_batch
 
+STORED_FORMAT = torch.bfloat16
+"""Two bytes a value, and the range of float32: what layers add up leaves that of float16."""
+
+MOST_OF_FREE_DISK = 0.5
+"""Share of the free disk that new hidden states may take."""
+
 
 class HiddenStates:
-    """Hidden states of many sequences, one after the other in a memory-mapped bfloat16 file.
+    """Hidden states of many rows, read from memory-mapped files."""
+
+    def __init__(self, rows: Sequence[Tensor]):
+        self._rows = rows
+
+    def __getitem__(self, row: int) -> Tensor:
+        """Return the states of one row, of shape (n_tokens, hidden_size)."""
+        return self._rows[row]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+class HiddenStore:
+    """Keeps hidden states in a folder.
 
     Parameters
     ----------
-    path : Path
-        File to make; two bytes a value.
-    lengths : ndarray of shape (n_rows,)
-        Tokens of every row.
+    root : Path
+        Folder of all hidden states; a folder inside it is made for every `identity`.
+    identity : mapping
+        All that hidden states depend on beside token ids.
     hidden_size : int
-        Values of every token.
+        Values of a token.
+    say : callable
+        Told of sizes and places.
     """
 
-    def __init__(self, path: Path, lengths: NDArray[np.intp], hidden_size: int):
-        self.starts = np.concatenate([[0], np.cumsum(lengths)])
-        size = int(self.starts[-1]) * hidden_size
-        self.values = torch.from_file(str(path), shared=True, size=size, dtype=torch.bfloat16).view(-1, hidden_size)
+    def __init__(self, root: Path, identity: dict[str, Any], hidden_size: int, say: Callable[[str], object]):
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+        self.folder = root / key
+        self._identity, self._hidden_size, self._say = identity, hidden_size, say
 
-    def __setitem__(self, row: int, hidden: torch.Tensor) -> None:
-        self.values[self.starts[row] : self.starts[row + 1]] = hidden
+    def get(
+        self,
+        backbone: Any,
+        first_layer: int,
+        encoded: Encoded,
+        tokens_per_batch: int,
+        on_batch: Callable[[int], object] = lambda n_tokens: None,
+    ) -> HiddenStates | None:
+        """Return the hidden states of all rows, computing those that are not kept yet.
 
-    def batch(self, rows: Sequence[int], device: torch.device) -> torch.Tensor:
-        """Return right-padded hidden states of shape (n_rows, longest, hidden_size), float32."""
-        parts = [self.values[self.starts[row] : self.starts[row + 1]] for row in rows]
-        return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True).to(device=device, dtype=torch.float32)
+        None where they would take more of the disk than there is room for.
+        """
+        keys = [hashlib.sha256(row.astype("<i4").tobytes()).hexdigest()[:32] for row in encoded.ids]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
+            known = self._read()
+            lacking = {key: row for row, key in enumerate(keys) if key not in known}
+            rows = np.array(sorted(lacking.values()), dtype=np.intp)
+            new = 2 * self._hidden_size * int(encoded.lengths[rows].sum())
+            there = 2 * self._hidden_size * int(encoded.lengths.sum()) - new
+            free = shutil.disk_usage(self.folder).free
+            if new > MOST_OF_FREE_DISK * free:
+                self._say(
+                    f"hidden states below layer {first_layer} would take {_size(new)} of {_size(free)} free in "
+                    f"{self.folder.parent}: they are computed in every epoch instead (another folder: --cache FOLDER)"
+                )
+                return None
+            self._say(
+                f"hidden states below layer {first_layer}: {_size(new)} to compute, {_size(there)} there already, in "
+                f"{self.folder}; it may be deleted at any time between runs"
+            )
+            if len(rows):
+                self._compute(backbone, first_layer, encoded, rows, [keys[row] for row in rows], tokens_per_batch,
+                              on_batch)  # fmt: skip
+                known = self._read()
+        return HiddenStates([known[key] for key in keys])
+
+    def _read(self) -> dict[str, Tensor]:
+        """Return the states of every row that is kept, by its key, without reading them."""
+        known: dict[str, Tensor] = {}
+        for index in sorted(self.folder.glob("part-*.json")):
+            try:
+                entries = [(str(key), int(length)) for key, length in read_object(index)["rows"]]
+            except (ConfigError, KeyError, TypeError, ValueError):
+                continue
+            path = index.with_suffix(".bin")
+            n_tokens = sum(length for _, length in entries)
+            if not path.is_file() or path.stat().st_size != 2 * self._hidden_size * n_tokens:
+                continue
+            values = _map(path, n_tokens, self._hidden_size, shared=False)
+            start = 0
+            for key, length in entries:
+                known[key] = values[start : start + length]
+                start += length
+        return known
+
+    def _compute(
+        self,
+        backbone: Any,
+        first_layer: int,
+        encoded: Encoded,
+        rows: NDArray[np.intp],
+        keys: list[str],
+        tokens_per_batch: int,
+        on_batch: Callable[[int], object],
+    ) -> None:
+        for path in self.folder.glob("part-*.bin"):
+            if not path.with_suffix(".json").exists():  # of a run that was interrupted
+                path.unlink()
+        numbers = [int(path.stem.partition("-")[2]) for path in self.folder.glob("part-*.json")]
+        path = self.folder / f"part-{max(numbers, default=0) + 1}.bin"
+        lengths = encoded.lengths[rows]
+        values = _map(path, int(lengths.sum()), self._hidden_size, shared=True)
+        compute_hidden_states(
+            backbone, first_layer, [encoded.ids[row] for row in rows], values, tokens_per_batch, on_batch
+        )
+        del values
+        entries = [[key, int(length)] for key, length in zip(keys, lengths, strict=True)]
+        write_json(self.folder / "about.json", self._identity)
+        write_json(path.with_suffix(".json"), {"rows": entries})
+
+
+def _map(path: Path, n_tokens: int, hidden_size: int, *, shared: bool) -> Tensor:
+    if not n_tokens:
+        return torch.empty(0, hidden_size, dtype=STORED_FORMAT)
+    values = torch.from_file(str(path), shared=shared, size=n_tokens * hidden_size, dtype=STORED_FORMAT)
+    return values.view(-1, hidden_size)
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"
 
 
 @torch.no_grad()
 def compute_hidden_states(
     backbone: Any,
     first_layer: int,
-    encoded: Encoded,
-    path: Path,
+    ids: Sequence[NDArray[np.int32]],
+    values: Tensor,
     tokens_per_batch: int,
     on_batch: Callable[[int], object],
-) -> HiddenStates:
-    """Run the layers below `first_layer` on all rows and keep what leaves them."""
-    lengths = encoded.lengths
-    states = HiddenStates(path, lengths, backbone.config.hidden_size)
+) -> None:
+    """Run the layers below `first_layer` and write what leaves them.
+
+    Parameters
+    ----------
+    backbone : PreTrainedModel
+        Decoder without head.
+    first_layer : int
+        First layer that is left out.
+    ids : sequence of ndarray
+        Token ids of every row.
+    values : Tensor of shape (n_tokens, hidden_size)
+        Written to, one row after the other.
+    tokens_per_batch : int
+        Budget of a batch.
+    on_batch : callable
+        Told of the tokens that are done.
+    """
+    lengths = np.array([len(row) for row in ids], dtype=np.intp)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
     with only_layers(backbone, 0, first_layer) as lower:
         for rows in plan_batches(lengths, tokens_per_batch):
-            tokens, mask = pad_batch([encoded.ids[row] for row in rows], 0, backbone.device)
+            tokens, mask = pad_batch([ids[row] for row in rows], 0, backbone.device)
             entering = backbone.get_input_embeddings()(tokens).float()  # what is added up would overflow in float16
             hidden = lower(inputs_embeds=entering, attention_mask=mask, use_cache=False).last_hidden_state
             for position, row in enumerate(rows):
-                states[int(row)] = hidden[position, : lengths[row]].to("cpu", torch.bfloat16)
+                values[starts[row] : starts[row + 1]] = hidden[position, : lengths[row]].to("cpu", values.dtype)
             on_batch(int(lengths[rows].sum()))
-    return states

@@ -2,46 +2,88 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lmsys_ensemble.encoding.truncation import Policy
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import Settings, parse_settings, read_mapping
 from lmsys_ensemble.modeling.recipe import HeadRecipe, SpecialTokensRecipe
+from lmsys_ensemble.schema import Task, task_of
 
 
 class DataSettings(Settings):
     """Labelled battles and how they are divided.
 
     ``holdout`` is the share of the groups (prompts) held out, by source; ``default`` is for the sources it does not
-    name. ``weights`` multiplies the loss of a source's rows; ``rows`` caps a source's training rows.
+    name. ``weights`` multiplies the loss of a source's rows, ``class_weights`` that of a class (``model_a``,
+    ``model_b``, ``tie``), and a row whose prompt occurs n times weighs ``n ** -frequency_penalty``. ``rows`` caps a
+    source's training rows.
     """
 
-    files: list[str]
-    holdout: dict[str, float] = Field(default={"default": 0.1})
-    weights: dict[str, float] = Field(default={})
-    rows: dict[str, int] = Field(default={})
+    files: list[str] = Field(default=[])
+    holdout: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default={"default": 0.1})
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default={})
+    class_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default={})
+    frequency_penalty: float = Field(default=0.0, ge=0, le=1)
+    rows: dict[str, Annotated[int, Field(ge=0)]] = Field(default={})
 
 
 class LoraSettings(Settings):
-    """LoRA as in PEFT. Layers below ``first_layer`` stay as they are, and their output is computed only once."""
+    """LoRA as in PEFT.
+
+    Layers below ``first_layer`` (or the first ``freeze_layers`` layers, which says the same) stay as they are, and
+    their output is computed only once. ``layers_to_transform`` lists single layers instead. ``rslora`` scales updates
+    by alpha over the square root of the rank (Kalajdzievski 2023), ``dora`` trains magnitudes beside directions (Liu
+    et al. 2024).
+    """
 
     r: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.05, ge=0, lt=1)
-    target_modules: list[str] = Field(default=["q_proj", "k_proj", "v_proj", "o_proj"])
+    target_modules: list[str] = Field(default=["q_proj", "k_proj", "v_proj", "o_proj"], min_length=1)
     first_layer: int = Field(default=0, ge=0)
+    layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
+    rslora: bool = False
+    dora: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_way_to_name_layers(cls, values: Any) -> Any:
+        """Turn ``freeze_layers`` and ``layers_to_transform`` into ``first_layer``, which all else goes by."""
+        if not isinstance(values, dict):
+            return values
+        named = [key for key in ("first_layer", "freeze_layers", "layers_to_transform") if values.get(key) is not None]
+        if set(named) == {"first_layer", "layers_to_transform"} and values["first_layer"] == min(
+            values["layers_to_transform"], default=None
+        ):
+            return values  # as it was written down after validation
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} say the same in different ways; leave one of them out")
+        values = dict(values)
+        if "freeze_layers" in values:
+            values["first_layer"] = values.pop("freeze_layers") or 0
+        layers = values.get("layers_to_transform")
+        if isinstance(layers, list) and layers and all(isinstance(layer, int) for layer in layers):
+            values["first_layer"] = min(layers)
+        return values
 
 
 class OptimizerSettings(Settings):
     """Head first, then LoRA and head together.
 
     The head starts as a logistic regression on the frozen model's pooled states, with ``head_l2`` times the squared
-    norm of its weights (on standardised states) as penalty; None starts it at random. Then all that learns is trained
-    for ``epochs`` by AdamW with a linear warm-up and a cosine decay to zero; 0 epochs leave the base as it is.
+    norm of its weights (on standardised states) as penalty; None starts it at random, and so do heads with a hidden
+    layer and those of encoders. Then all that learns is trained for ``epochs``; 0 epochs leave the base as it is.
+
+    ``name`` and ``schedule`` are transformers' own. ``warmup`` is the share of the steps that the rate rises in.
+    ``rows_per_step`` rows make one step of the optimiser, whatever they are computed in (see `BatchSettings`).
     """
+
+    name: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_torch"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     head_l2: float | None = Field(default=0.3, gt=0)
     epochs: int = Field(default=1, ge=0)
@@ -54,8 +96,51 @@ class OptimizerSettings(Settings):
     max_gradient_norm: float = Field(default=1.0, gt=0)
 
 
+class BatchSettings(Settings):
+    """What a step's rows are computed in.
+
+    They are divided into batches of at most ``tokens`` tokens (padding included) and, where it is set, ``rows`` rows;
+    gradients of all batches add up to those of one large batch. ``by_length`` puts rows of similar length into one
+    step. ``packed`` rows lie one behind the other without padding; ``auto`` packs where that was measured to pay
+    (decoders on the CPU), ``padded`` is transformers' own way.
+    """
+
+    tokens: int = Field(default=2048, ge=1)
+    rows: int | None = Field(default=None, ge=1)
+    by_length: bool = True
+    layout: Literal["auto", "padded", "packed"] = "auto"
+
+
+class EvaluationSettings(Settings):
+    """Log loss on the rows held out, in training.
+
+    It is measured ``per_epoch`` times an epoch (0: never). ``patience`` stops after so many measurements without a
+    new best one, and ``keep_best`` (by default where there is a patience) takes the best weights instead of the last.
+    Both choose by the rows held out, whose figures are then a little too good.
+    """
+
+    per_epoch: int = Field(default=1, ge=0)
+    patience: int | None = Field(default=None, ge=1)
+    keep_best: bool | None = None
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        if not self.per_epoch and (self.patience is not None or self.keep_best):
+            raise ValueError("patience and keep_best need per_epoch above 0")
+        return self
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best weights are taken."""
+        return self.patience is not None if self.keep_best is None else self.keep_best
+
+
 class TrainSettings(Settings):
     """A training run.
+
+    ``quantization`` loads the base in bitsandbytes' 4-bit or 8-bit (QLoRA); a base that is stored so needs no setting.
+    ``gradient_checkpointing`` computes activations twice instead of keeping them. ``checkpoint_steps`` is how often a
+    checkpoint to resume from is written (by default with every evaluation). ``report_to`` may name ``tensorboard``.
 
     ``autocast`` is the number format of the arithmetic in training (weights that learn stay float32; with float16 the
     loss is scaled, so that small gradients do not vanish). What is measured and saved at the end is computed in float32
@@ -67,18 +152,38 @@ class TrainSettings(Settings):
     scorer: Literal["llama", "gemma", "classifier"]
     base_model: str
     revision: str | None = None
-    data: DataSettings
+    data: DataSettings = DataSettings()
     template: str = "turns"
     max_tokens: int = Field(default=2048, ge=8)
     truncation: Policy = "balanced"
     special_tokens: SpecialTokensRecipe = SpecialTokensRecipe()
     classes: int = Field(default=3, ge=2, le=3)
     head: HeadRecipe = HeadRecipe()
+    quantization: Literal["none", "nf4", "int8"] = "none"
     lora: LoraSettings = LoraSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+    batches: BatchSettings = BatchSettings()
+    gradient_checkpointing: bool = False
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    report_to: list[Literal["tensorboard"]] = Field(default=[])
     swap_augmentation: bool = True
     autocast: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _classes_have_names(self) -> Self:
+        unknown = sorted(set(self.data.class_weights) - set(self.task.classes))
+        if unknown:
+            raise ValueError(
+                f"data.class_weights names {', '.join(unknown)}; the classes are {', '.join(self.task.classes)}"
+            )
+        return self
+
+    @property
+    def task(self) -> Task:
+        """The task with so many classes."""
+        return task_of(self.classes)
 
 
 def read_train_settings(path: Path) -> TrainSettings:
@@ -98,8 +203,10 @@ def data_files(settings: TrainSettings, recipe_folder: Path, data_folder: Path |
     Raises
     ------
     ConfigError
-        If a file is not there.
+        If the recipe names no file, or one is not there.
     """
+    if not settings.data.files:
+        raise ConfigError("the recipe names no data.files; name them, or give the rows as a table (df=)")
     folder = data_folder or recipe_folder
     paths = [folder / os.path.expandvars(name) for name in settings.data.files]
     missing = [str(path) for path in paths if not path.is_file()]

@@ -12,6 +12,7 @@ from lmsys_ensemble.modeling.adapters import inject_lora, save_adapter
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.forward import prepare_head
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
+from lmsys_ensemble.modeling.recipe import HeadRecipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from tests.tiny import (
@@ -39,7 +40,7 @@ def save_spans_adapter(checkpoints, tmp_path):
         torch.manual_seed(4)
         settings = LoadSettings(3, "cpu", torch.float32, n_layers=N_LAYERS)
         model = load_classifier(checkpoints.base(architecture), settings, head_follows=True)
-        prepare_head(model, "response_spans", 3)
+        prepare_head(model, HeadRecipe(pooling="response_spans"), 3)
         wrapped = inject_lora(model, LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"]))
         with torch.no_grad():
             for name, parameter in wrapped.named_parameters():

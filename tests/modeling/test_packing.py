@@ -19,6 +19,7 @@ from lmsys_ensemble.modeling.attention import SequenceAttention
 from lmsys_ensemble.modeling.flex import FlexAttention
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.pooling import pad_batch, pool
+from lmsys_ensemble.modeling.recipe import HeadRecipe
 from tests.modeling.conftest import make_model
 from tests.tiny import BOS, DECODERS, EOS, PAD, encode, make_battles, plain_logits
 
@@ -76,7 +77,7 @@ def test_any_plan_gives_the_logits_of_one_row_at_a_time(models, architecture, ki
 @pytest.mark.parametrize("architecture", DECODERS)
 def test_both_orders_of_battles_share_their_prompts_and_keep_their_logits(architecture, kind):
     model = make_model(architecture)
-    prepare_head(model, "response_spans", 3)
+    prepare_head(model, HeadRecipe(pooling="response_spans"), 3)
     battles = make_battles(5, longest=60)
     battles = dataclasses.replace(battles, prompts=[(turns[0] * 3, *turns[1:]) for turns in battles.prompts])
     both = [encode(order, 512) for order in (battles, battles.swapped())]
@@ -154,7 +155,7 @@ def test_rows_that_are_the_same_are_computed_once_and_counted_each(models):
 
 def test_tokens_of_a_response_that_both_orders_begin_with_are_pooled_for_both():
     model = make_model("llama")
-    prepare_head(model, "response_spans", 3)
+    prepare_head(model, HeadRecipe(pooling="response_spans"), 3)
     shared = [BOS, *range(10, 50)]
     code_a, code_b = FIELD_CODES["response_a"], FIELD_CODES["response_b"]
     codes = np.array([0] * 30 + [code_a] * 11 + [code_b] * 3, dtype=np.int8)

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -16,10 +18,11 @@ from lmsys_ensemble.modeling.recipe import read_recipe
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY
 from lmsys_ensemble.scorers.llama import LlamaScorer
+from lmsys_ensemble.training import adapter as adapter_module
 from lmsys_ensemble.training import run as run_module
 from lmsys_ensemble.training.dataset import data_hash, read_labelled, split
 from lmsys_ensemble.training.run import train
-from lmsys_ensemble.training.settings import DataSettings
+from lmsys_ensemble.training.settings import DataSettings, TrainSettings
 from tests.tiny import EOS, encode, plain_logits, plain_model, save_base
 from tests.training.synthetic import make_preferences
 
@@ -49,7 +52,7 @@ def run(checkpoints, tmp_path_factory):
     """Return the folder of a run, its figures, and what it said."""
     folder, said = tmp_path_factory.mktemp("run"), []
     recipe = write_inputs(folder, checkpoints.base("llama"))
-    figures = train(recipe, folder / "trained", device="cpu", say=said.append)
+    figures = train(recipe, output=folder / "trained", device="cpu", say=said.append)
     return folder, figures, said
 
 
@@ -114,6 +117,8 @@ def test_what_is_passed_on_names_no_path_of_the_machine(run, checkpoints):
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "curves.csv",
+        "curves.svg",
         "golden.json",
         "recipe.json",
         "scorer.yaml",
@@ -151,7 +156,7 @@ def test_a_checkpoint_whose_padding_is_its_end_token_is_scored_as_it_was_trained
     base = save_base("llama", tmp_path / "base", pad_token_id=EOS)
     head = {"pooling": "last_token"}
     path = write_inputs(tmp_path, base, head=head, optimizer={"head_l2": 0.01, "epochs": 0})
-    train(path, tmp_path / "trained", device="cpu")
+    train(path, output=tmp_path / "trained", device="cpu")
     assert read_recipe(tmp_path / "trained").special_tokens.pad_token_id == EOS
     learn = divide(tmp_path)[0]
     with LlamaScorer(str(base), adapter=str(tmp_path / "trained"), device="cpu") as scorer:
@@ -168,7 +173,7 @@ def test_a_checkpoint_whose_padding_is_its_end_token_is_scored_as_it_was_trained
 def test_a_first_layer_beyond_those_that_run_is_refused(checkpoints, tmp_path, first_layer):
     path = write_inputs(tmp_path, checkpoints.base("llama"), lora={"first_layer": first_layer})
     with pytest.raises(ConfigError, match=rf"first_layer is {first_layer}, but only 3 layers run"):
-        train(path, tmp_path / "trained", device="cpu")
+        train(path, output=tmp_path / "trained", device="cpu")
 
 
 def contents(folder):
@@ -181,12 +186,12 @@ def test_a_trained_adapter_is_not_replaced_unasked(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "read_labelled", lambda *_: pytest.fail("read the data first"))
         with pytest.raises(InputError, match="trained is not empty; a trained adapter is not replaced unasked"):
-            train(folder / "train.yaml", folder / "trained", device="cpu")
+            train(folder / "train.yaml", output=folder / "trained", device="cpu")
     assert contents(folder / "trained") == before
-    train(folder / "train.yaml", folder / "trained", device="cpu", overwrite=True)
+    train(folder / "train.yaml", output=folder / "trained", device="cpu", overwrite=True)
     assert contents(folder / "trained").keys() == before.keys()
     (folder / "empty").mkdir()
-    train(folder / "train.yaml", folder / "empty", device="cpu")
+    train(folder / "train.yaml", output=folder / "empty", device="cpu")
     assert contents(folder / "empty").keys() == before.keys()
 
 
@@ -195,10 +200,53 @@ def test_an_output_that_cannot_be_written_is_told_before_the_data_are_read(run, 
     (tmp_path / "file").touch()
     for output in ("file", "file/inside"):
         with pytest.raises(InputError, match=r"file is a file, expected a folder"):
-            train(run[0] / "train.yaml", tmp_path / output, device="cpu")
+            train(run[0] / "train.yaml", output=tmp_path / output, device="cpu")
 
 
-def test_an_encoder_is_refused_with_the_reason(checkpoints, tmp_path):
-    path = write_inputs(tmp_path, checkpoints.base("modernbert"), head={"pooling": "last_token"}, scorer="classifier")
-    with pytest.raises(ConfigError, match="is no decoder with one linear head"):
-        train(path, tmp_path / "trained", device="cpu")
+def test_a_table_and_a_recipe_in_memory_are_enough(checkpoints, tmp_path):
+    values = {**SETTINGS, "base_model": str(checkpoints.base("llama")), "data": {"holdout": {"default": 0.3}}}
+    table = make_preferences(60).rename(columns={"source": "origin"})
+    figures = train(TrainSettings.model_validate(values), table, output=tmp_path / "trained", device="cpu")
+    assert list(figures) == ["data", "all"]
+    recipe = read_recipe(tmp_path / "trained")
+    assert sum(recipe.training["rows"].values()) + figures["all"]["rows"] == 60
+    curves = pd.read_csv(tmp_path / "trained" / "curves.csv")
+    assert curves["held_log_loss"].iloc[-1] == pytest.approx(figures["all"]["log_loss"], abs=2e-4)
+    picture = ElementTree.parse(tmp_path / "trained" / "curves.svg").getroot()
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "![training loss and log loss on the rows held out](curves.svg)" in (
+        (tmp_path / "trained" / "README.md").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"data": {}}, ConfigError, r"names no data\.files"),
+        ({"optimizer": {"name": "paged_adamw_8bit"}}, ConfigError, "on the CPU use adamw_8bit"),
+        ({"evaluation": {"patience": 2}, "data": {"holdout": {"default": 0.0}}}, ConfigError, r"set data\.holdout"),
+        ({"data": {"rows": {"one": 0, "two": 0}}}, InputError, "no rows to learn from are left"),
+        ({"lora": {"target_modules": ["W_pack"]}}, ConfigError, "no linear layer called 'W_pack'"),
+        ({"lora": {"layers_to_transform": [1, 7]}}, ConfigError, "names 7, but only 3 layers run"),
+        ({"template": "chatt"}, ConfigError, "chatt"),
+        ({"head": {"pooling": "last_token", "layers": 40}}, ConfigError, "has 4 layers, 40 are asked for"),
+    ],
+)
+def test_bad_recipes_fail_before_weights_are_loaded(checkpoints, tmp_path, monkeypatch, changes, error, message):
+    monkeypatch.setattr(adapter_module, "build_model", lambda *_: pytest.fail("loaded the weights first"))
+    data = {**SETTINGS["data"], **changes["data"]} if changes.get("data") else changes.get("data", SETTINGS["data"])
+    path = write_inputs(tmp_path, checkpoints.base("llama"), **{**changes, "data": data})
+    with pytest.raises(error, match=message):
+        train(path, output=tmp_path / "trained", device="cpu")
+
+
+def test_a_table_without_labels_is_named(checkpoints, tmp_path):
+    settings = TrainSettings.model_validate({**SETTINGS, "base_model": str(checkpoints.base("llama"))})
+    table = make_preferences(10)
+    with pytest.raises(InputError, match="no labels found"):
+        train(settings, table.drop(columns="winner"), output=tmp_path / "trained", device="cpu")
+    with pytest.raises(InputError, match="response_b"):
+        train(settings, table.drop(columns="response_b"), output=tmp_path / "trained", device="cpu")
+    soft = table.drop(columns="winner").assign(winner_model_a=0.5, winner_model_b=0.1, winner_tie=0.1)
+    with pytest.raises(InputError, match="labels winner_model_a"):
+        train(settings, soft, output=tmp_path / "trained", device="cpu")

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -31,6 +34,17 @@ def test_the_least_recipe_is_enough(tmp_path):
         ({"head": {"pooling": "mean"}}, r"head\.pooling: .*'last_token' or 'response_spans'"),
         ({"classes": 4}, r"classes: .*less than or equal to 3"),
         ({"version": 2}, r"version: .*1"),
+        ({"lora": {"target_modules": []}}, r"lora\.target_modules: .*at least 1"),
+        ({"lora": {"first_layer": 2, "freeze_layers": 2}}, r"first_layer and freeze_layers say the same"),
+        ({"lora": {"freeze_layers": 2, "layers_to_transform": [3]}}, r"freeze_layers and layers_to_transform say"),
+        ({"quantization": "nf8"}, r"quantization: .*'none', 'nf4' or 'int8'"),
+        ({"optimizer": {"name": "sgd"}}, r"optimizer\.name: .*'adamw_torch', 'adamw_8bit' or 'paged_adamw_8bit'"),
+        ({"optimizer": {"label_smoothing": 1}}, r"optimizer\.label_smoothing: .*less than 1"),
+        ({"data": {"class_weights": {"draw": 2}}}, r"class_weights names draw; the classes are model_a, model_b, tie"),
+        ({"data": {"weights": {"x": -1}}}, r"data\.weights\.x: .*greater than or equal to 0"),
+        ({"data": {"holdout": {"default": 1.2}}}, r"data\.holdout\.default: .*less than 1"),
+        ({"evaluation": {"per_epoch": 0, "patience": 2}}, r"evaluation: .*need per_epoch above 0"),
+        ({"batches": {"token": 9}}, r"unknown key 'batches\.token' \(did you mean 'tokens'\?\)"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_file(tmp_path, changes, message):
@@ -57,3 +71,23 @@ def test_data_that_are_not_there_are_all_named_with_the_cure(tmp_path):
     settings = TrainSettings.model_validate({**LEAST, "data": {"files": ["a.csv", "b.csv"]}})
     with pytest.raises(ConfigError, match=r"a\.csv, .*b\.csv; say where with --data FOLDER"):
         data_files(settings, tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("lora", "first_layer"),
+    [({}, 0), ({"first_layer": 5}, 5), ({"freeze_layers": 16}, 16), ({"layers_to_transform": [9, 4, 6]}, 4)],
+)
+def test_layers_are_named_in_one_of_three_ways_and_written_down_readably(tmp_path, lora, first_layer):
+    settings = read_train_settings(write(tmp_path, lora=lora))
+    assert settings.lora.first_layer == first_layer
+    assert TrainSettings.model_validate(settings.model_dump()) == settings
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "gemma-3-270m"])
+def test_the_recipes_of_the_bundled_adapters_are_read_as_ever(name):
+    folder = Path(__file__).parents[2] / "models" / name
+    settings = read_train_settings(folder / "train.yaml")
+    recorded = json.loads((folder / "recipe.json").read_text())["training"]["settings"]
+    assert TrainSettings.model_validate(recorded).lora == settings.lora
+    assert (settings.quantization, settings.head.hidden_size, settings.evaluation.keeps_best) == ("none", None, False)
+    assert settings.head.model_dump() == {"pooling": "response_spans", "layers": settings.head.layers}

@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification, Gemma2Config, Llama
 from lmsys_ensemble.modeling import forward as forward_module
 from lmsys_ensemble.modeling.flex import FlexAttention
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
+from lmsys_ensemble.modeling.recipe import HeadRecipe
 from tests.gpu_path.pretend import pretend_gpus
 
 CAPABILITY = tuple(int(part) for part in os.environ["LMSYS_ENSEMBLE_PRETENDED_CAPABILITY"].split("."))
@@ -68,7 +69,7 @@ def make_forward(watch, monkeypatch):
         with torch.device(DEVICE):
             model = AutoModelForSequenceClassification.from_config(configs()[name], dtype=dtype)
         model.eval().requires_grad_(False)
-        prepare_head(model, pooling, 3)
+        prepare_head(model, HeadRecipe(pooling=pooling), 3)
         forward = ForwardPass(model, pooling, 0)
         if forward.attention is FlexAttention:
             forward.attention = flex

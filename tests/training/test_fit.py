@@ -4,16 +4,16 @@ import torch
 from peft import LoraConfig
 
 from lmsys_ensemble.data.battles import parse_battles, parse_labels
-from lmsys_ensemble.encoding.batches import plan_batches
 from lmsys_ensemble.modeling.adapters import inject_lora
-from lmsys_ensemble.modeling.depth import only_layers
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
+from lmsys_ensemble.modeling.recipe import HeadRecipe
 from lmsys_ensemble.probabilities import softmax
-from lmsys_ensemble.training.hidden import compute_hidden_states
-from lmsys_ensemble.training.lora import Examples, arithmetic, fit_lora, trained_head
+from lmsys_ensemble.training.examples import Examples
+from lmsys_ensemble.training.fit import fit_lora
+from lmsys_ensemble.training.model import arithmetic, trained_head
 from lmsys_ensemble.training.settings import TrainSettings
-from tests.tiny import PAD, encode, make_battles, make_recipe
+from tests.tiny import PAD, encode, make_recipe
 from tests.training.synthetic import make_preferences
 
 CHANCE = 1.0397  # entropy of the labels: a quarter, a quarter, a half
@@ -40,7 +40,7 @@ def make_model(checkpoints):
         base = checkpoints.base(architecture)  # made on first use, with random numbers
         torch.manual_seed(0)
         model = load_classifier(base, LoadSettings(3, "cpu", dtype), head_follows=True)
-        prepare_head(model, pooling, 3)
+        prepare_head(model, HeadRecipe(pooling=pooling), 3)
         torch.nn.init.normal_(model.score.weight, std=0.01)
         config = LoraConfig(
             r=4,
@@ -72,7 +72,7 @@ def test_a_preference_is_learned_and_only_the_adapter_and_the_head_change(
     recipe = make_recipe(head={"pooling": pooling}, special_tokens={"pad_token_id": PAD})
     examples, unseen = make_examples(), make_examples(80, seed=1)
 
-    losses = fit_lora(wrapped, recipe, make_settings(first_layer), examples)
+    losses = fit_lora(wrapped, recipe, make_settings(first_layer), examples).losses
 
     assert len(losses) == 5
     assert losses[0] < 1.3 * CHANCE
@@ -94,7 +94,7 @@ def test_the_head_alone_is_the_logistic_regression_on_frozen_states(make_model):
     recipe = make_recipe(head={"pooling": "response_spans"}, special_tokens={"pad_token_id": PAD})
     examples = make_examples(200)
     settings = make_settings(2, optimizer={"head_l2": 1e-3, "epochs": 0})
-    assert fit_lora(wrapped, recipe, settings, examples) == []
+    assert fit_lora(wrapped, recipe, settings, examples).losses == []
     forward = ForwardPass(wrapped.get_base_model(), "response_spans", PAD)
 
     def loss():
@@ -133,14 +133,16 @@ def test_rows_of_weight_zero_teach_nothing(make_model):
 def test_training_is_repeatable(make_model):
     recipe = make_recipe(head={"pooling": "response_spans"}, special_tokens={"pad_token_id": PAD})
     settings = make_settings(2, lora={"r": 4, "alpha": 8, "dropout": 0.2, "first_layer": 2})
-    losses = [fit_lora(make_model("llama", "response_spans", 2), recipe, settings, make_examples(60)) for _ in range(2)]
+    losses = [
+        fit_lora(make_model("llama", "response_spans", 2), recipe, settings, make_examples(60)).losses for _ in range(2)
+    ]
     assert losses[0] == losses[1]
 
 
 def test_what_learns_is_float32_although_the_base_is_not(make_model):
     wrapped = make_model("llama", "response_spans", 2, torch.bfloat16)
     recipe = make_recipe(head={"pooling": "response_spans"}, special_tokens={"pad_token_id": PAD})
-    losses = fit_lora(wrapped, recipe, make_settings(2, autocast="bfloat16"), make_examples(60))
+    losses = fit_lora(wrapped, recipe, make_settings(2, autocast="bfloat16"), make_examples(60)).losses
     kinds = {parameter.dtype for parameter in wrapped.parameters() if parameter.requires_grad}
     assert kinds == {torch.float32}
     assert {parameter.dtype for parameter in wrapped.parameters()} == {torch.float32, torch.bfloat16}
@@ -178,7 +180,7 @@ def test_what_layers_add_up_may_leave_the_range_of_float16(make_model, first_lay
     optimizer = {"head_l2": None, "epochs": 1, "learning_rate": 1e-3}
     losses = fit_lora(
         wrapped, recipe, make_settings(first_layer, optimizer=optimizer, autocast="float16"), make_examples(40)
-    )
+    ).losses
     assert np.isfinite(losses).all()
 
 
@@ -191,23 +193,3 @@ def test_the_arithmetic_is_what_the_device_computes_in(monkeypatch):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
         assert arithmetic("auto", "cpu") == expected
     assert arithmetic("float32", "cuda:0") == torch.float32
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gemma3"])
-def test_cached_hidden_states_are_those_that_enter_the_first_trained_layer(make_model, tmp_path, architecture):
-    backbone = make_model(architecture, "last_token", 2).get_base_model().base_model
-    encoded = encode(make_battles(6))
-    tokens = []
-    states = compute_hidden_states(backbone, 2, encoded, tmp_path / "hidden.bin", 300, tokens.append)
-    assert sum(tokens) == encoded.lengths.sum()
-    assert (tmp_path / "hidden.bin").stat().st_size == 2 * 64 * encoded.lengths.sum()
-    assert len(plan_batches(encoded.lengths, 300)) > 1
-    batch = states.batch([4, 1], torch.device("cpu"))
-    assert batch.dtype == torch.float32
-    for position, row in enumerate((4, 1)):
-        length = encoded.lengths[row]
-        with torch.no_grad(), only_layers(backbone, 0, 2) as lower:
-            alone = lower(input_ids=torch.tensor(encoded.ids[row][None].astype(np.int64)), use_cache=False)
-        exact = alone.last_hidden_state[0]
-        torch.testing.assert_close(batch[position, :length], exact, rtol=2**-7, atol=1e-3)
-        assert not batch[position, length:].any()

@@ -1,0 +1,75 @@
+"""Checkpoints of a run: which ones are whole, and whether they are of the run that is to be resumed."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.files import read_object, write_atomically, write_json
+
+CHECKPOINTS = "checkpoints"
+RUN_FILE = "run.json"
+COMPLETE_FILE = "complete"
+_NO_PART_OF_THE_RUN = ("name", "report_to", "checkpoint_steps")
+"""Settings that may change between an interruption and its resumption."""
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Say that a checkpoint was written to its end."""
+    write_atomically(checkpoint / COMPLETE_FILE, "")
+
+
+def last_complete(folder: Path) -> Path | None:
+    """Return the last checkpoint that was written to its end, after removing those that were not."""
+    found = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        number = checkpoint.name.partition("-")[2]
+        if not (checkpoint / COMPLETE_FILE).is_file():
+            shutil.rmtree(checkpoint)
+        elif number.isdigit():
+            found.append((int(number), checkpoint))
+    return max(found)[1] if found else None
+
+
+def describe_run(settings: Mapping[str, Any], data: str, held: str | None, base: str) -> dict[str, Any]:
+    """Return what a run is known by: recipe, rows and base model."""
+    kept = {name: value for name, value in settings.items() if name not in _NO_PART_OF_THE_RUN}
+    return {"settings": kept, "data_sha256": data, "held_sha256": held, "base_digest": base}
+
+
+def check_same_run(folder: Path, run: Mapping[str, Any]) -> None:
+    """Make sure that checkpoints are of `run`; where there are none yet, say of which they will be."""
+    path = folder / RUN_FILE
+    if not path.is_file():
+        write_json(path, dict(run))
+        return
+    compare_runs(read_object(path), run, folder)
+
+
+def compare_runs(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raise `ConfigError` if what lies in a folder is of another run than `now`; names what differs."""
+    differences = _differences(before, now)
+    if differences:
+        raise ConfigError(
+            f"{folder} is of another run: {'; '.join(differences[:5])}. Resume with what it was begun with, or begin "
+            "anew with --overwrite"
+        )
+
+
+def _differences(before: Any, now: Any, where: str = "") -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        names = sorted({*before, *now})
+        return [
+            fault
+            for name in names
+            for fault in _differences(before.get(name), now.get(name), f"{where}.{name}" if where else str(name))
+        ]
+    if before == now:
+        return []
+    return [f"{where} is {_short(now)}, was {_short(before)}"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"

@@ -1,0 +1,120 @@
+"""What a model learns from: token sequences with labels and weights, and the loss on them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmsys_ensemble.encoding.tokens import Encoded
+from lmsys_ensemble.probabilities import Probabilities
+from lmsys_ensemble.schema import Task
+from lmsys_ensemble.training.dataset import Labelled
+from lmsys_ensemble.training.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Sequences, soft labels of shape (n_rows, n_classes), and a weight per row."""
+
+    encoded: Encoded
+    labels: Probabilities
+    weights: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Objective(Protocol):
+    """A loss over rows, known by their positions among the examples.
+
+    A step minimises the sum of the losses of its rows over the sum of their weights, however the rows are divided into
+    batches and over processes.
+    """
+
+    def weight(self, rows: NDArray[np.intp]) -> float:
+        """Return the weight of some rows together."""
+
+    def __call__(self, logits: Tensor, pooled: Tensor, rows: NDArray[np.intp]) -> Tensor:
+        """Return the sum of the weighted losses of some rows.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n_rows, n_classes), float32
+            What the model says.
+        pooled : Tensor of shape (n_rows, pooled size), float32
+            What its head was given.
+        rows : ndarray of shape (n_rows,)
+            Which rows these are.
+        """
+
+
+class CrossEntropy:
+    """Cross-entropy with soft labels, weights of rows and classes, and label smoothing.
+
+    With hard labels it is ``torch.nn.CrossEntropyLoss(weight=class_weights, label_smoothing=smoothing)``, the mean of
+    which is over the weights of the true classes.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_rows, n_classes)
+        One-hot or soft.
+    weights : ndarray of shape (n_rows,)
+        Weight per row.
+    class_weights : ndarray of shape (n_classes,), optional
+        Weight per class.
+    smoothing : float
+        Share of every label that is spread evenly over the classes.
+    """
+
+    def __init__(
+        self,
+        labels: Probabilities,
+        weights: NDArray[np.float64],
+        class_weights: NDArray[np.float64] | None = None,
+        smoothing: float = 0.0,
+    ):
+        n_classes = labels.shape[1]
+        by_class = np.ones(n_classes) if class_weights is None else class_weights
+        self._weights = weights * (labels @ by_class)
+        smoothed = (1 - smoothing) * labels + smoothing / n_classes
+        self._targets = torch.from_numpy((weights[:, None] * by_class * smoothed).astype(np.float32))
+
+    def weight(self, rows: NDArray[np.intp]) -> float:
+        """Return the weight of some rows together."""
+        return float(self._weights[rows].sum())
+
+    def __call__(self, logits: Tensor, pooled: Tensor, rows: NDArray[np.intp]) -> Tensor:
+        """Return the sum of the weighted losses of some rows; see `Objective`."""
+        targets = self._targets[torch.from_numpy(rows)].to(logits.device)
+        return -(targets * torch.log_softmax(logits.float(), dim=1)).sum()
+
+
+def row_weights(data: Labelled, settings: DataSettings) -> NDArray[np.float64]:
+    """Return the weight of every row: that of its source, less where its prompt occurs often.
+
+    Parameters
+    ----------
+    data : Labelled
+        Rows to learn from.
+    settings : DataSettings
+        ``weights`` and ``frequency_penalty``.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,)
+    """
+    counts = Counter(data.groups.astype(str))
+    by_source = np.array([settings.weights.get(source, 1.0) for source in data.sources], dtype=np.float64)
+    often = np.array([counts[str(group)] for group in data.groups], dtype=np.float64)
+    weights: NDArray[np.float64] = by_source * often**-settings.frequency_penalty
+    return weights
+
+
+def class_weights(named: Mapping[str, float], task: Task) -> NDArray[np.float64]:
+    """Return the weight of every class, 1 for those that have none."""
+    return np.array([named.get(name, 1.0) for name in task.classes], dtype=np.float64)
