@@ -8,6 +8,10 @@
 `validation`  Held-out figures beside baselines that know nothing of the texts.
 `card`        Model cards.
 `run`         One training run, from a recipe to a folder.
+`averaging`   The mean of LoRA adapters, as one adapter.
+`parts`       Adapters that are to become one, checked for what they must have in common.
+`merging`     Adapters of folds become one, measured against the mean of their probabilities.
+`merged_cards`  Model cards of what was made out of trained adapters.
 """
 
 import lmsys_ensemble.modeling  # noqa: F401 - quietens bitsandbytes, before peft imports that
