@@ -54,3 +54,51 @@ def _figures(figures: dict[str, Any]) -> list[str]:
         f"Merged minus probability average: {figures['difference']:+.5f} ({low:+.5f} to {high:+.5f}) on the same rows; "
         f"the largest difference of a probability is {figures['largest_difference']:.5f}.",
     ]
+
+
+def exported_card(name: str, recipe: Recipe) -> str:
+    """Return the model card of a merged model, in Markdown."""
+    export = recipe.training["export"]
+    bits = {
+        "none": f"weights are {export['dtype']}, added up in float32",
+        "int8": "linear layers are rounded to 8 bits, with a scale a row (compressed-tensors, `pack-quantized`)",
+        "w4a16": "linear layers are rounded to 4 bits, with a scale for a group of weights (compressed-tensors, "
+        "`pack-quantized`)",
+    }[export["quantization"]]
+    lines = [
+        f"# {name}",
+        "",
+        f"The adapter `{export['adapter']}` (SHA-256 `{export['adapter_sha256']}`) merged into "
+        f"`{recipe.base_model.name}` by `lmsys-ensemble merge`.",
+        "",
+        f"- {bits}; the head is float32",
+        f"- on the golden rows, probabilities differ by at most {export['golden_difference']:.5f} from the adapter's",
+        f"- template `{recipe.template.name}` version {recipe.template.version}, at most {recipe.max_tokens} tokens, "
+        f"truncation `{recipe.truncation}`",
+        f"- classes, in order: {', '.join(recipe.classes)}",
+        "",
+        "Figures in the adapter's recipe were measured before merging; `recipe.json` keeps them as "
+        "`validation_of_adapter`.",
+        "",
+        "## Loading",
+        "",
+        "With this library: `ClassifierScorer(folder)`, which follows `recipe.json`.",
+        "",
+        *_plain_loading(recipe),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _plain_loading(recipe: Recipe) -> list[str]:
+    if recipe.head.pooling == "last_token":
+        return [
+            "With transformers alone: `AutoModelForSequenceClassification.from_pretrained(folder)`, on sequences that "
+            "are put together as the template says, control tokens included; the logits are the same.",
+        ]
+    return [
+        f"Not with transformers alone: the head is a linear map of {recipe.head.pooling}, which is more than the last "
+        "token's hidden state (the difference of the two responses' mean states, and their lengths), and "
+        "`AutoModelForSequenceClassification` refuses its shape. The layers below it load as "
+        "`AutoModel.from_pretrained(folder)`.",
+    ]

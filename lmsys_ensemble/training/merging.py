@@ -19,6 +19,7 @@ from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
 from lmsys_ensemble.modeling.recipe import Recipe, write_recipe
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.tensorfiles import save_tensors
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import Probabilities, softmax
@@ -148,7 +149,7 @@ def _number_format(device: str) -> str:
 
 
 def _score(base: Base, recipe: Recipe, adapter: Path, device: str, encoded: Encoded) -> Any:
-    forward = assemble(base.folder, recipe, adapter=adapter, device=device, golden_folder=adapter)
+    forward = assemble(base.folder, recipe, ComputeSettings(device=device), adapter=adapter, golden_folder=adapter)
     return forward.score(encoded, _TOKENS_PER_BATCH)
 
 

@@ -62,16 +62,27 @@ def read_parts(folders: Sequence[str | Path], weights: Sequence[float] | None) -
         names = [f"{path.resolve().parent.name}/{path.resolve().name}" for path in paths]
     if len({*names, AVERAGE, MERGED}) < len(names) + 2:
         names = [str(path) for path in paths]
-    parts = [
-        Part(name, read_adapter(path), _recipe_of(path), share)
-        for name, path, share in zip(names, paths, shares, strict=True)
-    ]
+    parts = [read_part(path, name, share) for name, path, share in zip(names, paths, shares, strict=True)]
     for part in parts:
         check_can_average(part.adapter)
     for part in parts[1:]:
         check_same_kind(parts[0], part)
     check_whole_modules([part.adapter for part in parts])
     return parts
+
+
+def read_part(folder: str | Path, name: str | None = None, weight: float = 1.0) -> Part:
+    """Read an adapter with its recipe; by default it is called as its folder.
+
+    Raises
+    ------
+    ModelError
+        If it is no adapter.
+    ConfigError
+        If it has no recipe.
+    """
+    path = Path(folder)
+    return Part(name or path.resolve().name, read_adapter(path), _recipe_of(path), weight)
 
 
 def _shares(weights: Sequence[float] | None, n_parts: int) -> list[float]:

@@ -15,6 +15,7 @@ from lmsys_ensemble.files import read_object, write_json
 from lmsys_ensemble.modeling import prequantized
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.prequantized import StoredQuantization, check_stored, stored_quantization
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from tests.tiny import encode, make_battles, make_recipe, make_tokenizer
 
 LINEAR = {"nf4": Linear4bit, "int8": Linear8bitLt}
@@ -56,9 +57,9 @@ def test_stored_weights_give_the_logits_of_weights_quantised_on_the_way(
 ):
     base = checkpoints.classifier(architecture)
     folder = save_quantised(AutoModelForSequenceClassification, base, tmp_path / "stored", quantization)
-    fresh = assemble(base, make_recipe(), adapter=None, device="cpu", quantization=quantization)
+    fresh = assemble(base, make_recipe(), ComputeSettings(device="cpu", quantization=quantization), adapter=None)
     for asked in ("none", quantization):
-        found = assemble(folder, make_recipe(), adapter=None, device="cpu", quantization=asked)
+        found = assemble(folder, make_recipe(), ComputeSettings(device="cpu", quantization=asked), adapter=None)
         kinds = {type(layer) for layer in found.model.model.modules() if isinstance(layer, torch.nn.Linear)}
         assert kinds == {LINEAR[quantization]}
         assert type(found.model.score) is torch.nn.Linear
@@ -67,7 +68,9 @@ def test_stored_weights_give_the_logits_of_weights_quantised_on_the_way(
 
 
 def test_arithmetic_is_in_the_number_format_asked_for_whatever_the_upload_states(stored_base, checkpoints):
-    found = assemble(stored_base, make_recipe(), adapter=checkpoints.adapter("llama"), device="cpu", dtype="float32")
+    found = assemble(
+        stored_base, make_recipe(), ComputeSettings(device="cpu", dtype="float32"), adapter=checkpoints.adapter("llama")
+    )
     layers = [layer for layer in found.model.modules() if isinstance(layer, Linear4bit)]
     assert {layer.compute_dtype for layer in layers} == {torch.float32}
 
@@ -76,10 +79,10 @@ def test_arithmetic_is_in_the_number_format_asked_for_whatever_the_upload_states
 def test_a_base_stored_in_4_bits_loads_under_an_adapter(checkpoints, tmp_path, encoded, skipped):
     base, adapter = checkpoints.base("llama"), checkpoints.adapter("llama")
     folder = save_quantised(AutoModelForCausalLM, base, tmp_path / "base", "nf4", llm_int8_skip_modules=skipped)
-    fresh = assemble(base, make_recipe(), adapter=adapter, device="cpu", quantization="nf4")
-    found = assemble(folder, make_recipe(), adapter=adapter, device="cpu")
+    fresh = assemble(base, make_recipe(), ComputeSettings(device="cpu", quantization="nf4"), adapter=adapter)
+    found = assemble(folder, make_recipe(), ComputeSettings(device="cpu"), adapter=adapter)
     np.testing.assert_allclose(found.score(encoded), fresh.score(encoded), rtol=0, atol=1e-5)
-    unpacked = assemble(folder, make_recipe(), adapter=adapter, device="cpu", unpack=True)
+    unpacked = assemble(folder, make_recipe(), ComputeSettings(device="cpu", unpack=True), adapter=adapter)
     assert not any(isinstance(layer, Linear4bit) for layer in unpacked.model.modules())
     assert np.ptp(found.score(encoded)) > 0.1
 
@@ -193,7 +196,7 @@ def test_a_head_that_is_quantised_is_refused(checkpoints, tmp_path):
         llm_int8_skip_modules=["lm_head"],
     )
     with pytest.raises(ModelError, match=r"the classification head is quantised, too \(score.weight.*skip_modules"):
-        assemble(folder, make_recipe(), adapter=None, device="cpu")
+        assemble(folder, make_recipe(), ComputeSettings(device="cpu"), adapter=None)
 
 
 def test_plain_models_state_no_quantisation(checkpoints):
