@@ -1,5 +1,6 @@
 """The weights of a base model with a LoRA adapter in it, added up and rounded one layer at a time."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,8 +36,8 @@ def load_unmerged(part: Part, base: Base, dtype: torch.dtype) -> Any:
 
 
 def plain_name(name: str) -> str:
-    """Return what a parameter of a model with LoRA layers is called in the model without."""
-    return name.replace(".base_layer.", ".").replace(".modules_to_save.default.", ".").removesuffix(".base_layer")
+    """Return what a parameter or module of a model with LoRA layers is called in the model without."""
+    return re.sub(r"\.(base_layer|modules_to_save\.default)(?=\.|$)", "", name)
 
 
 def rounded_layers(model: Any) -> list[tuple[str, nn.Linear]]:

@@ -17,7 +17,7 @@ def rounded(weight, scales, bits):
 
 
 @pytest.mark.parametrize("scheme", [Scheme(8, None), Scheme(4, 32), Scheme(4, 64)])
-def test_no_scale_on_a_fine_grid_rounds_with_less_error(scheme):
+def test_no_share_of_the_largest_weights_makes_scales_that_round_with_less_error(scheme):
     torch.manual_seed(0)
     weight = torch.randn(6, 128)
     scales = fit_scales(weight, scheme)
@@ -27,7 +27,7 @@ def test_no_scale_on_a_fine_grid_rounds_with_less_error(scheme):
     plain = groups.abs().amax(2) / (2 ** (scheme.bits - 1) - 0.5)
     for share in torch.linspace(0.5, 1.1, 61):
         other = (rounded(weight, share * plain, scheme.bits) - weight).reshape(groups.shape).square().sum(2)
-        assert (error <= 1.15 * other).all()
+        assert error.sum() <= {8: 1.15, 4: 1.01}[scheme.bits] * other.sum()
     assert error.sqrt().sum() < {8: 0.01, 4: 0.12}[scheme.bits] * groups.norm(dim=2).sum()
 
 

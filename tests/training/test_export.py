@@ -9,7 +9,7 @@ import torch
 import yaml
 from peft import LoraConfig
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from lmsys_ensemble import ClassifierScorer
 from lmsys_ensemble.cli import main
@@ -141,13 +141,7 @@ def test_a_head_of_another_width_than_the_recipe_says_is_found_without_loading(c
 
 def test_a_base_in_half_precision_stays_so_but_the_head_keeps_its_digits(tmp_path):
     base = save_base("llama", tmp_path / "base", initializer_range=0.05)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3, dtype=torch.bfloat16)
-    shutil.rmtree(base)
-    del model.config.num_labels
-    model.save_pretrained(base)
-    from tests.tiny import make_tokenizer
-
-    make_tokenizer().save_pretrained(base)
+    AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
     adapter = finish(base, save_adapter(base, tmp_path / "adapter", spread=0.05))
     done = export_merged(adapter, tmp_path / "merged", device="cpu")
     assert done.dtype == "bfloat16"
@@ -194,6 +188,7 @@ def test_rounded_weights_score_nearly_as_before_packed_and_in_plain_transformers
     stored = load_file(folder / "model.safetensors")
     assert stored["model.layers.0.mlp.up_proj.weight_packed"].dtype == torch.int32
     assert stored["score.weight"].dtype == torch.float32
+    assert read_object(folder / "config.json")["quantization_config"]["ignore"] == ["score"]
     assert stored["model.embed_tokens.weight"].dtype == torch.float32
     with ClassifierScorer(str(base), adapter=str(adapter), device="cpu") as scorer:
         expected = softmax(scorer.score(battles))
