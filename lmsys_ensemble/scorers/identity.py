@@ -42,7 +42,9 @@ def _base_faults(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> list
     from lmsys_ensemble.modeling import inspection
 
     faults = list(inspection.base_faults(base, recipe, head_follows=scorer.adapter is not None))
-    faults.extend(inspection.stored_faults(base, scorer.quantization, scorer.merge) if not faults else [])
+    faults.extend(
+        inspection.stored_faults(base, scorer.compute.quantization, scorer.compute.merge) if not faults else []
+    )
     if (base / "config.json").is_file():
         with collected(faults):
             check_base_identity(scorer, base, recipe)
@@ -78,8 +80,8 @@ def weights_in_memory(scorer: "ClassifierScorer") -> str:
     from lmsys_ensemble.modeling.prequantized import stored_quantization
     from lmsys_ensemble.modeling.sources import locate_base
 
-    if scorer.quantization != "none":
-        return scorer.quantization
+    if scorer.compute.quantization != "none":
+        return scorer.compute.quantization
     try:
         recipe = read_recipe(Path(scorer.adapter or scorer.model), verify=False)
         base = locate_base(scorer.model, scorer.revision or (recipe.base_model.revision if recipe else None))

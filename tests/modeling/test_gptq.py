@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from lmsys_ensemble.files import read_object, write_json
 from lmsys_ensemble.modeling.assembly import assemble
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from tests.tiny import encode, make_battles, make_recipe, save_classifier
 
 GROUP = 64
@@ -59,8 +60,8 @@ def test_gptq_weights_give_the_logits_of_the_numbers_that_they_stand_for(tmp_pat
     entry["checkpoint_format"] = "gptq"
     write_json(stored / "config.json", {**read_object(stored / "config.json"), "quantization_config": entry})
     encoded = encode(make_battles(6))
-    expected = assemble(plain, make_recipe(), adapter=None, device="cpu").score(encoded)
-    forward = assemble(stored, make_recipe(), adapter=None, device="cpu", dtype="float32")
+    expected = assemble(plain, make_recipe(), ComputeSettings(device="cpu"), adapter=None).score(encoded)
+    forward = assemble(stored, make_recipe(), ComputeSettings(device="cpu", dtype="float32"), adapter=None)
     assert forward.layout.startswith("packed")
     assert type(forward.model.score) is torch.nn.Linear
     np.testing.assert_allclose(forward.score(encoded), expected, rtol=0, atol=5e-3 * np.ptp(expected))
