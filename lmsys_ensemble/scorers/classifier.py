@@ -14,13 +14,8 @@ from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.schema import THREE_WAY, Task
+from lmsys_ensemble.scorers import identity
 from lmsys_ensemble.scorers.base import Costs, Scorer
-from lmsys_ensemble.scorers.identity import (
-    check_base_identity,
-    check_classifier,
-    fingerprint_classifier,
-    weights_in_memory,
-)
 from lmsys_ensemble.scorers.recipes import followed_recipe, trained_recipe
 
 if TYPE_CHECKING:
@@ -134,7 +129,7 @@ class ClassifierScorer(Scorer):
         """Whether several threads may score at once: not with quantised layers, which keep state as they run."""
         key = (self.model, self.revision, self.quantization)
         if self._shares is None or self._shares[0] != key:  # a run counts on the same answer
-            self._shares = key, weights_in_memory(self) == "none"
+            self._shares = key, identity.weights_in_memory(self) == "none"
         return self._shares[1]
 
     @property
@@ -204,13 +199,13 @@ class ClassifierScorer(Scorer):
             Lists all that is wrong.
         """
         if self._forward is None:
-            check_classifier(self)
+            identity.check_classifier(self)
 
     def _base_folder(self, recipe: Recipe) -> Path:
         from lmsys_ensemble.modeling.sources import resolve_base
 
         folder = resolve_base(self.model, self.revision or recipe.base_model.revision)
-        check_base_identity(self, folder, recipe)
+        identity.check_base_identity(self, folder, recipe)
         return folder
 
     def encode(self, battles: Battles) -> Encoded:
@@ -222,10 +217,8 @@ class ClassifierScorer(Scorer):
             If `battles` are not `Battles`; `lmsys_ensemble.parse_battles` makes them of a table.
         """
         if not isinstance(battles, Battles):
-            raise InputError(
-                f"encode takes Battles, got a value of type {type(battles).__name__}; "
-                "write encode(parse_battles(table))"
-            )
+            got = type(battles).__name__
+            raise InputError(f"encode takes Battles, got a value of type {got}; write encode(parse_battles(table))")
         with self._encoding:
             encoder = self._encoder
             if encoder is None:
@@ -259,7 +252,7 @@ class ClassifierScorer(Scorer):
         encoded = self.encode(battles)
         recipe = self.recipe()
         shape = read_shape(self._base_folder(recipe), recipe.head.layers)
-        weights = weights_in_memory(self)
+        weights = identity.weights_in_memory(self)
         number_format = weights if weights in BYTES_PER_WEIGHT else self.compute.dtype
         return Costs(
             encoded.lengths,
@@ -305,4 +298,4 @@ class ClassifierScorer(Scorer):
         summary names those).
         """
         recipe = self.recipe()
-        return fingerprint_classifier(self, self._base_folder(recipe), recipe)
+        return identity.fingerprint_classifier(self, self._base_folder(recipe), recipe)
