@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from lmsys_ensemble import ClassifierScorer
-from lmsys_ensemble.cli import main
 from lmsys_ensemble.config import read_config
 from lmsys_ensemble.errors import CheckError, ConfigError, GoldenError, InputError, ModelError
 from lmsys_ensemble.files import read_object, sha256_of, write_json
@@ -218,17 +217,6 @@ def test_golden_rows_that_come_out_otherwise_leave_nothing_behind(trained, tmp_p
         export_merged(copy, tmp_path / "other", device="cpu")
     assert not (tmp_path / "other").exists()
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_the_command_line_merges_and_refuses_what_it_must(trained, checkpoints, tmp_path, capsys):
-    _, adapter = trained("llama")
-    command = ["merge", "--adapter", str(adapter), "--output", str(tmp_path / "merged"), "--device", "cpu"]
-    assert main([*command, "--json"]) == 0
-    values = json.loads(capsys.readouterr().out)
-    assert values["files"] == ["model.safetensors"]
-    assert values["golden_difference"] < 1e-5
-    assert main(command) == 2
-    assert "is not empty" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_adapter_without_a_recipe_and_a_base_that_is_stored_quantised_are_refused(trained, checkpoints, tmp_path):

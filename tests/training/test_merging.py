@@ -8,11 +8,9 @@ import pytest
 import yaml
 
 from lmsys_ensemble import ClassifierScorer
-from lmsys_ensemble.cli import main
 from lmsys_ensemble.config import read_config
 from lmsys_ensemble.errors import ConfigError, InputError, ModelError
 from lmsys_ensemble.files import sha256_of, write_json
-from lmsys_ensemble.modeling.adapters import read_adapter
 from lmsys_ensemble.modeling.recipe import describe_base, read_recipe, write_recipe
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.training.merging import average_adapters
@@ -108,18 +106,6 @@ def test_figures_compare_the_merged_adapter_with_the_average_of_probabilities(ch
     assert low < figures["difference"] < high
     assert figures["largest_difference"] == pytest.approx(np.abs(together - averaged).max(), abs=1e-4)
     assert read_recipe(merged[0]).validation == figures
-
-
-def test_the_command_line_merges_to_a_smaller_rank(folds, tmp_path, capsys):
-    target = tmp_path / "small"
-    assert main(["merge-adapters", *map(str, folds), "--output", str(target), "--rank", "2", "--device", "cpu"]) == 0
-    said = capsys.readouterr().out
-    assert "rank 2, " in said
-    assert "0.00% of the update lost" not in said
-    assert read_adapter(target).config.r == 2
-    assert "lost" in (target / "README.md").read_text()
-    assert main(["merge-adapters", *map(str, folds), "--output", str(target), "--device", "cpu"]) == 2
-    assert "is not empty; give a new folder, or --overwrite" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_merge_that_fails_leaves_nothing_behind(folds, tmp_path):
