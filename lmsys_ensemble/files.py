@@ -6,12 +6,13 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -183,6 +184,27 @@ def check_new_folder(
     check_folder(next(parent for parent in (path, *path.parents) if parent.exists()), option)
     if path.exists() and not overwrite and any(path.iterdir()):
         raise InputError(f"{option} {folder} is not empty; {cure}")
+
+
+@contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield a hidden folder whose files become those of `folder` at the end of the block, if nothing fails in it.
+
+    Files of the same names are replaced; others in `folder` stay.
+    """
+    target = Path(os.path.realpath(folder))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name[:60]}.{secrets.token_hex(6)}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if target.is_dir():
+            for path in temporary.iterdir():
+                os.replace(path, target / path.name)
+        else:
+            os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def open_descriptor(path: str | Path) -> int | None:

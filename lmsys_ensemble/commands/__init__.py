@@ -9,5 +9,6 @@
 `planning`     plan.
 `blending`     blend, report.
 `preparation`  train, import-checkpoint, models, validate.
+`merging`      merge-adapters, merge.
 `runs`         runs show.
 """

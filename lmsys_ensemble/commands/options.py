@@ -225,3 +225,55 @@ class ImportOptions(CommandOptions):
     )
     no_golden: bool = field(default=False, metadata=flag("do not run the model to make golden rows"))
     device: str = field(default="cpu", metadata=flag("where to run it for the golden rows; default: cpu"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeAdaptersOptions(CommandOptions):
+    """Options of ``merge-adapters``."""
+
+    adapters: tuple[str, ...] = field(
+        metadata=positional("adapters with recipe.json, such as those of folds", "FOLDER")
+    )
+    output: str = field(metadata=flag("where adapter, head and recipe go", "FOLDER"))
+    overwrite: bool = field(default=False, metadata=flag("replace what an earlier merge left in --output"))
+    rank: int | None = field(
+        default=None,
+        metadata=flag("largest rank of the result, by singular values; default: exact, the sum of the ranks", "R"),
+    )
+    weights: tuple[float, ...] | None = field(
+        default=None, metadata=flag("one per adapter; default: all weigh alike", "W")
+    )
+    input: tuple[str, ...] = field(
+        default=(),
+        metadata=flag(
+            f"labelled battles that no adapter was trained on, {_TABLES}: measures the result against the average of "
+            "the adapters' probabilities",
+            "FILE",
+        ),
+    )
+    base: str | None = field(default=None, metadata=flag("base model; default: what the first adapter names", "MODEL"))
+    device: str = field(default="auto", metadata=flag("cpu, cuda:0, ... or auto (default)"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions(CommandOptions):
+    """Options of ``merge``."""
+
+    adapter: str = field(metadata=flag("adapter with recipe.json", "FOLDER"))
+    output: str = field(metadata=flag("new folder", "FOLDER"))
+    base: str | None = field(default=None, metadata=flag("base model; default: what the adapter names", "MODEL"))
+    quantization: Literal["none", "int8", "w4a16"] = field(
+        default="none",
+        metadata=flag(
+            "round linear layers to 8 or 4 bits, for serving engines that read compressed-tensors; default: none"
+        ),
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
+        default="auto",
+        metadata=flag(
+            "number format of what is not rounded, but for the head, which stays float32; default: the base's"
+        ),
+    )
+    device: str = field(
+        default="auto", metadata=flag("where golden rows are scored: cpu, cuda:0, ... or auto (default)")
+    )

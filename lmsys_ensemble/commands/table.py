@@ -12,6 +12,8 @@ from lmsys_ensemble.commands.options import (
     CommandOptions,
     EvaluateOptions,
     ImportOptions,
+    MergeAdaptersOptions,
+    MergeOptions,
     ModelsOptions,
     PlanOptions,
     PredictOptions,
@@ -129,6 +131,18 @@ def _import_checkpoint() -> "Callable[[ImportOptions], Result]":
     return import_checkpoint
 
 
+def _merge_adapters() -> "Callable[[MergeAdaptersOptions], Result]":
+    from lmsys_ensemble.commands.merging import merge_adapters
+
+    return merge_adapters
+
+
+def _merge() -> "Callable[[MergeOptions], Result]":
+    from lmsys_ensemble.commands.merging import merge
+
+    return merge
+
+
 _LISTED = (
     _command("submit", "predict a test file and write a checked submission", SubmitOptions, _submit),
     _command("predict", "predict a file of battles", PredictOptions, _predict),
@@ -141,6 +155,13 @@ _LISTED = (
     _command("report", "write one offline HTML page on predictions and their blend", ReportOptions, _report),
     _command("plan", "say how long a run will take, and whether it fits, before it starts", PlanOptions, _plan),
     _command("train", "train a LoRA adapter and a head from a recipe", TrainOptions, _train),
+    _command(
+        "merge-adapters", "merge LoRA adapters of one base model into one, heads included", MergeAdaptersOptions,
+        _merge_adapters,
+    ),
+    _command(
+        "merge", "merge an adapter into its base model and write a plain transformers folder", MergeOptions, _merge
+    ),
     _command(
         "validate", "check a configuration and a data file without loading a model", ValidateOptions, _validate
     ),

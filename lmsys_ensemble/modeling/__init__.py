@@ -17,6 +17,7 @@
 `recipe`          ``recipe.json``: how a model was trained.
 `digests`         Hashes of base model, adapter and encoding.
 `tokenization`    The encoder that a recipe asks for.
+`prequantized`    Base models that are stored quantised: known methods, packages, contradictions.
 `quantization`    4-bit and 8-bit weights, and unpacking them.
 `loading`         Base models and tokenizers, one load at a time.
 `transfer`        Copying weights to a GPU beside the loads of other GPUs.
@@ -30,6 +31,7 @@
 `flex`            Attention over a packed batch in one kernel.
 `decoder`         Decoder layers over packed batches.
 `forward`         Token ids in, float32 logits out.
+`heads`           Heads that lie in a model's own folder.
 `rescue`          A batch that runs out of memory is halved; what overflows goes to float32.
 `golden`          ``golden.json``: inputs with the logits they must give.
 `warming`         Compiling kernels while loading.

@@ -4,13 +4,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.adapters import Adapter, attach_adapter, read_adapter
 from lmsys_ensemble.modeling.attention import SequenceAttention
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.golden import check_golden, check_golden_fits, golden_inputs, read_golden
 from lmsys_ensemble.modeling.hardware import dtype_name, is_slow
+from lmsys_ensemble.modeling.heads import restore_head
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
+from lmsys_ensemble.modeling.prequantized import stored_quantization
 from lmsys_ensemble.modeling.quantization import has_room_unpacked, unpack_weights
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
@@ -54,19 +55,20 @@ def assemble(
         If the recipe's pooling is not possible with this model, or needs an adapter.
     """
     read = read_adapter(adapter) if adapter else None
-    if read is None and recipe.head.pooling != "last_token":
-        raise ConfigError(
-            f"a head on {recipe.head.pooling} is kept beside an adapter, and none is given for {base}; give adapter="
-        )
     load = LoadSettings.of(settings, recipe)
     if is_slow(load.dtype, load.device):
         logger.warning("this CPU has no instructions for %s: float32 is faster", dtype_name(load.dtype))
-    model = load_classifier(base, load, head_follows=read is not None, also_follow=_other_modules(read))
-    if _is_to_be_unpacked(settings, model, load):
+    own_head = recipe.head.pooling != "last_token" or recipe.head.hidden_size is not None
+    model = load_classifier(base, load, head_follows=read is not None or own_head, also_follow=_other_modules(read))
+    stored = stored_quantization(base)
+    form = settings.quantization if stored is None else stored.counts_as
+    if form == "nf4" and _is_to_be_unpacked(settings, model, load):
         unpack_weights(model, load.dtype)
     prepare_head(model, recipe.head, len(recipe.classes))
     if read is not None:
         model = attach_adapter(model, read, settings.merge)
+    else:
+        restore_head(model, base, recipe.head.pooling)
     pad_token_id = recipe.special_tokens.pad_token_id
     if pad_token_id is None:
         pad_token_id = model.config.get_text_config().pad_token_id
@@ -75,7 +77,7 @@ def assemble(
     if golden is not None:
         n_tokens = model.get_input_embeddings().weight.shape[0]
         check_golden_fits(golden, len(recipe.classes), n_tokens, golden_folder or base)
-        number_format = settings.quantization if settings.quantization != "none" else dtype_name(load.dtype)
+        number_format = form if form != "none" else dtype_name(load.dtype)
         logits = forward(*golden_inputs(golden), attention=SequenceAttention)  # no kernel is compiled for a few rows
         difference = check_golden(golden, logits, number_format, golden_folder or base)
         logger.info("golden rows of %s reproduced within %.1e", golden_folder, difference)
@@ -83,6 +85,4 @@ def assemble(
 
 
 def _is_to_be_unpacked(settings: ComputeSettings, model: Any, load: LoadSettings) -> bool:
-    if settings.quantization != "nf4":
-        return False
     return has_room_unpacked(model, load.dtype, load.device) if settings.unpack is None else settings.unpack

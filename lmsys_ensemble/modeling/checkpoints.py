@@ -9,6 +9,9 @@ from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.files import read_object
 from lmsys_ensemble.modeling.tensorfiles import check_safetensors, describe_content
 
+HEAD_NAMES = ("score", "classifier")
+"""Names that transformers gives to classification heads; they stay unquantised."""
+
 
 def check_base_folder(folder: Path) -> None:
     """Refuse a folder with remote code, with pickled weights or with damaged or lost files.

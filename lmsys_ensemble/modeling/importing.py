@@ -22,8 +22,8 @@ from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE, check_ranks, read_lora_config
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE, account_for_keys, shapes_of
 from lmsys_ensemble.modeling.assembly import assemble
+from lmsys_ensemble.modeling.checkpoints import HEAD_NAMES
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
-from lmsys_ensemble.modeling.loading import HEAD_NAMES
 from lmsys_ensemble.modeling.recipe import Recipe, write_recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.skeleton import adapter_skeleton

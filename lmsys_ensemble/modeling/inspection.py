@@ -8,10 +8,13 @@ from typing import Any
 from lmsys_ensemble.errors import ModelError, collected
 from lmsys_ensemble.files import suggest
 from lmsys_ensemble.modeling.adapters import account_for_shapes, read_adapter_header, shapes_of
-from lmsys_ensemble.modeling.checkpoints import check_base_config, check_base_folder
+from lmsys_ensemble.modeling.checkpoints import HEAD_NAMES, check_base_config, check_base_folder
 from lmsys_ensemble.modeling.golden import check_golden_fits, read_golden
 from lmsys_ensemble.modeling.hardware import DTYPES
-from lmsys_ensemble.modeling.loading import HEAD_NAMES, check_attention
+from lmsys_ensemble.modeling.heads import is_head_key, missing_head
+from lmsys_ensemble.modeling.loading import check_attention
+from lmsys_ensemble.modeling.pooling import pooled_size
+from lmsys_ensemble.modeling.prequantized import check_stored
 from lmsys_ensemble.modeling.quantization import QUANTIZATIONS
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
@@ -57,8 +60,17 @@ def base_faults(base: Path, recipe: Recipe, *, head_follows: bool) -> Iterator[s
         yield f"{base} has {layers} layers, {recipe.head.layers} are asked for"
     yield from _embedding_faults(base, text, header)
     if not head_follows:
-        yield from _head_faults(base, recipe, header)
+        yield from _head_faults(base, recipe, header, text.get("hidden_size"))
         yield from golden_faults(base, base, recipe)
+
+
+def stored_faults(base: Path, quantization: str, merge: bool | None) -> Iterator[str]:
+    """Yield why a base model that is stored quantised cannot be loaded as it is asked for."""
+    faults: list[str] = []
+    if (base / "config.json").is_file():
+        with collected(faults):
+            check_stored(base, quantization, merge)
+    yield from faults
 
 
 def _embedding_faults(base: Path, text: Mapping[str, Any], header: Mapping[str, TensorEntry]) -> Iterator[str]:
@@ -71,15 +83,18 @@ def _embedding_faults(base: Path, text: Mapping[str, Any], header: Mapping[str, 
             )
 
 
-def _head_faults(base: Path, recipe: Recipe, header: Mapping[str, TensorEntry]) -> Iterator[str]:
-    if recipe.head.pooling != "last_token":
-        yield f"a head on {recipe.head.pooling} is kept beside an adapter, and none is given for {base}; give adapter="
-        return
-    heads = {key: entry for key, entry in header.items() if key.split(".")[0] in HEAD_NAMES}
+def _head_faults(
+    base: Path, recipe: Recipe, header: Mapping[str, TensorEntry], hidden_size: int | None
+) -> Iterator[str]:
+    heads = {key: entry for key, entry in header.items() if is_head_key(key)}
     if not heads:
-        yield (
-            f"{base} has no trained classification head; give adapter= (a folder with head and recipe), or a "
-            "checkpoint that was saved with its head"
+        yield missing_head(base, recipe.head.pooling)
+    if recipe.head.pooling != "last_token" and hidden_size is not None:
+        n_inputs = pooled_size(recipe.head.pooling, hidden_size)
+        yield from (
+            f"{base}: {key} takes {entry.shape[1]} values, a head on {recipe.head.pooling} is given {n_inputs}"
+            for key, entry in heads.items()
+            if len(entry.shape) == 2 and entry.shape[1] != n_inputs
         )
     for key, entry in heads.items():
         if key.endswith("weight") and len(entry.shape) == 2 and entry.shape[0] != len(recipe.classes):

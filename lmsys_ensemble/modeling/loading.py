@@ -22,10 +22,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lmsys_ensemble.errors import ConfigError, ModelError
-from lmsys_ensemble.modeling.checkpoints import check_base_config, check_base_folder
-from lmsys_ensemble.modeling.hardware import resolve_dtype
-from lmsys_ensemble.modeling.quantization import QUANTIZATIONS, quantization_config
+from lmsys_ensemble.errors import ConfigError, MissingDependencyError, ModelError
+from lmsys_ensemble.modeling.checkpoints import HEAD_NAMES, check_base_config, check_base_folder
+from lmsys_ensemble.modeling.hardware import dtype_name, resolve_dtype
+from lmsys_ensemble.modeling.prequantized import adapt_config, check_stored
+from lmsys_ensemble.modeling.quantization import QUANTIZATIONS, forget_quantization, quantization_config
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.transfer import can_follow, transfer
@@ -34,9 +35,6 @@ logger = logging.getLogger(__name__)
 
 LOAD_LOCK = threading.RLock()
 """Held by whoever builds a model or a tokenizer."""
-
-HEAD_NAMES = ("score", "classifier")
-"""Names that transformers gives to classification heads; they stay unquantised."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,8 @@ class LoadSettings:
     dtype : torch.dtype
         Of the weights that are not quantised, and of the arithmetic.
     quantization : {"none", "nf4", "int8"}
-        bitsandbytes' 4-bit NormalFloat or 8-bit integers.
+        bitsandbytes' 4-bit NormalFloat or 8-bit integers; "none" leaves weights as they are stored, which may be
+        quantised, too.
     attn_implementation : str
         As in transformers; ``auto`` leaves the choice to it.
     n_layers : int, optional
@@ -195,14 +194,18 @@ def load_classifier(
     if settings.quantization not in QUANTIZATIONS:
         raise ConfigError(f"unknown quantization {settings.quantization!r}; known: {', '.join(QUANTIZATIONS)}")
     check_base_folder(folder)
+    stored = check_stored(folder, settings.quantization)
     options: dict[str, Any] = {}
     if settings.attn_implementation != "auto":
         options["attn_implementation"] = settings.attn_implementation
-    if settings.quantization != "none":
+    if settings.quantization != "none" and stored is None:
         options["quantization_config"] = quantization_config(settings.quantization, settings.dtype, list(HEAD_NAMES))
     with LOAD_LOCK, quiet_transformers():
         config = load_config(folder, settings)
-        later = can_follow(config.get_text_config(), settings.dtype, settings.device, settings.quantization)
+        if stored is not None:
+            adapt_config(config, stored, dtype_name(settings.dtype))
+        form = settings.quantization if stored is None else stored.method
+        later = can_follow(config.get_text_config(), settings.dtype, settings.device, form)
         try:
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder,
@@ -217,6 +220,10 @@ def load_classifier(
                 **options,
             )
         except (ValueError, ImportError) as error:
+            if stored is not None and isinstance(error, ImportError):
+                raise MissingDependencyError(
+                    f"{folder} is stored as {stored}: {' '.join(str(error).split())}"
+                ) from error
             if settings.attn_implementation == "auto":
                 raise
             raise ConfigError(
@@ -227,6 +234,8 @@ def load_classifier(
     _account_for_keys(folder, report, n_layers, head_follows, {*HEAD_NAMES, *also_follow} if head_follows else set())
     if later:
         transfer(model, settings.device)
+    if stored is not None and stored.weights == "none":
+        forget_quantization(model)
     model.eval()
     model.requires_grad_(False)
     logger.info(
@@ -235,7 +244,7 @@ def load_classifier(
         type(model).__name__,
         n_layers,
         settings.dtype,
-        settings.quantization,
+        stored or settings.quantization,
         model.config._attn_implementation,
         settings.device,
     )

@@ -49,10 +49,15 @@ def unpack_weights(model: Any, dtype: torch.dtype) -> None:
         plain.bias = layer.bias
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, plain)
+    forget_quantization(model)
+    logger.info("unpacked %d layers of 4-bit weights to %s once", len(layers), dtype)
+
+
+def forget_quantization(model: Any) -> None:
+    """Take the marks of quantisation off a model whose weights are plain numbers again."""
     for mark in ("quantization_method", "is_loaded_in_4bit", "is_quantized", "hf_quantizer"):
         if hasattr(model, mark):
             setattr(model, mark, None)
-    logger.info("unpacked %d layers of 4-bit weights to %s once", len(layers), dtype)
 
 
 def _packed_layers(model: nn.Module) -> list[tuple[str, Any]]:

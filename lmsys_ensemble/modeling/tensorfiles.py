@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lmsys_ensemble.errors import IntegrityError
+from lmsys_ensemble.files import write_json
 
 _SNIFFED_BYTES = 512
 
@@ -98,6 +99,38 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         if name != "__metadata__"
     }
     return dict(sorted(entries.items(), key=lambda item: item[1].start))
+
+
+def save_shards(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, shard_bytes: int) -> list[str]:
+    """Write tensors as they come into files of about `shard_bytes`, with an index as transformers reads it.
+
+    No more than one file's tensors are held at a time. Returns the files' names.
+    """
+    placed: list[list[str]] = []
+    held: dict[str, torch.Tensor] = {}
+    n_held, n_bytes = 0, 0
+
+    def flush() -> None:
+        save_tensors(held, folder / f"shard-{len(placed)}.safetensors")
+        placed.append(list(held))
+        held.clear()
+
+    for name, tensor in tensors:
+        size = tensor.numel() * tensor.element_size()
+        if held and n_held + size > shard_bytes:
+            flush()
+            n_held = 0
+        held[name] = tensor.contiguous()
+        n_held, n_bytes = n_held + size, n_bytes + size
+    flush()
+    names = ["model.safetensors"]
+    if len(placed) > 1:
+        names = [f"model-{number:05d}-of-{len(placed):05d}.safetensors" for number in range(1, len(placed) + 1)]
+        where = {tensor: name for name, inside in zip(names, placed, strict=True) for tensor in inside}
+        write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": n_bytes}, "weight_map": where})
+    for number, name in enumerate(names):
+        (folder / f"shard-{number}.safetensors").rename(folder / name)
+    return names
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

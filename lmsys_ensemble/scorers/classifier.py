@@ -14,8 +14,8 @@ from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.schema import THREE_WAY, Task
+from lmsys_ensemble.scorers import identity
 from lmsys_ensemble.scorers.base import Costs, Scorer
-from lmsys_ensemble.scorers.identity import check_base_identity, check_classifier, fingerprint_classifier
 from lmsys_ensemble.scorers.recipes import followed_recipe, trained_recipe
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class ClassifierScorer(Scorer):
     device : str
         ``cuda:0``, ``cuda:1``, ``cpu``, or ``auto``: the runtime decides.
     quantization : {"none", "nf4", "int8"}
-        bitsandbytes' 4-bit NormalFloat or 8-bit integers; the head stays unquantised.
+        bitsandbytes' 4-bit NormalFloat or 8-bit integers; the head stays unquantised. Models that are stored quantised
+        (bitsandbytes, compressed-tensors, GPTQ, AWQ) are loaded as they are: leave it out.
     dtype : {"auto", "float32", "bfloat16", "float16"}
         ``auto``: float32 on a CPU; on a GPU bfloat16 from compute capability 8.0 on, else float16.
     attn_implementation : str
@@ -115,6 +116,7 @@ class ClassifierScorer(Scorer):
         self._device = device
         self._has_warned = False
         self._encoder_key = ""
+        self._shares: tuple[tuple[str, str | None, str], bool] | None = None
         self._encoding = threading.RLock()  # no two threads may share a tokenizer
 
     @property
@@ -124,8 +126,11 @@ class ClassifierScorer(Scorer):
 
     @property
     def shareable(self) -> bool:  # type: ignore[override]
-        """Whether several threads may score at once: not with bitsandbytes, whose layers keep state as they run."""
-        return self.quantization == "none"
+        """Whether several threads may score at once: not with quantised layers, which keep state as they run."""
+        key = (self.model, self.revision, self.quantization)
+        if self._shares is None or self._shares[0] != key:  # a run counts on the same answer
+            self._shares = key, identity.weights_in_memory(self) == "none"
+        return self._shares[1]
 
     @property
     def task(self) -> Task:  # type: ignore[override]
@@ -194,13 +199,13 @@ class ClassifierScorer(Scorer):
             Lists all that is wrong.
         """
         if self._forward is None:
-            check_classifier(self)
+            identity.check_classifier(self)
 
     def _base_folder(self, recipe: Recipe) -> Path:
         from lmsys_ensemble.modeling.sources import resolve_base
 
         folder = resolve_base(self.model, self.revision or recipe.base_model.revision)
-        check_base_identity(self, folder, recipe)
+        identity.check_base_identity(self, folder, recipe)
         return folder
 
     def encode(self, battles: Battles) -> Encoded:
@@ -212,10 +217,7 @@ class ClassifierScorer(Scorer):
             If `battles` are not `Battles`; `lmsys_ensemble.parse_battles` makes them of a table.
         """
         if not isinstance(battles, Battles):
-            raise InputError(
-                f"encode takes Battles, got a value of type {type(battles).__name__}; "
-                "write encode(parse_battles(table))"
-            )
+            raise InputError(f"encode takes Battles, not {type(battles).__name__}; write encode(parse_battles(table))")
         with self._encoding:
             encoder = self._encoder
             if encoder is None:
@@ -249,8 +251,8 @@ class ClassifierScorer(Scorer):
         encoded = self.encode(battles)
         recipe = self.recipe()
         shape = read_shape(self._base_folder(recipe), recipe.head.layers)
-        compute = self.compute
-        number_format = compute.quantization if compute.quantization in BYTES_PER_WEIGHT else compute.dtype
+        weights = identity.weights_in_memory(self)
+        number_format = weights if weights in BYTES_PER_WEIGHT else self.compute.dtype
         return Costs(
             encoded.lengths,
             None if shape is None else shape.flops(encoded.lengths),
@@ -295,4 +297,4 @@ class ClassifierScorer(Scorer):
         summary names those).
         """
         recipe = self.recipe()
-        return fingerprint_classifier(self, self._base_folder(recipe), recipe)
+        return identity.fingerprint_classifier(self, self._base_folder(recipe), recipe)

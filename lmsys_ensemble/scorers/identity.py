@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmsys_ensemble.errors import CheckError, ConfigError, collected
+from lmsys_ensemble.errors import CheckError, ConfigError, ModelError, collected
 from lmsys_ensemble.files import read_object
-from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe
+from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, read_recipe
 
 if TYPE_CHECKING:
     from lmsys_ensemble.scorers.classifier import ClassifierScorer
@@ -42,6 +42,9 @@ def _base_faults(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> list
     from lmsys_ensemble.modeling import inspection
 
     faults = list(inspection.base_faults(base, recipe, head_follows=scorer.adapter is not None))
+    faults.extend(
+        inspection.stored_faults(base, scorer.compute.quantization, scorer.compute.merge) if not faults else []
+    )
     if (base / "config.json").is_file():
         with collected(faults):
             check_base_identity(scorer, base, recipe)
@@ -67,6 +70,25 @@ def check_base_identity(scorer: "ClassifierScorer", base: Path, recipe: Recipe) 
     ]
     if other:
         raise ConfigError(f"{scorer.model} is not the base model of {scorer.adapter}, {named.name}: {', '.join(other)}")
+
+
+def weights_in_memory(scorer: "ClassifierScorer") -> str:
+    """Return what a model's weights are once they are loaded, in the words of ``quantization``.
+
+    "none" also where the model has not been fetched yet, or cannot be read: checking and loading tell that.
+    """
+    from lmsys_ensemble.modeling.prequantized import stored_quantization
+    from lmsys_ensemble.modeling.sources import locate_base
+
+    if scorer.compute.quantization != "none":
+        return scorer.compute.quantization
+    try:
+        recipe = read_recipe(Path(scorer.adapter or scorer.model), verify=False)
+        base = locate_base(scorer.model, scorer.revision or (recipe.base_model.revision if recipe else None))
+        stored = stored_quantization(base) if base is not None else None
+    except (ConfigError, ModelError):
+        return "none"
+    return "none" if stored is None else stored.counts_as
 
 
 def fingerprint_classifier(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> dict[str, Any]:

@@ -17,6 +17,13 @@
 `card`         Model cards.
 `adapter`      One adapter, from labelled rows to a folder that scores.
 `run`          One training run, from a recipe to a folder.
+`averaging`    The mean of LoRA adapters, as one adapter.
+`parts`        Adapters that are to become one, checked for what they must have in common.
+`merging`      Adapters of folds become one, measured against the mean of their probabilities.
+`compression`  Weights rounded to 8 or 4 bits, in the format of compressed-tensors.
+`merged_weights`  Base and adapter, added up one layer at a time.
+`export`       A trained adapter and its base become one plain transformers folder.
+`merged_cards`  Model cards of what was made out of trained adapters.
 """
 
 from importlib import import_module

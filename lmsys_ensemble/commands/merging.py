@@ -1,0 +1,64 @@
+"""Commands that make one model out of trained adapters."""
+
+from typing import Any
+
+from lmsys_ensemble.commands.options import MergeAdaptersOptions, MergeOptions
+from lmsys_ensemble.commands.output import Result, say
+
+
+def merge_adapters(options: MergeAdaptersOptions) -> Result:
+    """Merge adapters into one by the mean of their weights."""
+    from lmsys_ensemble.training.merging import average_adapters
+
+    done = average_adapters(
+        options.adapters,
+        options.output,
+        weights=options.weights,
+        rank=options.rank,
+        base=options.base,
+        rows=options.input or (),
+        device=options.device,
+        overwrite=options.overwrite,
+        say=say,
+    )
+    lines = [
+        f"{options.output}: adapter, head, recipe.json, golden.json, scorer.yaml, README.md",
+        f"  rank {done['rank']}, {done['lost']:.2%} of the update lost",
+        *(_figures(done["figures"]) if "figures" in done else []),
+    ]
+    return Result({"output": str(options.output), **done}, "\n".join(lines))
+
+
+def _figures(figures: dict[str, Any]) -> list[str]:
+    low, high = figures["difference_interval"]
+    return [
+        *(f"  {name}: log loss {value:.4f} on {figures['rows']} rows" for name, value in figures["log_loss"].items()),
+        f"  merged minus probability average: {figures['difference']:+.5f} ({low:+.5f} to {high:+.5f})",
+    ]
+
+
+def merge(options: MergeOptions) -> Result:
+    """Merge an adapter into its base model and write a plain transformers folder."""
+    from lmsys_ensemble.training.export import export_merged
+
+    done = export_merged(
+        options.adapter,
+        options.output,
+        base=options.base,
+        quantization=options.quantization,
+        dtype=options.dtype,
+        device=options.device,
+        say=say,
+    )
+    values = {
+        "output": str(options.output),
+        "files": done.files,
+        "dtype": done.dtype,
+        "quantization": options.quantization,
+        "golden_difference": done.golden_difference,
+    }
+    text = (
+        f"{options.output}: {', '.join(done.files)}, config.json, tokenizer, recipe.json, golden.json, scorer.yaml, "
+        f"README.md\n  golden rows differ by at most {done.golden_difference:.1e} from the adapter's"
+    )
+    return Result(values, text)

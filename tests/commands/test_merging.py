@@ -1,0 +1,42 @@
+"""Merging adapters, and an adapter with its base, on the command line."""
+
+import json
+
+import pytest
+
+from lmsys_ensemble.cli import main
+from lmsys_ensemble.modeling.adapters import read_adapter
+from tests.tiny import save_adapter
+from tests.training.test_export import finish
+from tests.training.test_merging import make_fold
+
+
+@pytest.fixture
+def folds(checkpoints, tmp_path):
+    """Return two adapters of one base, as folds leave them."""
+    base = checkpoints.base("llama")
+    return [make_fold(base, tmp_path / f"fold-{seed}", seed) for seed in (1, 2)]
+
+
+def test_the_command_line_merges_to_a_smaller_rank(folds, tmp_path, capsys):
+    target = tmp_path / "small"
+    assert main(["merge-adapters", *map(str, folds), "--output", str(target), "--rank", "2", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "rank 2, " in said
+    assert "0.00% of the update lost" not in said
+    assert read_adapter(target).config.r == 2
+    assert "lost" in (target / "README.md").read_text()
+    assert main(["merge-adapters", *map(str, folds), "--output", str(target), "--device", "cpu"]) == 2
+    assert "is not empty; give a new folder, or --overwrite" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_command_line_merges_and_refuses_what_it_must(checkpoints, tmp_path, capsys):
+    base = checkpoints.base("llama")
+    adapter = finish(base, save_adapter(base, tmp_path / "adapter", seed=3))
+    command = ["merge", "--adapter", str(adapter), "--output", str(tmp_path / "merged"), "--device", "cpu"]
+    assert main([*command, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["files"] == ["model.safetensors"]
+    assert values["golden_difference"] < 1e-5
+    assert main(command) == 2
+    assert "is not empty" in " ".join(capsys.readouterr().err.split())
