@@ -1,22 +1,28 @@
 """Training of LoRA adapters and heads. Reaches scoring through the files it writes, never through imports.
 
-`settings`     What ``lmsys-ensemble train recipe.yaml`` reads.
-`dataset`      Labelled battles: read, divided by group, encoded in both orders.
-`examples`     Token sequences with labels and weights, and the loss on them.
-`batches`      Which rows make a step, and in which batches they are computed.
-`model`        Base, LoRA and head, and their forward pass with gradients.
-`hidden`       Hidden states that enter the first trained layer, computed once and kept.
-`head`         A head by logistic regression on pooled hidden states.
-`processes`    Several processes of one launcher.
-`checkpoints`  What a run resumes from.
-`watching`     A bar and a table of curves while it runs.
-`curves`       The picture of the curves.
-`trainer`      transformers' Trainer for battles.
-`fit`          From examples to weights.
-`validation`   Held-out figures beside baselines that know nothing of the texts.
-`card`         Model cards.
-`adapter`      One adapter, from labelled rows to a folder that scores.
-`run`          One training run, from a recipe to a folder.
+`settings`          What ``lmsys-ensemble train recipe.yaml`` reads.
+`normalization`     Texts made comparable: normalised texts, words, scripts, keys of battles.
+`prompts`           Which prompts are equal or nearly so.
+`hygiene_settings`  What is done with rows that harm training or spoil what is measured.
+`cleaning_report`   What cleaning did, row by row, and what is left.
+`cleaner`           The steps of cleaning.
+`hygiene`           Cleaning of tables and of labelled battles.
+`dataset`           Labelled battles: read, divided by group, encoded in both orders.
+`examples`          Token sequences with labels and weights, and the loss on them.
+`batches`           Which rows make a step, and in which batches they are computed.
+`model`             Base, LoRA and head, and their forward pass with gradients.
+`hidden`            Hidden states that enter the first trained layer, computed once and kept.
+`head`              A head by logistic regression on pooled hidden states.
+`processes`         Several processes of one launcher.
+`checkpoints`       What a run resumes from.
+`watching`          A bar and a table of curves while it runs.
+`curves`            The picture of the curves.
+`trainer`           transformers' Trainer for battles.
+`fit`               From examples to weights.
+`validation`        Held-out figures beside baselines that know nothing of the texts.
+`card`              Model cards.
+`adapter`           One adapter, from labelled rows to a folder that scores.
+`run`               One training run, from a recipe to a folder.
 """
 
 from importlib import import_module
