@@ -1,16 +1,16 @@
 """Labelled battles of several origins in one table, which says where every row came from."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from lmsys_ensemble.data.battles import Battles, Turns, parse_battles, parse_labels
+from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.data.frames import TableLike, as_frame
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import Probabilities
-from lmsys_ensemble.schema import ID_COLUMN, PROMPT, RESPONSE_A, RESPONSE_B, THREE_WAY, TWO_WAY, WINNER_COLUMN
+from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS, THREE_WAY, TWO_WAY, WINNER_COLUMN
 
 SOURCE_COLUMN = "source"
 KEPT_COLUMNS = ("group", "language", "model_a", "model_b")
@@ -23,14 +23,7 @@ def labelled_table(battles: Battles, labels: Probabilities, source: str) -> pd.D
     Texts are JSON lists of turns. Labels of two classes get a column of zeros for ties, so that tables with and
     without ties can stand below each other.
     """
-    table = pd.DataFrame(
-        {
-            ID_COLUMN: battles.ids,
-            PROMPT: _encoded(battles.prompts),
-            RESPONSE_A: _encoded(battles.responses_a),
-            RESPONSE_B: _encoded(battles.responses_b),
-        }
-    )
+    table = _with_texts(pd.DataFrame({ID_COLUMN: battles.ids}), battles)
     table[list(THREE_WAY.columns)] = np.pad(labels, ((0, 0), (0, THREE_WAY.n_classes - labels.shape[1])))
     return table.assign(**{SOURCE_COLUMN: source})
 
@@ -70,6 +63,17 @@ def merge_sources(tables: Mapping[str, TableLike]) -> pd.DataFrame:
     return pd.concat(parts.values(), ignore_index=True)
 
 
+def with_json_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of battles whose texts are JSON lists of turns, which every format of files can hold.
+
+    Raises
+    ------
+    InputError
+        If the battles cannot be read.
+    """
+    return _with_texts(table, parse_battles(table))
+
+
 def _part(name: str, table: TableLike) -> pd.DataFrame:
     frame = as_frame(table)
     try:
@@ -86,5 +90,8 @@ def _part(name: str, table: TableLike) -> pd.DataFrame:
     return part
 
 
-def _encoded(column: Sequence[Turns]) -> list[str]:
-    return [json.dumps(turns, ensure_ascii=False) for turns in column]
+def _with_texts(table: pd.DataFrame, battles: Battles) -> pd.DataFrame:
+    columns = zip(TEXT_COLUMNS, (battles.prompts, battles.responses_a, battles.responses_b), strict=True)
+    return table.assign(
+        **{name: [json.dumps(turns, ensure_ascii=False) for turns in column] for name, column in columns}
+    )

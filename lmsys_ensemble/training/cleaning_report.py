@@ -146,7 +146,7 @@ class CleaningReport:
     def _contradiction_lines(self) -> list[str]:
         if not self.contradictions:
             return []
-        lines = [f"{len(self.contradictions):,} battles whose copies have different labels:"]
+        lines = [f"copies with different labels ({len(self.contradictions):,} battles):"]
         for found in self.contradictions[:MAX_LISTED_FAULTS]:
             pairs = zip(found.ids, found.labels, strict=True)
             lines.append("  " + "; ".join(f"{row} ({_shares(label)})" for row, label in pairs))
