@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
@@ -11,9 +10,8 @@ from lmsys_ensemble.commands.output import Result, finish, shown, write_or_keep,
 from lmsys_ensemble.commands.targets import check_suffix, check_table_name, check_targets, named
 from lmsys_ensemble.data.merging import merge_sources, with_json_texts
 from lmsys_ensemble.data.predictions import name_files
-from lmsys_ensemble.data.sources import load_source
-from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, read_table
-from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.data.sources import load_source, skipped_lines, skipped_values, split_source
+from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.files import parse_settings, write_json
 from lmsys_ensemble.schema import TASKS
 
@@ -27,8 +25,8 @@ def clean(options: CleanOptions) -> Result:
     settings = parse_settings(
         HygieneSettings, {name: value for name, value in given.items() if value is not None}, "the options of clean"
     )
-    inputs = [_split(text) for text in options.input]
-    against = [_split(options.against)] if options.against else []
+    inputs = [split_source(text) for text in options.input]
+    against = [split_source(options.against)] if options.against else []
     check_table_name(options.output, "--output")
     if options.report:
         check_suffix(options.report, "--report", (".json",))
@@ -46,26 +44,12 @@ def clean(options: CleanOptions) -> Result:
         "output": shown(options.output),
         "settings": settings.model_dump(),
         **report.to_dict(),
-        "skipped": [
-            {"file": path, "id": row, "reason": reason}
-            for path, rows in skipped.items()
-            for row, reason in rows.items()
-        ],
+        "skipped": skipped_values(skipped),
     }
     if options.report:
         write_or_keep(options.report, lambda path: write_json(path, values))
-    text = "\n".join([*_skipped_lines(skipped), report.to_text(), f"wrote {len(cleaned):,} rows to {values['output']}"])
+    text = "\n".join([*skipped_lines(skipped), report.to_text(), f"wrote {len(cleaned):,} rows to {values['output']}"])
     return finish(Result(values, text), options.output, options.report)
-
-
-def _split(text: str) -> tuple[str | None, str]:
-    """Return source and path of ``SOURCE=FILE``, or None and the path of a file in the library's own columns."""
-    source, separator, path = text.partition("=")
-    if not separator or Path(text).exists():
-        return None, text
-    if not (source and path):
-        raise InputError(f"{text!r} must be SOURCE=FILE or a file")
-    return source, path
 
 
 def _read(files: Sequence[tuple[str | None, str]], skipped: dict[str, dict[object, str]]) -> pd.DataFrame:
@@ -82,13 +66,3 @@ def _read(files: Sequence[tuple[str | None, str]], skipped: dict[str, dict[objec
     if len(tables) == 1:
         return tables[0]
     return merge_sources(dict(zip(name_files([path for _, path in files]), tables, strict=True)))
-
-
-def _skipped_lines(skipped: dict[str, dict[object, str]]) -> list[str]:
-    lines = []
-    for path, rows in skipped.items():
-        lines.append(f"{path}: rows that are no battles were skipped ({len(rows):,}):")
-        lines += [f"  {row}: {reason}" for row, reason in list(rows.items())[:MAX_LISTED_FAULTS]]
-        if len(rows) > MAX_LISTED_FAULTS:
-            lines.append("  …")
-    return lines

@@ -1,7 +1,8 @@
 """Preference data that others have published, read from their own files into the library's columns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from lmsys_ensemble.data.battles import Battles, Turns, parse_battles, parse_lab
 from lmsys_ensemble.data.conversations import UnusableRow, chosen_is_a, same_prompt, split_messages, split_transcript
 from lmsys_ensemble.data.frames import TableLike, as_frame
 from lmsys_ensemble.data.merging import KEPT_COLUMNS, labelled_table
-from lmsys_ensemble.data.tables import parse_ids, require_columns
+from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, parse_ids, require_columns
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.files import suggest
 from lmsys_ensemble.probabilities import Probabilities
@@ -110,6 +111,42 @@ def load_source(name: str, table: TableLike) -> Loaded:
         if column in frame:
             loaded[column] = frame[column].iloc[list(rows.positions)].to_numpy(dtype=object)
     return Loaded(loaded, rows.skipped)
+
+
+def split_source(text: str, folder: Path = Path()) -> tuple[str | None, str]:
+    """Return source and path of ``SOURCE=FILE``, or None and the path of a file in the library's own columns.
+
+    A file in `folder` that is called just so comes first.
+
+    Raises
+    ------
+    InputError
+        If one of the two is empty.
+    """
+    source, separator, path = text.partition("=")
+    if not separator or (folder / text).exists():
+        return None, text
+    if not (source and path):
+        raise InputError(f"{text!r} must be SOURCE=FILE or a file")
+    return source, path
+
+
+def skipped_lines(skipped: Mapping[str, Mapping[object, str]]) -> list[str]:
+    """Return what people read of rows that are no battles, by file; of every file the first ones."""
+    lines = []
+    for path, rows in skipped.items():
+        lines.append(f"{path}: rows that are no battles were skipped ({len(rows):,}):")
+        lines += [f"  {row}: {reason}" for row, reason in list(rows.items())[:MAX_LISTED_FAULTS]]
+        if len(rows) > MAX_LISTED_FAULTS:
+            lines.append("  …")
+    return lines
+
+
+def skipped_values(skipped: Mapping[str, Mapping[object, str]]) -> list[dict[str, object]]:
+    """Return rows that are no battles, by file, as values that JSON takes."""
+    return [
+        {"file": path, "id": row, "reason": reason} for path, rows in skipped.items() for row, reason in rows.items()
+    ]
 
 
 def _read_lmsys(frame: pd.DataFrame) -> _Rows:
