@@ -11,6 +11,7 @@ from lmsys_ensemble.encoding.templates import get_template
 from lmsys_ensemble.files import read_object
 from lmsys_ensemble.modeling.recipe import SpecialTokensRecipe, read_recipe
 from lmsys_ensemble.scorers.registry import build_scorer
+from lmsys_ensemble.training.hygiene_settings import HygieneSettings
 from lmsys_ensemble.training.run import train
 from lmsys_ensemble.training.settings import read_train_settings
 from tests.tiny import BOS, EOS, PAD, make_tokenizer, save_base
@@ -76,6 +77,7 @@ def test_a_recipe_is_valid_and_as_the_notebook_states_it(path):
         assert setting(settings, name) == value, name
     get_template(settings.template)
     assert settings.data.files == ["train.csv"]
+    assert settings.data.hygiene == HygieneSettings()
     lines = path.read_text(encoding="utf-8").splitlines()
     header = " ".join(line.lstrip("# ") for line in lines[: lines.index("version: 1")])
     assert all(line.startswith("#") for line in lines[: lines.index("version: 1")])
