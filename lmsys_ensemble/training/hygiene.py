@@ -8,9 +8,8 @@ import pandas as pd
 
 from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.data.frames import TableLike, as_frame
-from lmsys_ensemble.data.predictions import GROUP_COLUMN
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.schema import THREE_WAY, WINNER_COLUMN, Task
+from lmsys_ensemble.schema import GROUP_COLUMN, THREE_WAY, WINNER_COLUMN, Task
 from lmsys_ensemble.training.cleaner import Cleaner, Rows
 from lmsys_ensemble.training.cleaning_report import CleaningReport
 from lmsys_ensemble.training.hygiene_settings import HygieneSettings
