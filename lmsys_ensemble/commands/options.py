@@ -205,6 +205,17 @@ class TrainOptions(CommandOptions):
     resume: bool = field(
         default=False, metadata=flag("go on from the last checkpoint that an interrupted training left in --output")
     )
+    folds: int | None = field(
+        default=None,
+        metadata=flag(
+            "train N adapters, each on all folds but its own, and write the out-of-fold predictions; folds that are in "
+            "--output already are gone on with",
+            "N",
+        ),
+    )
+    fold: int | None = field(
+        default=None, metadata=flag("of --folds, only the K-th, from 1; others may run elsewhere", "K")
+    )
     cache: str | None = field(
         default=None,
         metadata=flag(

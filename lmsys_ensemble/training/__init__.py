@@ -8,6 +8,7 @@
 `cleaner`           The steps of cleaning.
 `hygiene`           Cleaning of tables and of labelled battles.
 `dataset`           Labelled battles: read, divided by group, encoded in both orders.
+`rows`              What a run learns from and is measured on: cleaned, grouped by prompt, divided.
 `examples`          Token sequences with labels and weights, and the loss on them.
 `batches`           Which rows make a step, and in which batches they are computed.
 `model`             Base, LoRA and head, and their forward pass with gradients.
@@ -23,6 +24,9 @@
 `card`              Model cards.
 `adapter`           One adapter, from labelled rows to a folder that scores.
 `run`               One training run, from a recipe to a folder.
+`out_of_fold`       Out-of-fold predictions and the figures that are measured on them.
+`folds_card`        What lies beside the folds: an ensemble of all, and a page.
+`folds`             One adapter per fold, each from a fresh base.
 """
 
 from importlib import import_module
@@ -33,16 +37,20 @@ import lmsys_ensemble.modeling  # noqa: F401 - quietens bitsandbytes, before pef
 if TYPE_CHECKING:
     from lmsys_ensemble.training.adapter import Trained as Trained
     from lmsys_ensemble.training.adapter import train_adapter as train_adapter
+    from lmsys_ensemble.training.folds import TrainedFolds as TrainedFolds
+    from lmsys_ensemble.training.folds import kfold as kfold
     from lmsys_ensemble.training.run import train as train
     from lmsys_ensemble.training.settings import TrainSettings as TrainSettings
 
 _EXPORTS = {
     "Trained": "lmsys_ensemble.training.adapter",
     "train_adapter": "lmsys_ensemble.training.adapter",
+    "TrainedFolds": "lmsys_ensemble.training.folds",
+    "kfold": "lmsys_ensemble.training.folds",
     "train": "lmsys_ensemble.training.run",
     "TrainSettings": "lmsys_ensemble.training.settings",
 }
-__all__ = ["TrainSettings", "Trained", "train", "train_adapter"]
+__all__ = ["TrainSettings", "Trained", "TrainedFolds", "kfold", "train", "train_adapter"]
 
 
 def __getattr__(name: str) -> Any:

@@ -86,6 +86,11 @@ class Folds:
     fold_of: NDArray[np.intp]
     report: CleaningReport | None
 
+    @property
+    def n_splits(self) -> int:
+        """Number of folds."""
+        return int(self.fold_of.max())
+
     def divide(self, fold: int) -> tuple[Labelled, Labelled]:
         """Return the rows to learn from and the rows held out in a fold."""
         return self.data.take(np.flatnonzero(self.fold_of != fold)), self.data.take(self.rows(fold))
