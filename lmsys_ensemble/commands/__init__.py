@@ -8,6 +8,7 @@
 `scoring`      predict, submit, evaluate.
 `planning`     plan.
 `blending`     blend, report.
+`cleaning`     clean.
 `preparation`  train, import-checkpoint, models, validate.
 `merging`      merge-adapters, merge.
 `runs`         runs show.

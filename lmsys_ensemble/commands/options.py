@@ -151,6 +151,49 @@ class PlanOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CleanOptions(CommandOptions):
+    """Options of ``clean``."""
+
+    input: tuple[str, ...] = field(
+        metadata=flag(
+            f"battles, {_TABLES}; several are merged. SOURCE reads a public format: lmsys, lmsys-55k, lmsys-33k, wsdm, "
+            "ultrafeedback, hh-rlhf",
+            "[SOURCE=]FILE",
+        )
+    )
+    output: str = field(metadata=flag(f"{_TABLES}, by suffix", "FILE"))
+    against: str | None = field(
+        default=None, metadata=flag("battles that will be measured on; they are removed", "[SOURCE=]FILE")
+    )
+    report: str | None = field(default=None, metadata=flag("write what was done with every row, .json", "FILE"))
+    task: Literal["three_way", "two_way"] = field(
+        default="three_way", metadata=flag("classes of the labels: with ties (default), or without")
+    )
+    empty: Literal["drop", "tie", "keep"] | None = field(
+        default=None, metadata=flag("both responses are null or blank; default: drop")
+    )
+    identical: Literal["tie", "drop", "keep"] | None = field(
+        default=None, metadata=flag("both responses are the same; default: tie")
+    )
+    duplicates: Literal["battle", "responses", "keep"] | None = field(
+        default=None,
+        metadata=flag("copies in either order, by prompt and responses (default) or by responses alone"),
+    )
+    contradictions: Literal["average", "first", "drop"] | None = field(
+        default=None,
+        metadata=flag("labels of copies that differ: their mean (default), the first copy's, or drop all copies"),
+    )
+    overlap: Literal["battle", "prompt", "keep"] | None = field(
+        default=None,
+        metadata=flag("what is removed of --against: the same battles (default), or all rows that share a prompt"),
+    )
+    similar_prompts: float | None = field(
+        default=None,
+        metadata=flag("word pairs that two prompts share to be of one group, 0.5 to 1; default: 0.8", "SHARE"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions(CommandOptions):
     """Options of ``train``."""
 
@@ -161,6 +204,17 @@ class TrainOptions(CommandOptions):
     overwrite: bool = field(default=False, metadata=flag("replace what an earlier training left in --output"))
     resume: bool = field(
         default=False, metadata=flag("go on from the last checkpoint that an interrupted training left in --output")
+    )
+    folds: int | None = field(
+        default=None,
+        metadata=flag(
+            "train N adapters, each on all folds but its own, and write the out-of-fold predictions; folds that are in "
+            "--output already are gone on with",
+            "N",
+        ),
+    )
+    fold: int | None = field(
+        default=None, metadata=flag("of --folds, only the K-th, from 1; others may run elsewhere", "K")
     )
     cache: str | None = field(
         default=None,

@@ -18,7 +18,11 @@ from lmsys_ensemble.scorers.classifier import ClassifierScorer
 
 
 def train(options: TrainOptions) -> Result:
-    """Train an adapter and a head."""
+    """Train an adapter and a head, or one of each per fold."""
+    if options.folds is not None:
+        return _train_folds(options, options.folds)
+    if options.fold is not None:
+        raise InputError(f"--fold {options.fold} is one of how many? Give --folds N, too")
     from lmsys_ensemble.training.run import train as run
 
     figures = run(
@@ -32,6 +36,33 @@ def train(options: TrainOptions) -> Result:
         for source, values in figures.items()
     ]
     return Result({"output": str(options.output), "validation": figures}, "\n".join(lines))
+
+
+def _train_folds(options: TrainOptions, n_splits: int) -> Result:
+    from lmsys_ensemble.training.folds import kfold
+    from lmsys_ensemble.training.out_of_fold import figures_table
+
+    trained = kfold(
+        options.recipe, n_splits=n_splits, fold=options.fold, output=options.output, data_folder=options.data,
+        device=options.device, overwrite=options.overwrite, cache=options.cache, say=say,
+    )  # fmt: skip
+    values = {
+        "output": str(options.output),
+        "folds": {"finished": list(trained.finished), "missing": list(trained.missing)},
+        "figures": trained.figures,
+    }
+    if trained.figures is None:
+        missing = ", ".join(map(str, trained.missing))
+        return Result(
+            values,
+            f"{options.output}: of {n_splits} folds, {missing} are missing. Train them here or elsewhere with --fold, "
+            "bring the folders fold-K together, and run this once more without --fold",
+        )
+    lines = [
+        f"{options.output}: {n_splits} folds, oof.parquet, labels.parquet, folds.json, ensemble.yaml, README.md",
+        figures_table(trained.figures).to_string(index=False),
+    ]
+    return Result(values, "\n".join(lines))
 
 
 def import_checkpoint(options: ImportOptions) -> Result:

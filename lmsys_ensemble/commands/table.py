@@ -9,6 +9,7 @@ from lmsys_ensemble._version import __version__
 from lmsys_ensemble.arguments import CommandParser
 from lmsys_ensemble.commands.options import (
     BlendOptions,
+    CleanOptions,
     CommandOptions,
     EvaluateOptions,
     ImportOptions,
@@ -101,6 +102,12 @@ def _plan() -> "Callable[[PlanOptions], Result]":
     return plan
 
 
+def _clean() -> "Callable[[CleanOptions], Result]":
+    from lmsys_ensemble.commands.cleaning import clean
+
+    return clean
+
+
 def _train() -> "Callable[[TrainOptions], Result]":
     from lmsys_ensemble.commands.preparation import train
 
@@ -154,6 +161,11 @@ _LISTED = (
     ),
     _command("report", "write one offline HTML page on predictions and their blend", ReportOptions, _report),
     _command("plan", "say how long a run will take, and whether it fits, before it starts", PlanOptions, _plan),
+    _command(
+        "clean", "clean battles for training, and say what was done with which rows", CleanOptions, _clean,
+        "Drop or relabel rows that harm training or spoil what is measured: empty and identical responses, copies, "
+        "rows of the evaluation set. Rows that share a prompt get one group. Nothing is done silently.",
+    ),
     _command("train", "train a LoRA adapter and a head from a recipe", TrainOptions, _train),
     _command(
         "merge-adapters", "merge LoRA adapters of one base model into one, heads included", MergeAdaptersOptions,

@@ -70,6 +70,31 @@ def bootstrap_sums(sums: Array, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0) -
     return result
 
 
+def mean_interval(
+    values: Array, groups: ArrayLike | None = None, *, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a mean.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows,)
+        What is averaged.
+    groups : array-like of shape (n_rows,), optional
+        Rows of one group are drawn together.
+    n_bootstrap, seed : int
+        Number of resamples and seed of the generator.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper end.
+    """
+    sums = sums_by_group(np.column_stack([values, np.ones(len(values))]), group_codes(groups, len(values)))
+    draws = bootstrap_sums(sums, n_bootstrap, seed)
+    low, high = np.percentile(draws[:, 0] / draws[:, 1], [2.5, 97.5])
+    return float(low), float(high)
+
+
 def standard_error(values: Array, weights: Array | None = None, codes: NDArray[np.intp] | None = None) -> float:
     """Estimate the standard error of a weighted mean, robust to dependence within groups.
 

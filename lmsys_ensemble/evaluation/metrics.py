@@ -12,8 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.evaluation.folds import group_codes
-from lmsys_ensemble.evaluation.intervals import bootstrap_sums, sums_by_group
+from lmsys_ensemble.evaluation.intervals import mean_interval
 from lmsys_ensemble.evaluation.regression import bias_basis, fit_softmax, scale_basis
 from lmsys_ensemble.probabilities import Probabilities, log_probabilities, swap_order
 
@@ -281,8 +280,4 @@ def log_loss_interval(
     tuple of float
         Lower and upper end.
     """
-    losses = row_log_losses(labels, probabilities)
-    sums = sums_by_group(np.column_stack([losses, np.ones(len(losses))]), group_codes(groups, len(losses)))
-    draws = bootstrap_sums(sums, n_bootstrap, seed)
-    low, high = np.percentile(draws[:, 0] / draws[:, 1], [2.5, 97.5])
-    return float(low), float(high)
+    return mean_interval(row_log_losses(labels, probabilities), groups, n_bootstrap=n_bootstrap, seed=seed)

@@ -249,6 +249,8 @@ def save_adapter(wrapped: Any, folder: Path, base_name: str) -> None:
     config = copy.copy(wrapped.peft_config["default"])
     config.inference_mode = True
     config.base_model_name_or_path = base_name
+    if isinstance(config.target_modules, set):  # whose order is another in every process
+        config.target_modules = sorted(config.target_modules)
     head = head_name(wrapped.get_base_model())
     config.modules_to_save = [*sorted({*(config.modules_to_save or [])} - set(HEAD_NAMES)), head]
     config.save_pretrained(str(folder))

@@ -1,29 +1,39 @@
 """Training of LoRA adapters and heads. Reaches scoring through the files it writes, never through imports.
 
-`settings`     What ``lmsys-ensemble train recipe.yaml`` reads.
-`dataset`      Labelled battles: read, divided by group, encoded in both orders.
-`examples`     Token sequences with labels and weights, and the loss on them.
-`batches`      Which rows make a step, and in which batches they are computed.
-`model`        Base, LoRA and head, and their forward pass with gradients.
-`hidden`       Hidden states that enter the first trained layer, computed once and kept.
-`head`         A head by logistic regression on pooled hidden states.
-`processes`    Several processes of one launcher.
-`checkpoints`  What a run resumes from.
-`watching`     A bar and a table of curves while it runs.
-`curves`       The picture of the curves.
-`trainer`      transformers' Trainer for battles.
-`fit`          From examples to weights.
-`validation`   Held-out figures beside baselines that know nothing of the texts.
-`card`         Model cards.
-`adapter`      One adapter, from labelled rows to a folder that scores.
-`run`          One training run, from a recipe to a folder.
-`averaging`    The mean of LoRA adapters, as one adapter.
-`parts`        Adapters that are to become one, checked for what they must have in common.
-`merging`      Adapters of folds become one, measured against the mean of their probabilities.
-`compression`  Weights rounded to 8 or 4 bits, in the format of compressed-tensors.
-`merged_weights`  Base and adapter, added up one layer at a time.
-`export`       A trained adapter and its base become one plain transformers folder.
-`merged_cards`  Model cards of what was made out of trained adapters.
+`settings`          What ``lmsys-ensemble train recipe.yaml`` reads.
+`normalization`     Texts made comparable: normalised texts, words, scripts, keys of battles.
+`prompts`           Which prompts are equal or nearly so.
+`hygiene_settings`  What is done with rows that harm training or spoil what is measured.
+`cleaning_report`   What cleaning did, row by row, and what is left.
+`cleaner`           The steps of cleaning.
+`hygiene`           Cleaning of tables and of labelled battles.
+`dataset`           Labelled battles: read, divided by group, encoded in both orders.
+`rows`              What a run learns from and is measured on: cleaned, grouped by prompt, divided.
+`examples`          Token sequences with labels and weights, and the loss on them.
+`batches`           Which rows make a step, and in which batches they are computed.
+`model`             Base, LoRA and head, and their forward pass with gradients.
+`hidden`            Hidden states that enter the first trained layer, computed once and kept.
+`head`              A head by logistic regression on pooled hidden states.
+`processes`         Several processes of one launcher.
+`checkpoints`       What a run resumes from.
+`watching`          A bar and a table of curves while it runs.
+`curves`            The picture of the curves.
+`trainer`           transformers' Trainer for battles.
+`fit`               From examples to weights.
+`validation`        Held-out figures beside baselines that know nothing of the texts.
+`card`              Model cards.
+`adapter`           One adapter, from labelled rows to a folder that scores.
+`run`               One training run, from a recipe to a folder.
+`out_of_fold`       Out-of-fold predictions and the figures that are measured on them.
+`folds_card`        What lies beside the folds: an ensemble of all, and a page.
+`folds`             One adapter per fold, each from a fresh base.
+`averaging`         The mean of LoRA adapters, as one adapter.
+`parts`             Adapters that are to become one, checked for what they must have in common.
+`merging`           Adapters of folds become one, measured against the mean of their probabilities.
+`compression`       Weights rounded to 8 or 4 bits, in the format of compressed-tensors.
+`merged_weights`    Base and adapter, added up one layer at a time.
+`export`            A trained adapter and its base become one plain transformers folder.
+`merged_cards`      Model cards of what was made out of trained adapters.
 """
 
 from importlib import import_module
@@ -34,16 +44,20 @@ import lmsys_ensemble.modeling  # noqa: F401 - quietens bitsandbytes, before pef
 if TYPE_CHECKING:
     from lmsys_ensemble.training.adapter import Trained as Trained
     from lmsys_ensemble.training.adapter import train_adapter as train_adapter
+    from lmsys_ensemble.training.folds import TrainedFolds as TrainedFolds
+    from lmsys_ensemble.training.folds import kfold as kfold
     from lmsys_ensemble.training.run import train as train
     from lmsys_ensemble.training.settings import TrainSettings as TrainSettings
 
 _EXPORTS = {
     "Trained": "lmsys_ensemble.training.adapter",
     "train_adapter": "lmsys_ensemble.training.adapter",
+    "TrainedFolds": "lmsys_ensemble.training.folds",
+    "kfold": "lmsys_ensemble.training.folds",
     "train": "lmsys_ensemble.training.run",
     "TrainSettings": "lmsys_ensemble.training.settings",
 }
-__all__ = ["TrainSettings", "Trained", "train", "train_adapter"]
+__all__ = ["TrainSettings", "Trained", "TrainedFolds", "kfold", "train", "train_adapter"]
 
 
 def __getattr__(name: str) -> Any:

@@ -41,7 +41,7 @@ def model_card(settings: TrainSettings, recipe: Recipe, *, with_curves: bool = F
         "|---|---|---|---|---|---|---|---|",
         *(_row(source, figures) for source, figures in recipe.validation.items()),
         "",
-        *_verdict(recipe.validation),
+        *verdict(recipe.validation),
         "",
         *(_curves(settings, recipe) if with_curves else []),
     ]
@@ -71,7 +71,7 @@ def _row(source: str, figures: dict[str, Any]) -> str:
     )
 
 
-def _verdict(validation: dict[str, Any]) -> list[str]:
+def verdict(validation: dict[str, Any]) -> list[str]:
     """Say in words where the model beats its baselines and where it does not."""
     lines = []
     for source, figures in validation.items():

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.data.frames import TableLike, as_frame
-from lmsys_ensemble.data.tables import read_table
+from lmsys_ensemble.data.predictions import name_files
+from lmsys_ensemble.data.sources import load_source
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.evaluation.folds import holdout_split
 from lmsys_ensemble.probabilities import Probabilities, swap_classes
 from lmsys_ensemble.schema import Task
-from lmsys_ensemble.training.settings import DataSettings
+from lmsys_ensemble.training.settings import DataFile, DataSettings
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,35 @@ class Labelled:
         return Labelled(self.battles.take(rows), self.labels[rows], self.sources[rows], self.groups[rows])
 
 
-def read_labelled(paths: Sequence[Path], task: Task) -> Labelled:
+def read_labelled(
+    files: Sequence[Path | DataFile], task: Task, skipped: dict[str, dict[object, str]] | None = None
+) -> Labelled:
     """Read labelled battles from several files.
 
-    A row's source is its column ``source``, else the file's name; its group the column ``group``, else its prompt.
+    A row's source is its column ``source``, else the name of a public format, else the file's name; its group the
+    column ``group``, else its prompt. Where ids of different files are equal or of different kinds, all become
+    ``name:id``.
+
+    Parameters
+    ----------
+    files : sequence of Path or DataFile
+        The files.
+    task : Task
+        Gives the classes.
+    skipped : dict, optional
+        Receives rows of public formats that are no battles, and why, by file.
 
     Raises
     ------
     InputError
         If a file, its battles or its labels cannot be used; names the file.
     """
-    parts = [_read_one(path, task) for path in paths]
-    ids = pd.Index([row_id for part in parts for row_id in part.battles.ids])
-    if not ids.is_unique:  # rows of different files may share an id
-        names = [path.stem for path in paths]
+    named = [file if isinstance(file, DataFile) else DataFile(file) for file in files]
+    parts = [_read_one(file, task, {} if skipped is None else skipped) for file in named]
+    all_ids = [row_id for part in parts for row_id in part.battles.ids]
+    ids = pd.Index(all_ids)
+    if not ids.is_unique or len({isinstance(row_id, str) for row_id in all_ids}) > 1:
+        names = name_files([file.path for file in named])
         ids = pd.Index([f"{name}:{row}" for name, part in zip(names, parts, strict=True) for row in part.battles.ids])
     return Labelled(
         Battles(
@@ -76,11 +92,17 @@ def read_labelled(paths: Sequence[Path], task: Task) -> Labelled:
     )
 
 
-def _read_one(path: Path, task: Task) -> Labelled:
+def _read_one(file: DataFile, task: Task, skipped: dict[str, dict[object, str]]) -> Labelled:
+    table: TableLike = file.path
+    if file.source is not None:
+        loaded = load_source(file.source, file.path)
+        table = loaded.table
+        if loaded.skipped:
+            skipped[file.path.name] = loaded.skipped
     try:
-        return as_labelled(read_table(path), task, path.stem)
+        return as_labelled(table, task, file.path.stem)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{file.path}: {error}") from error
 
 
 def as_labelled(table: TableLike, task: Task, source: str = "data") -> Labelled:

@@ -15,8 +15,9 @@ from lmsys_ensemble.modeling.bundled import cache_folder
 from lmsys_ensemble.modeling.sources import locate_base
 from lmsys_ensemble.training.adapter import LAST_FILE, train_adapter
 from lmsys_ensemble.training.checkpoints import CHECKPOINTS
-from lmsys_ensemble.training.dataset import Labelled, as_labelled, read_labelled, split
+from lmsys_ensemble.training.dataset import Labelled, as_labelled, read_labelled
 from lmsys_ensemble.training.processes import is_main, own_device
+from lmsys_ensemble.training.rows import CLEANING_FILE, Cleaning, divide
 from lmsys_ensemble.training.settings import TrainSettings, data_files, read_train_settings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def train(
         Labelled battles, instead of the recipe's data files; a column ``source`` says where rows came from, and
         ``group`` which of them belong together (else those of one prompt).
     output : str or Path
-        Folder that receives adapter, head, ``recipe.json``, ``golden.json``, ``scorer.yaml``, curves and a model card.
+        Folder that receives adapter, head, ``recipe.json``, ``golden.json``, ``scorer.yaml``, curves and a model card,
+        and ``cleaning.json`` where rows were cleaned.
     data_folder : str or Path, optional
         Where the recipe's data files lie; by default beside the recipe.
     device : str
@@ -76,22 +78,49 @@ def train(
             overwrite=overwrite,
             cure="a trained adapter is not replaced unasked: give a new folder, --overwrite, or --resume to go on",
         )
-    settings = recipe if isinstance(recipe, TrainSettings) else read_train_settings(Path(recipe))
+    settings = open_recipe(recipe)
     device = check_run(settings, device)
-    if df is not None:
-        data = as_labelled(df, settings.task)
-    else:
-        beside = Path() if isinstance(recipe, TrainSettings) else Path(recipe).parent
-        data = read_labelled(data_files(settings, beside, Path(data_folder) if data_folder else None), settings.task)
+    skipped: dict[str, dict[object, str]] = {}
+    data = read_rows(recipe, settings, df, data_folder, skipped)
     if overwrite and not resume and is_main():
         _forget(folder)
-    learn, held = split(data, settings.data, settings.seed)
+    divided = divide(data, settings)
+    learn, held = divided.learn, divided.held
     check_rows(settings, learn, held)
     tell = say if is_main() else logger.debug
+    cleaning = Cleaning(settings.data.hygiene, divided.report, skipped)
+    cleaning.say(tell)
     tell(f"{len(learn)} rows to learn from, {len(held)} held out")
-    kept = Path(cache) if cache else cache_folder() / "hidden-states"
+    kept = Path(cache) if cache else default_cache()
     trained = train_adapter(settings, learn, held, folder=folder, device=device, resume=resume, cache=kept, say=tell)
+    if is_main():
+        cleaning.write(folder)
     return trained.figures
+
+
+def open_recipe(recipe: str | Path | TrainSettings) -> TrainSettings:
+    """Return a recipe's settings, read where it is a path."""
+    return recipe if isinstance(recipe, TrainSettings) else read_train_settings(Path(recipe))
+
+
+def read_rows(
+    recipe: str | Path | TrainSettings,
+    settings: TrainSettings,
+    df: TableLike | None,
+    data_folder: str | Path | None,
+    skipped: dict[str, dict[object, str]],
+) -> Labelled:
+    """Return the labelled rows of a table, or else of the recipe's data files; `skipped` as for `read_labelled`."""
+    if df is not None:
+        return as_labelled(df, settings.task)
+    beside = Path() if isinstance(recipe, TrainSettings) else Path(recipe).parent
+    files = data_files(settings, beside, Path(data_folder) if data_folder else None)
+    return read_labelled(files, settings.task, skipped)
+
+
+def default_cache() -> Path:
+    """Return the folder of hidden states where no other is given."""
+    return cache_folder() / "hidden-states"
 
 
 def check_run(settings: TrainSettings, device: str) -> str:
@@ -126,5 +155,6 @@ def check_rows(settings: TrainSettings, learn: Labelled, held: Labelled) -> None
 
 def _forget(folder: Path) -> None:
     """Remove what says that a folder is whole, and the checkpoints of an earlier run."""
-    (folder / LAST_FILE).unlink(missing_ok=True)
+    for name in (LAST_FILE, CLEANING_FILE):
+        (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

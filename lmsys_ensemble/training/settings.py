@@ -1,16 +1,19 @@
 """What ``lmsys-ensemble train recipe.yaml`` reads."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from lmsys_ensemble.data.sources import split_source
 from lmsys_ensemble.encoding.truncation import Policy
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import Settings, parse_settings, read_mapping
 from lmsys_ensemble.modeling.recipe import HeadRecipe, SpecialTokensRecipe
 from lmsys_ensemble.schema import Task, task_of
+from lmsys_ensemble.training.hygiene_settings import HygieneSettings
 
 
 class DataSettings(Settings):
@@ -20,9 +23,17 @@ class DataSettings(Settings):
     name. ``weights`` multiplies the loss of a source's rows, ``class_weights`` that of a class (``model_a``,
     ``model_b``, ``tie``), and a row whose prompt occurs n times weighs ``n ** -frequency_penalty``. ``rows`` caps a
     source's training rows.
+
+    An entry of ``files`` is a file in the library's columns, or ``SOURCE=FILE`` for a public format (see
+    `lmsys_ensemble.data.sources.SOURCES`). ``hygiene`` cleans the rows first, and says of every row that it touches
+    why; ``{}`` takes the defaults of `HygieneSettings`, None leaves the rows as they come. Rows are then held out by
+    groups of equal and nearly equal prompts, and those held out stay as they came.
+
+    With folds every row is held out once, so that ``holdout`` is not used, and all rows are cleaned.
     """
 
     files: list[str] = Field(default=[])
+    hygiene: HygieneSettings | None = None
     holdout: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default={"default": 0.1})
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default={})
     class_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default={})
@@ -197,8 +208,16 @@ def read_train_settings(path: Path) -> TrainSettings:
     return parse_settings(TrainSettings, read_mapping(path), path)
 
 
-def data_files(settings: TrainSettings, recipe_folder: Path, data_folder: Path | None) -> list[Path]:
-    """Return the paths of the training data: in `data_folder` where one is given, else beside the recipe.
+@dataclass(frozen=True)
+class DataFile:
+    """A file of labelled battles, and the name of its public format where it is not in the library's columns."""
+
+    path: Path
+    source: str | None = None
+
+
+def data_files(settings: TrainSettings, recipe_folder: Path, data_folder: Path | None) -> list[DataFile]:
+    """Return the files of the training data: in `data_folder` where one is given, else beside the recipe.
 
     Raises
     ------
@@ -208,8 +227,9 @@ def data_files(settings: TrainSettings, recipe_folder: Path, data_folder: Path |
     if not settings.data.files:
         raise ConfigError("the recipe names no data.files; name them, or give the rows as a table (df=)")
     folder = data_folder or recipe_folder
-    paths = [folder / os.path.expandvars(name) for name in settings.data.files]
-    missing = [str(path) for path in paths if not path.is_file()]
+    split = [split_source(os.path.expandvars(name), folder) for name in settings.data.files]
+    files = [DataFile(folder / name, source) for source, name in split]
+    missing = [str(file.path) for file in files if not file.path.is_file()]
     if missing:
         raise ConfigError(f"training data are not there: {', '.join(missing)}; say where with --data FOLDER")
-    return paths
+    return files

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from lmsys_ensemble.data.battles import Battles
-from lmsys_ensemble.evaluation.intervals import paired_difference
-from lmsys_ensemble.evaluation.metrics import accuracy, log_loss, log_loss_interval, row_log_losses
+from lmsys_ensemble.evaluation.intervals import mean_interval, paired_difference
+from lmsys_ensemble.evaluation.metrics import accuracy, log_loss, log_loss_interval, row_accuracies, row_log_losses
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.training.dataset import Labelled
 
@@ -42,18 +42,22 @@ def length_baseline(learn: Labelled, held: Labelled) -> Probabilities:
 
 
 def validate(learn: Labelled, held: Labelled, probabilities: Probabilities) -> dict[str, Any]:
-    """Measure predictions on held-out rows, overall and by source.
+    """Measure predictions on held-out rows, overall and by source, beside what `baselines` gives; see `measure`."""
+    return measure(held, probabilities, *baselines(learn, held))
 
-    For every source, the class prior and the length-only baseline are fitted to the rows of that source that were
-    learned from: the hardest form of both. ``all`` pools the sources' baselines.
+
+def baselines(learn: Labelled, held: Labelled) -> tuple[Probabilities, Probabilities]:
+    """Return what the class prior and the length-only baseline predict for rows held out.
+
+    Both are fitted to the rows of the same source that were learned from: the hardest form of both. Rows of a source
+    that was not learned from are predicted by what fits all rows.
 
     Returns
     -------
-    dict
-        By source: ``rows``, ``log_loss`` with its 95 % bootstrap interval over groups, ``accuracy``,
-        ``class_prior``, ``length_only`` (log losses), and the interval of the paired difference to the latter.
+    tuple of ndarray of shape (n_held, n_classes)
+        Class prior, length-only baseline.
     """
-    prior, lengths = np.zeros_like(probabilities), np.zeros_like(probabilities)
+    prior, lengths = (np.zeros(held.labels.shape) for _ in range(2))
     for source in sorted(set(held.sources)):
         inside = held.sources == source
         same = np.flatnonzero(learn.sources == source)
@@ -62,6 +66,27 @@ def validate(learn: Labelled, held: Labelled, probabilities: Probabilities) -> d
         lengths[inside] = length_baseline(own, held.take(np.flatnonzero(inside)))
     prior = np.clip(prior, 1e-6, None)
     prior /= prior.sum(axis=1, keepdims=True)
+    return prior, lengths
+
+
+def measure(
+    held: Labelled, probabilities: Probabilities, prior: Probabilities, lengths: Probabilities
+) -> dict[str, Any]:
+    """Measure predictions on held-out rows, overall and by source.
+
+    Parameters
+    ----------
+    held : Labelled
+        The rows.
+    probabilities, prior, lengths : ndarray of shape (n_held, n_classes)
+        Predictions of the model, of the class prior and of the length-only baseline.
+
+    Returns
+    -------
+    dict
+        By source, and for ``all``: ``rows``, ``log_loss`` and ``accuracy`` with their 95 % bootstrap intervals over
+        groups, ``class_prior``, ``length_only`` (log losses), and the interval of the paired difference to the latter.
+    """
     figures = {}
     for source in [*sorted(set(held.sources)), ALL]:
         rows = held.sources == source if source != ALL else np.ones(len(held), dtype=bool)
@@ -79,12 +104,14 @@ def _measure(
     groups: NDArray[np.object_],
 ) -> dict[str, Any]:
     low, high = log_loss_interval(labels, probabilities, groups)
+    least, most = mean_interval(row_accuracies(labels, probabilities), groups)
     gain = paired_difference(row_log_losses(labels, probabilities), row_log_losses(labels, lengths), groups)
     return {
         "rows": len(labels),
         "log_loss": round(log_loss(labels, probabilities), 4),
         "log_loss_interval": [round(low, 4), round(high, 4)],
         "accuracy": round(accuracy(labels, probabilities), 4),
+        "accuracy_interval": [round(least, 4), round(most, 4)],
         "class_prior": round(log_loss(labels, prior), 4),
         "length_only": round(log_loss(labels, lengths), 4),
         "length_only_accuracy": round(accuracy(labels, lengths), 4),

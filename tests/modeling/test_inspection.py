@@ -3,6 +3,7 @@
 import pytest
 
 from lmsys_ensemble.modeling.inspection import adapter_faults, base_faults, setting_faults
+from lmsys_ensemble.modeling.settings import ComputeSettings
 from tests.tiny import make_recipe
 
 RIGHT = {
@@ -24,7 +25,7 @@ RIGHT = {
     ],
 )
 def test_every_wrong_setting_is_told(changes, words):
-    faults = list(setting_faults(**{**RIGHT, **changes}))
+    faults = list(setting_faults(ComputeSettings(**{**RIGHT, **changes})))
     assert len(faults) == len(words)
     assert all(word in fault for word, fault in zip(words, faults, strict=True))
 

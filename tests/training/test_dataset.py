@@ -40,6 +40,14 @@ def of(data, source):
     return data.take(np.flatnonzero(data.sources == source))
 
 
+def test_ids_of_files_that_do_not_go_together_name_their_files(tmp_path):
+    tables = {"numbers": make_table(4, "x", 0, 2), "texts": make_table(4, "y", 0, 2, start=10).astype({"id": str})}
+    for name, table in tables.items():
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    data = read_labelled([tmp_path / "numbers.parquet", tmp_path / "texts.parquet"], THREE_WAY)
+    assert data.battles.ids.tolist() == [f"numbers:{n}" for n in range(4)] + [f"texts:{n}" for n in range(10, 14)]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_rows_that_share_a_prompt_are_never_both_learned_from_and_held_out(data, seed):
     settings = DataSettings(files=[], holdout={"one": 0.3, "default": 0.1})

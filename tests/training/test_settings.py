@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.training.settings import TrainSettings, data_files, read_train_settings
+from lmsys_ensemble.errors import ConfigError, InputError
+from lmsys_ensemble.training.settings import DataFile, TrainSettings, data_files, read_train_settings
 
 LEAST = {"name": "mine", "scorer": "llama", "base_model": "bundled:x", "data": {"files": ["a.csv"]}}
 
@@ -63,8 +63,20 @@ def test_data_lie_beside_the_recipe_or_in_the_folder_that_is_given(tmp_path, mon
         (tmp_path / place / "a.csv").touch()
     monkeypatch.setenv("SOURCE", "a")
     settings = TrainSettings.model_validate({**LEAST, "data": {"files": ["$SOURCE.csv"]}})
-    assert data_files(settings, tmp_path / "beside", None) == [tmp_path / "beside" / "a.csv"]
-    assert data_files(settings, tmp_path / "beside", tmp_path / "given") == [tmp_path / "given" / "a.csv"]
+    assert data_files(settings, tmp_path / "beside", None) == [DataFile(tmp_path / "beside" / "a.csv")]
+    assert data_files(settings, tmp_path / "beside", tmp_path / "given") == [DataFile(tmp_path / "given" / "a.csv")]
+
+
+def test_files_may_name_public_formats_unless_a_file_is_called_so(tmp_path):
+    for name in ("train.csv", "lmsys=x.csv"):
+        (tmp_path / name).touch()
+    settings = TrainSettings.model_validate({**LEAST, "data": {"files": ["lmsys=train.csv", "lmsys=x.csv"]}})
+    assert data_files(settings, tmp_path, None) == [
+        DataFile(tmp_path / "train.csv", "lmsys"), DataFile(tmp_path / "lmsys=x.csv"),
+    ]  # fmt: skip
+    settings = TrainSettings.model_validate({**LEAST, "data": {"files": ["=train.csv"]}})
+    with pytest.raises(InputError, match=r"'=train\.csv' must be SOURCE=FILE or a file"):
+        data_files(settings, tmp_path, None)
 
 
 def test_data_that_are_not_there_are_all_named_with_the_cure(tmp_path):
