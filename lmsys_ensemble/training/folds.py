@@ -107,7 +107,7 @@ def kfold(
     >>> trained.figures["overall"]["all"]["log_loss"]  # doctest: +SKIP
     """
     chosen = _check_folds(n_splits, fold)
-    settings = open_recipe(recipe)
+    settings = open_recipe(recipe, data_folder)
     _check_settings(settings)
     folder = Path(output)
     present = _present(folder) if is_main() else ()
