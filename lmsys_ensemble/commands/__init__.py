@@ -9,6 +9,7 @@
 `planning`     plan.
 `blending`     blend, report.
 `cleaning`     clean.
+`labelling`    pseudo-label.
 `preparation`  train, import-checkpoint, models, validate.
 `runs`         runs show.
 """

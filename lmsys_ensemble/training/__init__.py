@@ -1,6 +1,6 @@
 """Training of LoRA adapters and heads. Reaches scoring through the files it writes, never through imports.
 
-`distillation_settings`  What is learned from teachers.
+`teacher_settings`  What is learned from teachers, and how.
 `settings`          What ``lmsys-ensemble train recipe.yaml`` reads.
 `inputs`            What a run reads beside its data.
 `normalization`     Texts made comparable: normalised texts, words, scripts, keys of battles.
@@ -9,6 +9,8 @@
 `cleaning_report`   What cleaning did, row by row, and what is left.
 `cleaner`           The steps of cleaning.
 `hygiene`           Cleaning of tables and of labelled battles.
+`labelling_report`  Which rows got pseudo-labels, and which did not.
+`pseudo_labels`     What models say of unlabelled battles, as labels.
 `dataset`           Labelled battles: read, divided by group, encoded in both orders.
 `rows`              What a run learns from and is measured on: cleaned, grouped by prompt, divided.
 `examples`          Token sequences with labels and weights, and the loss on them.

@@ -1,7 +1,7 @@
 """Learning from teachers: what several models say of the rows, and the loss that compares the student with it.
 
 Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network"; see
-`lmsys_ensemble.training.distillation_settings.DistillationSettings` for the formulas.
+`lmsys_ensemble.training.teacher_settings.DistillationSettings` for the formulas.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import Probabilities, log_probabilities, softmax, swap_order
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.training.dataset import Labelled
-from lmsys_ensemble.training.distillation_settings import DistillationSettings, TeacherSettings
 from lmsys_ensemble.training.examples import CrossEntropy, Examples, Objective, class_weights
 from lmsys_ensemble.training.settings import TrainSettings
+from lmsys_ensemble.training.teacher_settings import DistillationSettings, TeacherSettings
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import Settings, parse_settings, read_mapping
 from lmsys_ensemble.modeling.recipe import HeadRecipe, SpecialTokensRecipe
 from lmsys_ensemble.schema import Task, task_of
-from lmsys_ensemble.training.distillation_settings import DistillationSettings
 from lmsys_ensemble.training.hygiene_settings import HygieneSettings
+from lmsys_ensemble.training.teacher_settings import DistillationSettings
 
 
 class DataSettings(Settings):

@@ -13,9 +13,9 @@ from lmsys_ensemble.probabilities import softmax, swap_classes
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from lmsys_ensemble.training.dataset import Labelled
 from lmsys_ensemble.training.distillation import Distillation, Teachers, read_teachers, recipe_objective
-from lmsys_ensemble.training.distillation_settings import DistillationSettings
 from lmsys_ensemble.training.examples import CrossEntropy, Examples
 from lmsys_ensemble.training.model import Trainee
+from lmsys_ensemble.training.teacher_settings import DistillationSettings
 from lmsys_ensemble.training.trainer import Data
 from tests.training.fitting import build, gradients, make_examples, make_settings, recipe_of, relative_difference
 
