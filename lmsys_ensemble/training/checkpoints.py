@@ -33,7 +33,7 @@ def last_complete(folder: Path) -> Path | None:
 
 
 def describe_run(
-    settings: Mapping[str, Any], data: str, held: str | None, base: str, inputs: Mapping[str, Any]
+    settings: Mapping[str, Any], data: str, held: str | None, base: str, inputs: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return what a run is known by: recipe, rows, base model, and what else it reads, if anything."""
     kept = {name: value for name, value in settings.items() if name not in _NO_PART_OF_THE_RUN}

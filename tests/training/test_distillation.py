@@ -1,16 +1,26 @@
 """Learning from teachers: what each term asks of the student, and whose rows are whose."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch.nn import functional
 
-from lmsys_ensemble.data.battles import Battles
+from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.files import parse_settings
+from lmsys_ensemble.files import sha256_of
+from lmsys_ensemble.modeling.recipe import read_recipe
 from lmsys_ensemble.probabilities import softmax, swap_classes
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
+from lmsys_ensemble.scorers.llama import LlamaScorer
+from lmsys_ensemble.training import adapter as adapter_module
+from lmsys_ensemble.training import train
 from lmsys_ensemble.training.dataset import Labelled
 from lmsys_ensemble.training.distillation import Distillation, Teachers, read_teachers, recipe_objective
 from lmsys_ensemble.training.examples import CrossEntropy, Examples
@@ -18,6 +28,7 @@ from lmsys_ensemble.training.model import Trainee
 from lmsys_ensemble.training.teacher_settings import DistillationSettings
 from lmsys_ensemble.training.trainer import Data
 from tests.training.fitting import build, gradients, make_examples, make_settings, recipe_of, relative_difference
+from tests.training.staged import LEARNS, TABLE, write
 
 N_ROWS = 6
 ALL = np.arange(N_ROWS)
@@ -207,27 +218,6 @@ def test_without_teachers_there_is_no_other_loss():
     assert recipe_objective(make_settings(), make_labelled([0])) is None
 
 
-TEACHERS = [{"file": "a.csv"}]
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"teachers": TEACHERS, "terms": {"kll": 1}}, r"unknown key 'terms\.kll' \(did you mean 'kl'\?\)"),
-        ({"teachers": TEACHERS, "terms": {"hard": 0}}, "all terms weigh 0; give one of hard, soft, kl and cosine"),
-        ({"teachers": TEACHERS, "terms": {"kl": -1}}, r"terms\.kl: .*greater than or equal to 0"),
-        ({"teachers": []}, "teachers: .*at least 1"),
-        ({"teachers": [{"file": "a.csv", "weight": 0}]}, "all teachers weigh 0"),
-        ({"teachers": TEACHERS * 2}, r"a\.csv is named more than once; raise its weight"),
-        ({"teachers": TEACHERS, "temperature": 0}, "temperature: .*greater than 0"),
-        ({"teachers": [{"file": "a.csv", "values": "scores"}]}, "'probabilities' or 'logits'"),
-    ],
-)
-def test_a_wrong_setting_is_named(values, message):
-    with pytest.raises(ConfigError, match=message):
-        parse_settings(DistillationSettings, values, "train.yaml")
-
-
 @pytest.mark.parametrize(
     ("table", "task", "message"),
     [
@@ -256,3 +246,105 @@ def test_what_is_no_table_of_logits_is_refused(tmp_path, values, message):
     chosen = make_chosen(teachers=[{"file": str(tmp_path / "a.parquet"), "values": "logits"}])
     with pytest.raises(InputError, match=message):
         read_teachers(chosen, make_labelled(range(N_ROWS)), THREE_WAY)
+
+
+TEACHER = "teacher.csv"
+
+SCORE = """
+import sys
+import numpy as np
+import tests.tiny
+from lmsys_ensemble.data.battles import parse_battles
+from lmsys_ensemble.scorers.llama import LlamaScorer
+
+base, adapter, table, output = sys.argv[1:]
+with LlamaScorer(base, adapter=adapter, device="cpu") as scorer:
+    np.save(output, scorer.score(parse_battles(table)))
+"""
+
+
+def taught(folder):
+    """Write a teacher that is no friend of the labels: where they say A it says B, softly; return what it says."""
+    said = 0.8 * swap_classes(parse_labels(TABLE), THREE_WAY) + 0.2 / 3
+    TABLE[["id"]].assign(**dict(zip(THREE_WAY.columns, said.T, strict=True))).to_csv(folder / TEACHER, index=False)
+    return said
+
+
+def divergence(said, base, adapter):
+    with LlamaScorer(str(base), adapter=str(adapter), device="cpu") as scorer:
+        probabilities = softmax(scorer.score(parse_battles(TABLE)))
+    return float((said * np.log(said / probabilities)).sum(axis=1).mean())
+
+
+@pytest.fixture(scope="module")
+def distilled(checkpoints, tmp_path_factory):
+    """Train a student, once not at all and once on what a teacher says; returns the folder."""
+    folder = tmp_path_factory.mktemp("distilled")
+    base = checkpoints.base("llama")
+    taught(folder)
+    asked = {"teachers": [{"file": TEACHER}], "terms": {"kl": 1}, "temperature": 2.0}
+    train(write(folder, base, "before.yaml"), output=folder / "before", device="cpu")
+    path = write(folder, base, distillation=asked, optimizer=LEARNS)
+    train(path, output=folder / "student", device="cpu")
+    return folder
+
+
+def test_a_student_learns_what_its_teacher_says_and_not_what_the_labels_do(distilled, checkpoints):
+    base, said = checkpoints.base("llama"), taught(distilled)
+    before, after = (divergence(said, base, distilled / name) for name in ("before", "student"))
+    assert after < 0.5 * before
+    losses = read_recipe(distilled / "student").training["losses"]
+    assert losses[-1] < 0.5 * losses[0]
+    log_loss = read_recipe(distilled / "student").validation["all"]["log_loss"]
+    assert log_loss > read_recipe(distilled / "before").validation["all"]["log_loss"]
+
+
+def test_the_student_scores_in_a_new_process_as_it_was_measured(distilled, checkpoints):
+    base, adapter = checkpoints.base("llama"), distilled / "student"
+    root = Path(__file__).parents[2]
+    arguments = [str(base), str(adapter), str(distilled / "train.csv"), str(distilled / "logits.npy")]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", SCORE, *arguments], check=True, cwd=root, env=environment, timeout=300)
+    said, logits = taught(distilled), np.load(distilled / "logits.npy")
+    found = float((said * np.log(said / softmax(logits))).sum(axis=1).mean())
+    assert found == pytest.approx(divergence(said, base, adapter), abs=1e-5)
+
+
+def test_what_is_recorded_names_the_teacher_its_hash_and_no_path(distilled):
+    training = read_recipe(distilled / "student").training
+    assert training["settings"]["distillation"]["teachers"] == [
+        {"file": TEACHER, "values": "probabilities", "weight": 1.0}
+    ]
+    assert training["inputs"] == {"teachers_sha256": [sha256_of(distilled / TEACHER)]}
+    assert "inputs" not in read_recipe(distilled / "before").training
+    card = (distilled / "student" / "README.md").read_text()
+    assert f"- distilled from `{TEACHER}`: 1 kl, at temperature 2" in card
+    for path in (distilled / "student").iterdir():
+        assert str(distilled).encode() not in path.read_bytes()
+
+
+def test_a_run_is_not_resumed_with_another_teacher(distilled, tmp_path):
+    copy = shutil.copytree(distilled, tmp_path / "copy")
+    train(copy / "train.yaml", output=copy / "student", device="cpu", resume=True)
+    with (copy / TEACHER).open("a") as file:
+        file.write("1000,1,0,0\n")
+    with pytest.raises(ConfigError, match=r"is of another run: inputs\.teachers_sha256"):
+        train(copy / "train.yaml", output=copy / "student", device="cpu", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "error", "message"),
+    [
+        ("no.csv", ConfigError, r"teachers' files are not there: .*no\.csv; .*--data FOLDER"),
+        ("few.csv", InputError, r"few\.csv has no probabilities for .* predict the missing ones"),
+    ],
+)
+def test_a_teacher_that_lacks_rows_is_told_before_weights_are_loaded(
+    checkpoints, tmp_path, monkeypatch, file, error, message
+):
+    said = {"winner_model_a": 1.0, "winner_model_b": 0.0, "winner_tie": 0.0}
+    TABLE.head(20)[["id"]].assign(**said).to_csv(tmp_path / "few.csv", index=False)
+    monkeypatch.setattr(adapter_module, "build_model", lambda *_: pytest.fail("loaded the weights first"))
+    path = write(tmp_path, checkpoints.base("llama"), distillation={"teachers": [{"file": file}]})
+    with pytest.raises(error, match=message):
+        train(path, output=tmp_path / "student", device="cpu")
