@@ -208,7 +208,7 @@ class PseudoLabelOptions(CommandOptions):
         ),
     )
     config: str | None = field(
-        default=None, metadata=flag("ensemble's YAML file or name (default is the bundled one) that predicts", "CONFIG")
+        default=None, metadata=flag("ensemble that predicts: YAML file or name; default is the bundled one's", "CONFIG")
     )
     against: str | None = field(
         default=None, metadata=flag("battles that will be measured on; they get no labels", "FILE")
