@@ -160,7 +160,8 @@ class TrainSettings(Settings):
 
     ``distillation`` learns from teachers, too. ``init_adapter`` is the folder of an earlier run, beside the recipe:
     LoRA weights and head start as they ended there, so that ``optimizer.head_l2`` is not used. Base, LoRA and head
-    must be the same; data, template, length and optimiser may differ.
+    must be the same; data, template, length and optimiser may differ. With folds, it must not have learned from rows of
+    these data: every row would be scored by an adapter that has seen it.
     """
 
     version: Literal[1] = 1

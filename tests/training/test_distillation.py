@@ -20,7 +20,7 @@ from lmsys_ensemble.probabilities import softmax, swap_classes
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from lmsys_ensemble.scorers.llama import LlamaScorer
 from lmsys_ensemble.training import adapter as adapter_module
-from lmsys_ensemble.training import train
+from lmsys_ensemble.training import kfold, train
 from lmsys_ensemble.training.dataset import Labelled
 from lmsys_ensemble.training.distillation import Distillation, Teachers, read_teachers, recipe_objective
 from lmsys_ensemble.training.examples import CrossEntropy, Examples
@@ -332,6 +332,7 @@ def test_a_run_is_not_resumed_with_another_teacher(distilled, tmp_path):
         train(copy / "train.yaml", output=copy / "student", device="cpu", resume=True)
 
 
+@pytest.mark.parametrize("run", [train, kfold])
 @pytest.mark.parametrize(
     ("file", "error", "message"),
     [
@@ -340,11 +341,28 @@ def test_a_run_is_not_resumed_with_another_teacher(distilled, tmp_path):
     ],
 )
 def test_a_teacher_that_lacks_rows_is_told_before_weights_are_loaded(
-    checkpoints, tmp_path, monkeypatch, file, error, message
+    checkpoints, tmp_path, monkeypatch, run, file, error, message
 ):
     said = {"winner_model_a": 1.0, "winner_model_b": 0.0, "winner_tie": 0.0}
     TABLE.head(20)[["id"]].assign(**said).to_csv(tmp_path / "few.csv", index=False)
     monkeypatch.setattr(adapter_module, "build_model", lambda *_: pytest.fail("loaded the weights first"))
     path = write(tmp_path, checkpoints.base("llama"), distillation={"teachers": [{"file": file}]})
     with pytest.raises(error, match=message):
-        train(path, output=tmp_path / "student", device="cpu")
+        run(path, output=tmp_path / "student", device="cpu")
+
+
+def test_folds_are_taught_and_are_not_gone_on_with_by_another_teacher(checkpoints, tmp_path):
+    taught(tmp_path)
+    optimizer = {**LEARNS, "epochs": 1}
+    asked = {"teachers": [{"file": TEACHER}], "terms": {"kl": 1}}
+    path = write(tmp_path, checkpoints.base("llama"), distillation=asked, optimizer=optimizer)
+    trained = kfold(path, n_splits=2, output=tmp_path / "folds", device="cpu")
+    assert trained.finished == (1, 2)
+    assert read_recipe(tmp_path / "folds" / "fold-1").training["inputs"] == {
+        "teachers_sha256": [sha256_of(tmp_path / TEACHER)]
+    }
+    assert str(tmp_path).encode() not in (tmp_path / "folds" / "folds.json").read_bytes()
+    with (tmp_path / TEACHER).open("a") as file:
+        file.write("1000,1,0,0\n")
+    with pytest.raises(ConfigError, match=r"is of another run: inputs\.teachers_sha256"):
+        kfold(path, n_splits=2, output=tmp_path / "folds", device="cpu")
