@@ -9,6 +9,7 @@
 `planning`     plan.
 `blending`     blend, report.
 `cleaning`     clean.
+`labelling`    pseudo-label.
 `preparation`  train, import-checkpoint, models, validate.
 `merging`      merge-adapters, merge.
 `runs`         runs show.

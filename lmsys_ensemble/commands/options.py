@@ -194,6 +194,47 @@ class CleanOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PseudoLabelOptions(CommandOptions):
+    """Options of ``pseudo-label``."""
+
+    input: str = field(metadata=flag(f"battles without labels, {_TABLES}", "FILE"))
+    output: str = field(metadata=flag(f"{_TABLES}, by suffix", "FILE"))
+    probabilities: tuple[str, ...] | None = field(
+        default=None,
+        metadata=flag(
+            f"one file per system, {_TABLES}: id, winner_model_a, winner_model_b, winner_tie; rows are matched by id, "
+            "several systems are averaged (with weights: blend --apply first)",
+            "[NAME=]FILE",
+        ),
+    )
+    config: str | None = field(
+        default=None, metadata=flag("ensemble that predicts: YAML file or name; default is the bundled one's", "CONFIG")
+    )
+    against: str | None = field(
+        default=None, metadata=flag("battles that will be measured on; they get no labels", "FILE")
+    )
+    report: str | None = field(default=None, metadata=flag("write what became of every row, .json", "FILE"))
+    hard: bool = field(default=False, metadata=flag("one-hot labels of the likeliest class; default: soft"))
+    temperature: float | None = field(default=None, metadata=flag("above 1 labels are less confident; default: 1", "T"))
+    min_confidence: float | None = field(
+        default=None, metadata=flag("drop rows whose likeliest class is less probable; default: 0", "P")
+    )
+    max_per_class: int | None = field(
+        default=None, metadata=flag("keep the N most confident rows of every likeliest class", "N")
+    )
+    balance: bool = field(default=False, metadata=flag("keep as many rows of every likeliest class as the rarest has"))
+    source: str | None = field(
+        default=None, metadata=flag("what the column source says, for a recipe to go by; default: pseudo", "NAME")
+    )
+    run_dir: str | None = field(
+        default=None, metadata=flag("with --config: keep finished work there, and resume from it", "DIR")
+    )
+    devices: tuple[str, ...] | None = field(
+        default=None, metadata=flag("with --config: cpu, cuda:0...; default: all", "DEVICE")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions(CommandOptions):
     """Options of ``train``."""
 

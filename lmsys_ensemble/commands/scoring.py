@@ -29,7 +29,7 @@ def submit(options: SubmitOptions) -> Result:
     """Predict a test file and write a checked submission."""
     check_suffix(options.out, "--out (the submission)", (".csv", ".csv.gz"))
     ensemble = make_ensemble(options.config, options.devices)
-    read = [*named("--test", options.test), *named("--sample", options.sample), *_read_by(ensemble, options.config)]
+    read = [*named("--test", options.test), *named("--sample", options.sample), *read_by(ensemble, options.config)]
     outputs = [("--out", options.out)]
     check_targets(outputs, read, run_dir=options.run.run_dir, prints_json=options.json)
     sample = read_table(options.sample) if options.sample else None
@@ -47,7 +47,7 @@ def predict(options: PredictOptions) -> Result:
     """Predict a file and write a table, its format by suffix."""
     check_table_name(options.output, "--output")
     ensemble = make_ensemble(options.config, options.devices)
-    read = [*named("--input", options.input), *_read_by(ensemble, options.config)]
+    read = [*named("--input", options.input), *read_by(ensemble, options.config)]
     outputs = [("--output", options.output)]
     check_targets(outputs, read, run_dir=options.run.run_dir, prints_json=options.json)
     battles = parse_battles(read_table(options.input))
@@ -82,7 +82,7 @@ def make_ensemble(config: str | Path | None, devices: Sequence[str] | None = Non
     return Ensemble.from_config(config or bundled_config(), progress=display, devices=devices)
 
 
-def _read_by(ensemble: Ensemble, config: str | None) -> list[NamedPath]:
+def read_by(ensemble: Ensemble, config: str | None) -> list[NamedPath]:
     """Return the files that an ensemble is read from, which no result may replace."""
     read = [
         (f"the {setting} of scorer {scorer.name!r},", str(value))

@@ -18,6 +18,7 @@ from lmsys_ensemble.commands.options import (
     ModelsOptions,
     PlanOptions,
     PredictOptions,
+    PseudoLabelOptions,
     ReportOptions,
     RunsOptions,
     SubmitOptions,
@@ -108,6 +109,12 @@ def _clean() -> "Callable[[CleanOptions], Result]":
     return clean
 
 
+def _pseudo_label() -> "Callable[[PseudoLabelOptions], Result]":
+    from lmsys_ensemble.commands.labelling import pseudo_label
+
+    return pseudo_label
+
+
 def _train() -> "Callable[[TrainOptions], Result]":
     from lmsys_ensemble.commands.preparation import train
 
@@ -165,6 +172,13 @@ _LISTED = (
         "clean", "clean battles for training, and say what was done with which rows", CleanOptions, _clean,
         "Drop or relabel rows that harm training or spoil what is measured: empty and identical responses, copies, "
         "rows of the evaluation set. Rows that share a prompt get one group. Nothing is done silently.",
+    ),
+    _command(
+        "pseudo-label", "label battles with what models say of them, for training", PseudoLabelOptions, _pseudo_label,
+        "Give unlabelled battles the probabilities of models as soft labels, in a table that training reads: the "
+        "column source says pseudo, pseudo_confidence how sure the models are, labelled_by which they were. With "
+        "--config an ensemble scores the battles; for swapped passes or a time budget, predict first and give the file "
+        "to --probabilities.",
     ),
     _command("train", "train a LoRA adapter and a head from a recipe", TrainOptions, _train),
     _command(

@@ -13,7 +13,7 @@ from lmsys_ensemble.data.battles import parse_labels
 from lmsys_ensemble.data.formats import without_suffix
 from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, parse_groups, parse_ids, read_table
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.probabilities import Probabilities, check_probabilities
+from lmsys_ensemble.probabilities import ROUNDING_TOLERANCE, Probabilities, check_probabilities, softmax
 from lmsys_ensemble.schema import GROUP_COLUMN, ID_COLUMN, THREE_WAY, Task
 
 
@@ -127,6 +127,27 @@ def parse_predictions(table: pd.DataFrame, source: str | Path, columns: Sequence
     ids = _ids(table, source, columns)
     values = check_probabilities(table[list(columns)].to_numpy(), name=f"probabilities of {source}")
     return Predictions(str(source), ids, values)
+
+
+def parse_logits(table: pd.DataFrame, source: str | Path, columns: Sequence[str]) -> Predictions:
+    """Return the softmax of a table of logits; parameters as for `parse_predictions`.
+
+    Raises
+    ------
+    InputError
+        If columns are missing, ids are missing or duplicated, a logit is not finite, or these are probabilities.
+    """
+    ids = _ids(table, source, columns)
+    values = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(wrong):
+        raise InputError(
+            f"logits of {source}: {len(wrong)} of {len(values)} rows are not finite: row {wrong[0]}, "
+            f"id {ids.tolist()[wrong[0]]!r}"
+        )
+    if len(values) > 1 and (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=ROUNDING_TOLERANCE):
+        raise InputError(f"{source} is said to hold logits, but every row sums to 1 as probabilities do")
+    return Predictions(str(source), ids, softmax(values))
 
 
 def read_labels(path: str | Path, task: Task = THREE_WAY, groups: str | None = None) -> Labels:

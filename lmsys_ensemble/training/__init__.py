@@ -1,17 +1,23 @@
 """Training of LoRA adapters and heads. Reaches scoring through the files it writes, never through imports.
 
+`teacher_settings`  What is learned from teachers, and how.
 `settings`          What ``lmsys-ensemble train recipe.yaml`` reads.
+`inputs`            What a run reads beside its data.
 `normalization`     Texts made comparable: normalised texts, words, scripts, keys of battles.
 `prompts`           Which prompts are equal or nearly so.
 `hygiene_settings`  What is done with rows that harm training or spoil what is measured.
 `cleaning_report`   What cleaning did, row by row, and what is left.
 `cleaner`           The steps of cleaning.
 `hygiene`           Cleaning of tables and of labelled battles.
+`labelling_report`  Which rows got pseudo-labels, and which did not.
+`pseudo_labels`     What models say of unlabelled battles, as labels.
 `dataset`           Labelled battles: read, divided by group, encoded in both orders.
 `rows`              What a run learns from and is measured on: cleaned, grouped by prompt, divided.
 `examples`          Token sequences with labels and weights, and the loss on them.
+`distillation`      Learning from teachers.
 `batches`           Which rows make a step, and in which batches they are computed.
 `model`             Base, LoRA and head, and their forward pass with gradients.
+`first_stage`       A run that goes on where an earlier one ended.
 `hidden`            Hidden states that enter the first trained layer, computed once and kept.
 `head`              A head by logistic regression on pooled hidden states.
 `processes`         Several processes of one launcher.

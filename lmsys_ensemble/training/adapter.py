@@ -31,9 +31,12 @@ from lmsys_ensemble.training.card import model_card
 from lmsys_ensemble.training.checkpoints import CHECKPOINTS, check_same_run, compare_runs, describe_run
 from lmsys_ensemble.training.curves import PICTURE_FILE, draw_curves
 from lmsys_ensemble.training.dataset import Labelled, data_hash, encode_both_orders, rows_by_source
+from lmsys_ensemble.training.distillation import recipe_objective
 from lmsys_ensemble.training.examples import Examples, Objective, row_weights
+from lmsys_ensemble.training.first_stage import check_first_stage, load_first_stage
 from lmsys_ensemble.training.fit import Fitted, fit_lora
 from lmsys_ensemble.training.hidden import STORED_FORMAT, HiddenStore
+from lmsys_ensemble.training.inputs import describe_inputs, without_paths
 from lmsys_ensemble.training.model import arithmetic, build_model, check_layers, check_targets
 from lmsys_ensemble.training.processes import is_main, wait_for_main
 from lmsys_ensemble.training.settings import TrainSettings
@@ -99,14 +102,15 @@ def train_adapter(
     cache : Path, optional
         Folder of hidden states below the first trained layer; without one they are computed in every epoch.
     make_objective : callable, optional
-        Makes another loss than the recipe's cross-entropy.
+        Makes another loss than the recipe's.
     say : callable
         Told in words what is being done.
 
     Raises
     ------
-    ConfigError
-        If the recipe asks for what the base does not have, or `folder` holds checkpoints of another run.
+    ConfigError, InputError
+        If the recipe asks for what the base does not have, its teachers lack rows, its first stage does not fit, or
+        `folder` holds checkpoints of another run.
     """
     base = resolve_base(settings.base_model, settings.revision)
     scorer_model = settings.base_model
@@ -118,7 +122,13 @@ def train_adapter(
     check_layers(settings.lora, recipe.head.layers or recipe.base_model.num_hidden_layers)
     check_targets(base, recipe, settings.lora)
     encoder = make_encoder(base, recipe)
-    run = describe_run(_plain(settings), data_hash(learn), data_hash(held) if len(held) else None, base_digest(base))
+    inputs = describe_inputs(settings)
+    run = describe_run(
+        _plain(settings), data_hash(learn), data_hash(held) if len(held) else None, base_digest(base), inputs
+    )
+    if settings.init_adapter is not None:
+        check_first_stage(settings, recipe, base, run["base_digest"])
+    make_objective = make_objective or recipe_objective(settings, learn)
     with hardware.current_device(device):
         if resume and (folder / LAST_FILE).is_file():
             say(f"{folder} is whole: nothing is trained")
@@ -136,6 +146,8 @@ def train_adapter(
                 "training": {
                     "settings": _plain(settings),
                     "data_sha256": run["data_sha256"],
+                    "base_digest": run["base_digest"],
+                    **({"inputs": inputs} if inputs else {}),
                     "rows": rows_by_source(learn),
                     "losses": [round(loss, 4) for loss in fitted.losses],
                     "steps": fitted.n_steps,
@@ -169,7 +181,7 @@ def plan_recipe(settings: TrainSettings, base: Path) -> Recipe:
 
 
 def _plain(settings: TrainSettings) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(settings.model_dump_json())
+    values: dict[str, Any] = json.loads(without_paths(settings).model_dump_json())
     return values
 
 
@@ -189,6 +201,8 @@ def _learn(
     say: Callable[[str], object],
 ) -> Fitted:
     wrapped = build_model(settings, recipe, base, device)
+    if settings.init_adapter is not None:
+        load_first_stage(wrapped, settings)
     encoded, labels, rows = encode_both_orders(learn, encoder, recipe.task, settings.swap_augmentation)
     examples = Examples(encoded, labels, row_weights(learn, settings.data)[rows])
     unseen = None
@@ -276,7 +290,7 @@ def _measure_again(
         raise ConfigError(f"{folder} holds {LAST_FILE} but no recipe.json; train it anew with --overwrite")
     before = describe_run(
         recipe.training.get("settings", {}), recipe.training.get("data_sha256", ""), run["held_sha256"],
-        run["base_digest"],
+        run["base_digest"], recipe.training.get("inputs", {}),
     )  # fmt: skip
     compare_runs(before, run, folder)
     logits = _no_logits(recipe)

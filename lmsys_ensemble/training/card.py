@@ -30,6 +30,7 @@ def model_card(settings: TrainSettings, recipe: Recipe, *, with_curves: bool = F
         f"- classes, in order: {', '.join(recipe.classes)}",
         f"- learned from {', '.join(f'{n} rows of {name}' for name, n in recipe.training['rows'].items())}"
         + (", each in both orders" if settings.swap_augmentation else ""),
+        *_stood_on(recipe.training["settings"]),
         "",
         "## Held-out figures",
         "",
@@ -46,6 +47,19 @@ def model_card(settings: TrainSettings, recipe: Recipe, *, with_curves: bool = F
         *(_curves(settings, recipe) if with_curves else []),
     ]
     return "\n".join(lines)
+
+
+def _stood_on(settings: dict[str, Any]) -> list[str]:
+    """Say from what an adapter was distilled, and from which one it went on."""
+    lines = []
+    if distillation := settings.get("distillation"):
+        terms = ", ".join(f"{weight:g} {name}" for name, weight in distillation["terms"].items() if weight)
+        teachers = ", ".join(f"`{teacher['file']}`" for teacher in distillation["teachers"])
+        temperature = distillation["temperature"]
+        lines.append(f"- distilled from {teachers}: {terms}, at temperature {temperature:g}")
+    if settings.get("init_adapter"):
+        lines.append(f"- goes on from the adapter `{settings['init_adapter']}`")
+    return lines
 
 
 def _curves(settings: TrainSettings, recipe: Recipe) -> list[str]:

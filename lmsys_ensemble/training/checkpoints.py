@@ -32,10 +32,13 @@ def last_complete(folder: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
-def describe_run(settings: Mapping[str, Any], data: str, held: str | None, base: str) -> dict[str, Any]:
-    """Return what a run is known by: recipe, rows and base model."""
+def describe_run(
+    settings: Mapping[str, Any], data: str, held: str | None, base: str, inputs: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what a run is known by: recipe, rows, base model, and what else it reads, if anything."""
     kept = {name: value for name, value in settings.items() if name not in _NO_PART_OF_THE_RUN}
-    return {"settings": kept, "data_sha256": data, "held_sha256": held, "base_digest": base}
+    run = {"settings": kept, "data_sha256": data, "held_sha256": held, "base_digest": base}
+    return {**run, "inputs": dict(inputs)} if inputs else run
 
 
 def check_same_run(folder: Path, run: Mapping[str, Any]) -> None:

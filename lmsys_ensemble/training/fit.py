@@ -108,7 +108,7 @@ def fit_lora(
     data = _with_states(trainee, examples, store, settings)
     held_data = None if held is None or not len(held) else _with_states(trainee, held, store, settings)
     checkpoint = last_complete(folder) if resume and folder is not None else None
-    if checkpoint is None and settings.optimizer.head_l2 is not None:
+    if checkpoint is None and settings.init_adapter is None and settings.optimizer.head_l2 is not None:
         start_head(trainee, data, settings)
     if not settings.optimizer.epochs:
         return Fitted([], [], 0, 0)

@@ -22,7 +22,9 @@ from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.training.adapter import LAST_FILE, train_adapter
 from lmsys_ensemble.training.checkpoints import compare_runs, describe_run
 from lmsys_ensemble.training.dataset import data_hash
+from lmsys_ensemble.training.distillation import recipe_objective
 from lmsys_ensemble.training.folds_card import CARD_FILE, CONFIG_FILE, write_card, write_ensemble
+from lmsys_ensemble.training.inputs import describe_inputs, without_paths
 from lmsys_ensemble.training.out_of_fold import LABELS_FILE, OOF_FILE, measure_folds, read_folds, write_all, write_fold
 from lmsys_ensemble.training.processes import is_main
 from lmsys_ensemble.training.rows import CLEANING_FILE, Cleaning, Folds, deal
@@ -107,7 +109,7 @@ def kfold(
     >>> trained.figures["overall"]["all"]["log_loss"]  # doctest: +SKIP
     """
     chosen = _check_folds(n_splits, fold)
-    settings = open_recipe(recipe)
+    settings = open_recipe(recipe, data_folder)
     _check_settings(settings)
     folder = Path(output)
     present = _present(folder) if is_main() else ()
@@ -119,6 +121,7 @@ def kfold(
     folds = deal(read_rows(recipe, settings, df, data_folder, skipped), settings, n_splits)
     cleaning = Cleaning(settings.data.hygiene, folds.report, skipped)
     cleaning.say(tell)
+    recipe_objective(settings, folds.data)  # a teacher that lacks rows of the last fold is told before the first one
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"holdout": {}})})
     run = _describe(settings, folds)
     anew = set() if not overwrite else {*chosen} if fold is not None else {*chosen, *present}
@@ -181,13 +184,13 @@ def _is_whole(place: Path) -> bool:
 def _describe(settings: TrainSettings, folds: Folds) -> dict[str, Any]:
     """Return what a training with folds is known by: recipe, rows, how they were dealt, base model."""
     base = resolve_base(settings.base_model, settings.revision)
-    values = json.loads(settings.model_dump_json())
+    values = json.loads(without_paths(settings).model_dump_json())
     if Path(settings.base_model).is_dir():
         values["base_model"] = base.resolve().name  # what is passed on names no path of this machine
     data = folds.data
     columns = (data.battles.ids.tolist(), data.sources.tolist(), data.groups.tolist(), folds.fold_of.tolist())
     digest = hashlib.sha256(json.dumps(columns, default=str).encode(errors="surrogatepass")).hexdigest()
-    run = describe_run(values, data_hash(data), None, base_digest(base))
+    run = describe_run(values, data_hash(data), None, base_digest(base), describe_inputs(settings))
     del run["held_sha256"]
     return {"n_splits": folds.n_splits, **run, "ids_sources_groups_sha256": digest}
 

@@ -16,6 +16,7 @@ from lmsys_ensemble.modeling.sources import locate_base
 from lmsys_ensemble.training.adapter import LAST_FILE, train_adapter
 from lmsys_ensemble.training.checkpoints import CHECKPOINTS
 from lmsys_ensemble.training.dataset import Labelled, as_labelled, read_labelled
+from lmsys_ensemble.training.inputs import locate_inputs
 from lmsys_ensemble.training.processes import is_main, own_device
 from lmsys_ensemble.training.rows import CLEANING_FILE, Cleaning, divide
 from lmsys_ensemble.training.settings import TrainSettings, data_files, read_train_settings
@@ -78,7 +79,7 @@ def train(
             overwrite=overwrite,
             cure="a trained adapter is not replaced unasked: give a new folder, --overwrite, or --resume to go on",
         )
-    settings = open_recipe(recipe)
+    settings = open_recipe(recipe, data_folder)
     device = check_run(settings, device)
     skipped: dict[str, dict[object, str]] = {}
     data = read_rows(recipe, settings, df, data_folder, skipped)
@@ -98,9 +99,11 @@ def train(
     return trained.figures
 
 
-def open_recipe(recipe: str | Path | TrainSettings) -> TrainSettings:
-    """Return a recipe's settings, read where it is a path."""
-    return recipe if isinstance(recipe, TrainSettings) else read_train_settings(Path(recipe))
+def open_recipe(recipe: str | Path | TrainSettings, data_folder: str | Path | None) -> TrainSettings:
+    """Return a recipe's settings, read where it is a path; they name teachers and a first stage by where they are."""
+    settings = recipe if isinstance(recipe, TrainSettings) else read_train_settings(Path(recipe))
+    beside = Path() if isinstance(recipe, TrainSettings) else Path(recipe).parent
+    return locate_inputs(settings, beside, Path(data_folder) if data_folder else None)
 
 
 def read_rows(

@@ -14,6 +14,7 @@ from lmsys_ensemble.files import Settings, parse_settings, read_mapping
 from lmsys_ensemble.modeling.recipe import HeadRecipe, SpecialTokensRecipe
 from lmsys_ensemble.schema import Task, task_of
 from lmsys_ensemble.training.hygiene_settings import HygieneSettings
+from lmsys_ensemble.training.teacher_settings import DistillationSettings
 
 
 class DataSettings(Settings):
@@ -156,6 +157,11 @@ class TrainSettings(Settings):
     ``autocast`` is the number format of the arithmetic in training (weights that learn stay float32; with float16 the
     loss is scaled, so that small gradients do not vanish). What is measured and saved at the end is computed in float32
     on a CPU, as inference does.
+
+    ``distillation`` learns from teachers, too. ``init_adapter`` is the folder of an earlier run, beside the recipe:
+    LoRA weights and head start as they ended there, so that ``optimizer.head_l2`` is not used. Base, LoRA and head
+    must be the same; data, template, length and optimiser may differ. With folds, it must not have learned from rows of
+    these data: every row would be scored by an adapter that has seen it.
     """
 
     version: Literal[1] = 1
@@ -172,6 +178,8 @@ class TrainSettings(Settings):
     head: HeadRecipe = HeadRecipe()
     quantization: Literal["none", "nf4", "int8"] = "none"
     lora: LoraSettings = LoraSettings()
+    init_adapter: str | None = Field(default=None, min_length=1)
+    distillation: DistillationSettings | None = None
     optimizer: OptimizerSettings = OptimizerSettings()
     batches: BatchSettings = BatchSettings()
     gradient_checkpointing: bool = False

@@ -13,6 +13,8 @@ LEAST = {
     "blend": ("--probabilities", "a.csv", "--out", "b.json"),
     "report": ("--probabilities", "a.csv", "--labels", "y.csv", "--out", "r.html"),
     "plan": ("--test", "a.csv"),
+    "clean": ("--input", "a.csv", "--output", "b.csv"),
+    "pseudo-label": ("--input", "a.csv", "--output", "b.csv"),
     "train": ("recipe.yaml", "--output", "out"),
     "validate": (),
     "models": ("list",),

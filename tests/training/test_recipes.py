@@ -1,6 +1,7 @@
 """The recipes of public notebooks: valid, as stated, and trained with a tiny base of the same architecture."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, DebertaV2Config
@@ -10,6 +11,7 @@ from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.encoding.templates import get_template
 from lmsys_ensemble.files import read_object
 from lmsys_ensemble.modeling.recipe import SpecialTokensRecipe, read_recipe
+from lmsys_ensemble.schema import THREE_WAY
 from lmsys_ensemble.scorers.registry import build_scorer
 from lmsys_ensemble.training.hygiene_settings import HygieneSettings
 from lmsys_ensemble.training.run import train
@@ -34,12 +36,18 @@ STATED = {
         "scorer": "llama",
     },
     "deberta-v3-large": {"quantization": "none", "scorer": "classifier"},
+    "gemma-2-9b-distilled": {
+        "quantization": "none", "lora.r": 64, "lora.alpha": 128, "optimizer.learning_rate": 5e-5, "optimizer.epochs": 2,
+        "optimizer.rows_per_step": 64, "distillation.terms.hard": 1, "distillation.terms.kl": 2,
+        "distillation.terms.cosine": 2, "distillation.temperature": 1, "distillation.cosine_of": "probabilities",
+        "scorer": "gemma",
+    },
 }  # fmt: skip
 """What is known of each notebook."""
 
 ARCHITECTURES = {
     "gemma-2-9b-qlora": "gemma2", "llama-3-8b-int8": "llama", "llama-3.1-8b-5fold": "llama",
-    "deberta-v3-large": "deberta",
+    "deberta-v3-large": "deberta", "gemma-2-9b-distilled": "gemma2",
 }  # fmt: skip
 
 
@@ -93,7 +101,10 @@ def test_a_recipe_trains_with_a_tiny_base_of_the_same_architecture(path, tmp_pat
     tokens = SpecialTokensRecipe(**{**settings.special_tokens.model_dump(), "pad_token_id": PAD})
     settings = settings.model_copy(update={"base_model": str(base), "special_tokens": tokens})
     table = make_preferences(24)
-    train(settings, table, output=tmp_path / "trained", device="cpu", cache=tmp_path / "cache")
+    for teacher in settings.distillation.teachers if settings.distillation else ():
+        said = np.random.default_rng(0).normal(size=(24, 3))
+        table[["id"]].join(pd.DataFrame(said, columns=THREE_WAY.columns)).to_parquet(tmp_path / teacher.file)
+    train(settings, table, output=tmp_path / "trained", data_folder=tmp_path, device="cpu", cache=tmp_path / "cache")
     recipe = read_recipe(tmp_path / "trained")
     assert recipe.max_tokens == settings.max_tokens
     assert recipe.training["settings"]["lora"] == settings.lora.model_dump()
