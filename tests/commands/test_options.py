@@ -16,6 +16,8 @@ LEAST = {
     "clean": ("--input", "a.csv", "--output", "b.csv"),
     "pseudo-label": ("--input", "a.csv", "--output", "b.csv"),
     "train": ("recipe.yaml", "--output", "out"),
+    "merge-adapters": ("a", "b", "--output", "out"),
+    "merge": ("--adapter", "a", "--output", "out"),
     "validate": (),
     "models": ("list",),
     "runs": ("show", "run"),

@@ -6,7 +6,16 @@ import tempfile
 import pandas as pd
 import pytest
 
-from lmsys_ensemble.commands.output import finish, is_standard_output, is_stream, say, shown, write_or_keep, write_table
+from lmsys_ensemble.commands.output import (
+    Result,
+    finish,
+    is_standard_output,
+    is_stream,
+    say,
+    shown,
+    write_or_keep,
+    write_table,
+)
 from lmsys_ensemble.errors import OutputError
 
 
@@ -34,9 +43,10 @@ def test_what_is_said_goes_to_standard_error_and_holds_no_control_characters(cap
 
 
 def test_beside_a_table_on_standard_output_the_text_goes_to_standard_error(capsys):
-    assert finish({"rows": 1}, "wrote it", None, "p.csv") == ({"rows": 1}, "wrote it")
+    result = Result({"rows": 1}, "wrote it")
+    assert finish(result, None, "p.csv") == result
     assert capsys.readouterr() == ("", "")
-    assert finish({"rows": 1}, "wrote it", "p.csv", "/dev/stdout") == ({"rows": 1}, "")
+    assert finish(result, "p.csv", "/dev/stdout") == Result({"rows": 1}, "")
     assert capsys.readouterr() == ("", "wrote it\n")
 
 
