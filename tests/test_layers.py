@@ -28,6 +28,7 @@ FLOORS = (
     ("ensemble", "arguments"),
     ("commands",),
     ("cli",),
+    ("__main__",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -195,7 +196,7 @@ WITHOUT_MIRROR = {
 
 def mirror_of(path: Path) -> Path:
     """Return the file of tests that belongs to a module."""
-    return Path(__file__).parent / path.parent.relative_to(FOLDER) / f"test_{path.stem.lstrip('_')}.py"
+    return Path(__file__).parent / path.parent.relative_to(FOLDER) / f"test_{path.stem.strip('_')}.py"
 
 
 @pytest.mark.parametrize("room", ["", *sorted(path.parent.name for path in FOLDER.glob("*/__init__.py"))])
