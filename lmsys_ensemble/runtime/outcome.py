@@ -1,6 +1,5 @@
 """What comes out of a run: both passes of every row, what they average to, and what is missing."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.blender import Blender, MissingMemberWarning
+from lmsys_ensemble.notices import warn
 from lmsys_ensemble.probabilities import Logits, Probabilities, softmax, swap_classes
 from lmsys_ensemble.runtime.combining import blend_rows
 from lmsys_ensemble.runtime.jobs import Job
@@ -154,11 +154,10 @@ def warn_of_missing(missing: NDArray[np.object_], why: str) -> None:
     if rows.any():
         kinds, counts = np.unique(missing[rows].astype(str), return_counts=True)
         listed = "; ".join(f"{count} without {kind}" for kind, count in zip(kinds, counts, strict=True))
-        warnings.warn(
+        warn(
             f"{int(rows.sum())} of {len(rows)} rows lack something and are blended from what there is: {listed}. "
             f"The column 'fallback' names them{f'; {why}' if why else ''}",
             MissingMemberWarning,
-            stacklevel=6,
         )
 
 
