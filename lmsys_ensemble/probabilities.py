@@ -119,7 +119,7 @@ def check_probabilities(
     if values.ndim != 2:
         raise InputError(f"{name} must have shape (n_rows, n_classes), got shape {values.shape}")
     if n_classes is not None and values.shape[1] != n_classes:
-        raise InputError(f"{name} has {values.shape[1]} columns, expected {n_classes} (one a class)")
+        raise InputError(f"{name} has {values.shape[1]} columns, expected {n_classes} (one per class)")
     if n_rows is not None and len(values) != n_rows:
         raise InputError(f"{name} has {len(values)} rows, expected {n_rows}")
     with np.errstate(all="ignore"):  # what is not finite, or sums to more than a float holds, is named below
@@ -148,7 +148,7 @@ def _as_floats(values: ArrayLike, expected: str) -> NDArray[np.float64]:
 
 
 def swap_classes(values: NDArray[Any], task: Task) -> NDArray[Any]:
-    """Exchange the classes "A wins" and "B wins" of an array of shape (n_rows, n_classes)."""
+    """Swap the classes "A wins" and "B wins" of an array of shape (n_rows, n_classes)."""
     return values[:, list(task.swap_order)]
 
 

@@ -38,7 +38,7 @@ class Task:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Column names of labels and submissions, one a class."""
+        """Column names of labels and submissions, one per class."""
         return tuple(f"winner_{name}" for name in self.classes)
 
     @property

@@ -92,7 +92,7 @@ class Battles(Sequence[Battle]):
         )
 
     def swapped(self) -> "Battles":
-        """Return the same battles with the two responses exchanged."""
+        """Return the same battles with the two responses swapped."""
         return replace(self, responses_a=self.responses_b, responses_b=self.responses_a)
 
     def characters(self) -> NDArray[np.int64]:
@@ -162,7 +162,7 @@ def parse_battles(table: TableLike, text_format: TextFormat = "auto") -> Battles
 
 
 def parse_labels(table: TableLike, task: Task = THREE_WAY) -> Probabilities:
-    """Read labels: one column a class (one-hot or soft), or a ``winner`` column with class names.
+    """Read labels: one column per class (one-hot or soft), or a ``winner`` column with class names.
 
     Parameters
     ----------

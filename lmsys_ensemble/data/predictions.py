@@ -112,7 +112,7 @@ def locate(ids: "pd.Index[Any]", among: "pd.Index[Any]", complaint: str, wanted_
 
 
 def read_predictions(path: str | Path, columns: Sequence[str] = THREE_WAY.columns) -> Predictions:
-    """Read a file (CSV, Parquet or another; see `read_table`) with the column ``id`` and one column a class.
+    """Read a file (CSV, Parquet or another; see `read_table`) with the column ``id`` and one column per class.
 
     Raises
     ------

@@ -25,7 +25,7 @@ def build_submission(
     Parameters
     ----------
     probabilities : DataFrame
-        ``id`` and one column a class, as `Ensemble.predict` returns them; further columns are dropped.
+        ``id`` and one column per class, as `Ensemble.predict` returns them; further columns are dropped.
     sample : DataFrame, optional
         The competition's sample submission: the result has its ids (with their dtype), its rows' order and its
         columns' order. Without one, the rows stay as they are.
