@@ -118,8 +118,8 @@ def parse_battles(table: TableLike, text_format: TextFormat = "auto") -> Battles
     Parameters
     ----------
     table : DataFrame
-        With the columns ``id``, ``prompt``, ``response_a`` and ``response_b``; others are ignored. Polars and Arrow
-        tables, paths of files and lists of dicts are taken, too; see `lmsys_ensemble.data.frames.as_frame`.
+        With the columns ``id``, ``prompt``, ``response_a`` and ``response_b``; others are ignored. Paths of files,
+        lists of dicts and tables of other libraries (polars, Arrow, DuckDB) are taken, too.
     text_format : {"auto", "json", "list", "plain"}
         What the text columns hold. ``auto`` decides for each column: real lists, strings that are JSON lists of
         strings and nulls (where at least half of the cells are), or plain strings of one turn.

@@ -135,7 +135,7 @@ def read_labels(path: str | Path, task: Task = THREE_WAY, groups: str | None = N
     Parameters
     ----------
     path : str or Path
-        The file; see `lmsys_ensemble.data.battles.parse_labels` for the labels' columns.
+        The file; see `lmsys_ensemble.parse_labels` for the labels' columns.
     task : Task
         Classes and their order.
     groups : str, optional

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Clock = Callable[[], float]
 
 _MEMORY = 0.8
-"""Factor on a chunk's weight in the speed per later chunk: long rows come first and cost more per character."""
+"""Factor by which every later chunk lowers a chunk's weight: long rows come first and cost more per character."""
 
 _CAUTION = 0.5
 """Share of the time left that a chunk may take by projection: what is unfinished at the deadline is lost."""

@@ -44,7 +44,7 @@ def blender_of(blender: Blender, scorers: Sequence[Scorer]) -> Blender:
     """Return the blender with its weights in the order of the scorers.
 
     Warns with `MemberChangedWarning` where a scorer has changed since the fit, and with
-    `lmsys_ensemble.blending.members.MemberOrderWarning` where the blender was fitted without names.
+    `MemberOrderWarning` where the blender was fitted without names.
 
     Raises
     ------

@@ -96,7 +96,7 @@ def passes_of(job: Job, twice: NDArray[np.bool_]) -> Passes:
         The scorer's.
     twice : ndarray of bool of shape (n_rows,)
         Rows whose swapped pass counts. Another row may have a swapped pass too, because an earlier run wanted it or it
-        is a third row's original pass. It does not count, so that the result does not depend on it.
+        is another row's original pass. It does not count, so that the result does not depend on it.
     """
     original: Logits = job.results.logits[job.items.original]
     swapped = np.full_like(original, np.nan)
@@ -111,7 +111,7 @@ def present_rows(jobs: Sequence[Job]) -> NDArray[np.bool_]:
 
 
 def blend_original_passes(jobs: Sequence[Job], blender: Blender) -> tuple[Probabilities, NDArray[np.bool_]]:
-    """Return the blend of the original passes alone, and which rows any scorer has such a pass of."""
+    """Return the blend of the original passes alone, and which rows have one of any scorer."""
     present = present_rows(jobs)
     members = [softmax(job.results.logits[job.items.original]) for job in jobs]
     return blend_rows(blender, members, present), np.asarray(present.any(axis=1))
@@ -131,7 +131,7 @@ def name_missing(jobs: Sequence[Job], present: NDArray[np.bool_], twice: NDArray
 
 
 def count_swapped(jobs: Sequence[Job], twice: NDArray[np.bool_]) -> int:
-    """Return the number of rows of which every scorer that has not failed has two passes that count."""
+    """Count the rows for which every scorer that has not failed has both passes, and the swapped one counts."""
     if not twice.any():
         return 0
     both = [present_rows([job])[:, 0] & _has_swapped_pass(job) for job in jobs if job.failure is None]
