@@ -17,7 +17,7 @@ _CAUTION = 0.5
 """Share of the time left that a chunk may take by projection: what is unfinished at the deadline is lost."""
 
 PROBE_ROWS = 4
-"""How many rows, the shortest, a scorer's speed is first measured with where there is a deadline."""
+"""Number of rows, the shortest, on which a speed is first measured where there is a deadline."""
 
 
 @dataclass(frozen=True)
