@@ -213,9 +213,6 @@ def test_ctrl_c_ends_a_call_and_keeps_the_models_for_the_next():
     assert output.split("\n") == ["interrupted", "score", "close", "1 thread", ""], errors
 
 
-# --- memory ---------------------------------------------------------------------------------------------------------
-
-
 # --- several ensembles, several threads -----------------------------------------------------------------------------
 
 

@@ -264,7 +264,7 @@ def test_a_blender_that_has_to_learn_first_is_refused_before_anything_is_loaded(
     assert [scorer.n_loads for scorer in scorers] == [0, 0]
 
 
-# --- options and summary --------------------------------------------------------------------------------------------
+# --- options --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
