@@ -52,7 +52,3 @@ def _run(words: Sequence[str] | None) -> int:
     if options.json or result.text:
         print(printable_json(result.values) if options.json else printable(result.text))
     return EXIT_TIME_WAS_UP if result.time_was_up else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

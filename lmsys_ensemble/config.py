@@ -142,12 +142,12 @@ def write_config(folder: Path, scorers: Sequence[Scorer], blender: Blender, task
 
 
 def check_parts(scorers: object, blender: object, task: object, devices: object) -> list[Scorer]:
-    """Check the kinds of what an ensemble is composed of, and return its scorers.
+    """Check the types of an ensemble's parts, and return its scorers.
 
     Raises
     ------
     ConfigError
-        If one is of another kind than it must be; says what was got and what to write instead.
+        If a part has the wrong type; says what was got and what to write instead.
     """
     checked = _check_scorers(scorers)
     if blender is not None and not isinstance(blender, Blender):

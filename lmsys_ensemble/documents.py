@@ -30,7 +30,7 @@ def parse_json(text: str, source: object) -> Any:
     text : str
         What was read.
     source : object
-        Where from, for the error.
+        Where it was read from, for the error.
 
     Raises
     ------

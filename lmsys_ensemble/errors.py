@@ -97,7 +97,7 @@ class JournalError(EnsembleError):
 
 
 class RunFolderError(JournalError, ConfigError):
-    """A run directory that is none, or of other settings: other arguments are needed."""
+    """A folder that is no run directory, or holds a run with other settings; other arguments are needed."""
 
 
 class OutputError(EnsembleError):

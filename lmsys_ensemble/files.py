@@ -92,7 +92,7 @@ def read_mapping(path: Path) -> Any:
     Raises
     ------
     ConfigError
-        If the file is not there or is neither, or is nested too deeply.
+        If the file is not there, is neither YAML nor JSON, or is nested too deeply.
     """
     try:
         text = path.read_text(encoding="utf-8")

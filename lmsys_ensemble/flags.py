@@ -65,7 +65,7 @@ def read_flags(kind: type[Options], arguments: argparse.Namespace) -> Options:
 
 
 def seconds(text: str) -> float:
-    """Return a number of seconds; `argparse` says the error."""
+    """Return a number of seconds, or raise what `argparse` reports."""
     try:
         return float(text)
     except ValueError:
@@ -123,7 +123,7 @@ def spelled_as_flags() -> Iterator[None]:
 
 
 def spell(keyword: str) -> str:
-    """Return how whoever reads an error writes an option: a keyword in Python, a flag on the command line.
+    """Return an option as the reader of an error writes it: a keyword in Python, a flag on the command line.
 
     >>> spell("rescore=True"), spell("run_dir="), spell("swap='all'")
     ('rescore=True', 'run_dir=', "swap='all'")

@@ -56,7 +56,7 @@ def mark_failed(logits: ArrayLike, reported: Mapping[int, str]) -> tuple[Logits,
     logits : array-like of shape (n_rows, n_classes)
         As a scorer gave them.
     reported : mapping of int to str
-        By position, why a row failed, as far as that was said.
+        By position, why a row failed, where the scorer said so.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def check_probabilities(
     if values.ndim != 2:
         raise InputError(f"{name} must have shape (n_rows, n_classes), got shape {values.shape}")
     if n_classes is not None and values.shape[1] != n_classes:
-        raise InputError(f"{name} has {values.shape[1]} columns, expected {n_classes} (one a class)")
+        raise InputError(f"{name} has {values.shape[1]} columns, expected {n_classes} (one per class)")
     if n_rows is not None and len(values) != n_rows:
         raise InputError(f"{name} has {len(values)} rows, expected {n_rows}")
     with np.errstate(all="ignore"):  # what is not finite, or sums to more than a float holds, is named below
@@ -148,12 +148,12 @@ def _as_floats(values: ArrayLike, expected: str) -> NDArray[np.float64]:
 
 
 def swap_classes(values: NDArray[Any], task: Task) -> NDArray[Any]:
-    """Exchange the classes "A wins" and "B wins" of an array of shape (n_rows, n_classes)."""
+    """Swap the classes "A wins" and "B wins" of an array of shape (n_rows, n_classes)."""
     return values[:, list(task.swap_order)]
 
 
 def swap_order(n_classes: int) -> tuple[int, ...]:
-    """Class order after the two responses have changed places, where only the number of classes is known."""
+    """Return the class order after the two responses are swapped, from the number of classes alone."""
     return Task("", ("",) * n_classes).swap_order
 
 
@@ -175,7 +175,7 @@ def check_labels(labels: ArrayLike, *, n_classes: int, n_rows: int | None = None
     Raises
     ------
     InputError
-        If the shape is wrong, or a label is missing or no class.
+        If the shape is wrong, or a label is missing or names no class.
     """
     cure = f"labels must be class positions 0 to {n_classes - 1}, or rows of {n_classes} shares that sum to 1"
     values = _as_floats(labels, cure)

@@ -1,16 +1,16 @@
-"""What a computation tells whoever watches it."""
+"""Reports of a scorer that is at work: how far it is, and which rows failed."""
 
 from typing import Protocol
 
 OUT_OF_MEMORY = "out of memory"
-"""How the reason of a row begins that failed for want of memory: another run, or another device, may have more."""
+"""Beginning of the reason of a row that ran out of memory; another run, or another device, may have more."""
 
 NOT_FINITE = "NaN or infinite logits"
-"""Why a row failed whose logits are no numbers."""
+"""Reason of a row whose logits are NaN or infinite."""
 
 
 class Progress(Protocol):
-    """Whom a scorer tells how far it is. The runtime gives each scorer one; by default nobody listens.
+    """Receives a scorer's reports. The runtime gives one to each scorer; by default reports are ignored.
 
     A scorer calls these from the thread that called `Scorer.score`.
     """
@@ -21,7 +21,7 @@ class Progress(Protocol):
     def advance(self, n_rows: int, n_tokens: int) -> None:
         """Report finished rows, and their tokens where there are any (else 0).
 
-        Raises where the run is being stopped; let it pass.
+        It raises an exception where the run is being stopped; do not catch that.
         """
 
     def retried(self, why: str) -> None:
@@ -30,12 +30,12 @@ class Progress(Protocol):
     def row_failed(self, row: int, why: str) -> None:
         """Report that a row, by its position among those being scored, gets no logits: they are NaN.
 
-        A reason that begins with `OUT_OF_MEMORY` may have passed when the run is resumed: the row is tried again.
+        A row whose reason begins with `OUT_OF_MEMORY` is tried again when the run is resumed.
         """
 
 
 class NoProgress:
-    """Listens to nothing."""
+    """Ignores all reports."""
 
     def phase(self, what: str) -> None:
         """Do nothing."""

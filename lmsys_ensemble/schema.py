@@ -6,7 +6,7 @@ ID_COLUMN = "id"
 PROMPT, RESPONSE_A, RESPONSE_B = TEXT_COLUMNS = ("prompt", "response_a", "response_b")
 WINNER_COLUMN = "winner"
 GROUP_COLUMN = "group"
-"""Says which rows share a prompt, where no other column is named."""
+"""Column that says which rows share a prompt, unless another is named."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Task:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Column names of labels and submissions, one a class."""
+        """Column names of labels and submissions, one per class."""
         return tuple(f"winner_{name}" for name in self.classes)
 
     @property
     def swap_order(self) -> tuple[int, ...]:
-        """Class order after the two responses have changed places."""
+        """Class order after the two responses are swapped."""
         return (1, 0, *range(2, self.n_classes))
 
 

@@ -24,7 +24,7 @@ _ANY_CONTROLS = re.compile(rf"[\t\n]|{_CONTROLS.pattern}")
 
 
 def printable(text: object) -> str:
-    r"""Return text in which what a terminal would obey is written out; tabs and line feeds stay.
+    r"""Return text with all that a terminal would obey escaped; tabs and line feeds stay.
 
     >>> printable("mine\x1b[2Jyours"), printable("grün\tand\n日本 🙂")
     ('mine\\x1b[2Jyours', 'grün\tand\n日本 🙂')
@@ -57,7 +57,7 @@ class PrintableFormatter(logging.Formatter):
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Say on a terminal that something is going on while modules are imported, and take it back."""
+    """Show on a terminal that the command is starting while modules are imported, and erase that afterwards."""
     if not sys.stderr.isatty():
         yield
         return

@@ -144,7 +144,7 @@ def test_a_warning_is_a_sentence_without_the_place_in_the_code(folder, faults):
         [{"type": "fake", "name": "one"}, {"type": "faulty", "name": "two", "raise_at": 3}], {"method": "equal"}
     )
     words = ["predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv"]
-    command = [sys.executable, "-m", "lmsys_ensemble.cli", *words, "--on-failure", "reweight"]
+    command = [sys.executable, "-m", "lmsys_ensemble", *words, "--on-failure", "reweight"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "warning: 12 of 12 rows lack something" in done.stderr
     assert "MissingMemberWarning" not in done.stderr

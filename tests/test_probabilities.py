@@ -109,7 +109,7 @@ def test_what_is_no_table_of_probabilities_is_refused(values, words):
 
 @pytest.mark.parametrize("task", [THREE_WAY, TWO_WAY], ids=lambda task: task.name)
 @given(data=st.data())
-def test_swapping_classes_exchanges_the_first_two_and_twice_is_as_before(task, data):
+def test_swapping_classes_swaps_the_first_two_and_twice_is_as_before(task, data):
     values = data.draw(arrays(np.float32, (3, task.n_classes), elements=st.floats(-5, 5, width=32)))
     swapped = swap_classes(values, task)
     assert np.array_equal(swapped[:, :2], values[:, 1::-1])

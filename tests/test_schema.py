@@ -14,7 +14,7 @@ def test_a_task_of_two_classes_has_no_tie():
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=str)
-def test_a_swap_exchanges_the_two_responses_and_nothing_else(task):
+def test_a_swap_changes_the_places_of_the_two_responses_and_nothing_else(task):
     swapped = [task.classes[position] for position in task.swap_order]
     assert swapped[:2] == ["model_b", "model_a"]
     assert swapped[2:] == list(task.classes[2:])

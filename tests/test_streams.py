@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 def into_nobody(folder, arguments, *, also_stderr=False):
     """Run a command whose standard output, and standard error if wanted, nobody reads from the first byte on."""
-    command = [sys.executable, "-m", "lmsys_ensemble.cli", *arguments]
+    command = [sys.executable, "-m", "lmsys_ensemble", *arguments]
     # Buffered, as people have it: then the pipe is found broken only when all has been printed.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
@@ -81,7 +81,7 @@ def test_a_mistake_keeps_its_exit_code_though_nobody_reads_of_it(folder):
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_a_name_that_the_terminal_cannot_show_does_not_end_a_command(folder, more):
     name = os.fsencode(folder) + b"/caf\xe9-\xe6\x97\xa5.csv"
-    command = [sys.executable, "-m", "lmsys_ensemble.cli", *PREDICT, name, *more]
+    command = [sys.executable, "-m", "lmsys_ensemble", *PREDICT, name, *more]
     for encoding in ("utf-8", "ascii"):
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         done = subprocess.run(command, cwd=folder, capture_output=True, env=environment, check=False)

@@ -63,7 +63,7 @@ class Blender(StoredAsJson, BlenderSettings, BlendingClassifier):
         Temperature to use instead of a fitted one: a number is applied after the blend, a
         sequence (one per scorer) before it.
     swap_equivariant : bool
-        Whether exchanging the two responses in all inputs must exchange them in the result. Concerns
+        Whether swapping the two responses in all inputs must swap them in the result. Concerns
         ``stack`` and class biases; everything else is so by nature.
     l2 : float
         Pull of exponents, matrices, inverse temperatures and biases towards the equal blend:

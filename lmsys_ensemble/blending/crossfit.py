@@ -39,7 +39,7 @@ class CrossFit:
         Parameters
         ----------
         members : list of array-like of shape (n_rows, n_classes)
-            One per scorer: the same rows in the same order, for example with the responses exchanged.
+            One per scorer: the same rows in the same order, for example with the responses swapped.
 
         Returns
         -------

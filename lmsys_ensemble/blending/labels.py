@@ -70,7 +70,7 @@ def check_classes(classes: Sequence[Any], n_classes: int) -> NDArray[Any]:
     names = np.asarray(classes)
     if names.shape != (n_classes,) or len(set(names.tolist())) != n_classes:
         raise ConfigError(
-            f"classes must be {n_classes} different names, one a column of the probabilities, got {classes!r}"
+            f"classes must be {n_classes} different names, one per column of the probabilities, got {classes!r}"
         )
     return names
 

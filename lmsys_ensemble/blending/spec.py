@@ -58,7 +58,7 @@ class BlendSpec:
     temperature : float or tuple of float, optional
         A temperature to keep: a number after the blend, or one per scorer before it.
     swap_equivariant : bool
-        Whether exchanging the responses everywhere must exchange them in the result.
+        Whether swapping the responses in all inputs must swap them in the result.
     l2 : float
         Pull towards the equal blend, beside a summed log loss.
 

@@ -71,12 +71,12 @@ def tied_biases(n_scorers: int, n_classes: int, swap_equivariant: bool) -> Array
 
 
 def tie_swapped(basis: Array) -> Array:
-    """Tie the parameters that an exchange of the two responses exchanges.
+    """Tie the parameters that change places when the two responses are swapped.
 
     Parameters
     ----------
     basis : ndarray of shape (n_parameters, n_scorers * n_classes + 1, n_classes)
-        Directions that the exchange permutes among themselves.
+        Directions; swapping the responses maps each to itself or to another of them.
 
     Returns
     -------

@@ -158,7 +158,7 @@ def fit_stack(
     bias : bool
         Whether to fit class biases.
     swap_equivariant : bool
-        Whether exchanging the two responses in all members must exchange them in the result.
+        Whether swapping the two responses in all members must swap them in the result.
     l2 : float
         Pull towards the equal logarithmic pool; see `lmsys_ensemble.evaluation.regression.fit_softmax`.
 

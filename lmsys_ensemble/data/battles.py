@@ -92,7 +92,7 @@ class Battles(Sequence[Battle]):
         )
 
     def swapped(self) -> "Battles":
-        """Return the same battles with the two responses exchanged."""
+        """Return the same battles with the two responses swapped."""
         return replace(self, responses_a=self.responses_b, responses_b=self.responses_a)
 
     def characters(self) -> NDArray[np.int64]:
@@ -118,8 +118,8 @@ def parse_battles(table: TableLike, text_format: TextFormat = "auto") -> Battles
     Parameters
     ----------
     table : DataFrame
-        With the columns ``id``, ``prompt``, ``response_a`` and ``response_b``; others are ignored. Polars and Arrow
-        tables, paths of files and lists of dicts are taken, too; see `lmsys_ensemble.data.frames.as_frame`.
+        With the columns ``id``, ``prompt``, ``response_a`` and ``response_b``; others are ignored. Paths of files,
+        lists of dicts and tables of other libraries (polars, Arrow, DuckDB) are taken, too.
     text_format : {"auto", "json", "list", "plain"}
         What the text columns hold. ``auto`` decides for each column: real lists, strings that are JSON lists of
         strings and nulls (where at least half of the cells are), or plain strings of one turn.
@@ -162,7 +162,7 @@ def parse_battles(table: TableLike, text_format: TextFormat = "auto") -> Battles
 
 
 def parse_labels(table: TableLike, task: Task = THREE_WAY) -> Probabilities:
-    """Read labels: one column a class (one-hot or soft), or a ``winner`` column with class names.
+    """Read labels: one column per class (one-hot or soft), or a ``winner`` column with class names.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Tables of comma- or tab-separated values: every row is counted before one is believed.
+"""Tables of comma- or tab-separated values; the fields of every row are counted before the table is read.
 
-pandas takes the first column for an index where rows have one field more than the header, and fills short rows up;
-neither is said. So fields are counted first, by Python's own reader, which streams and knows quoted line breaks.
+Where rows have one field more than the header, pandas takes the first column as an index; short rows it fills up. It
+says neither. So fields are counted first, by Python's own reader, which streams and knows quoted line breaks.
 """
 
 import csv

@@ -24,12 +24,12 @@ SUFFIXES_TEXT = ".csv, .tsv, .jsonl (each with or without .gz) or .parquet"
 SEPARATORS: dict[Kind, str] = {"csv": ",", "tsv": "\t"}
 
 MAX_INFLATION, INFLATION_FREE_BYTES = 200, 1 << 30
-"""How many times its packed size a file may unpack to, beyond a GiB: battles unpack to 3 to 10 times."""
+"""Largest ratio of unpacked to packed size, above a GiB; files of battles have 3 to 10."""
 
 
 @dataclass(frozen=True)
 class TableFormat:
-    """What the bytes of a file are: `kind`, and whether gzip has packed them."""
+    """The format of a file: its `kind`, and whether gzip has packed it."""
 
     kind: Kind
     packed: bool = False
@@ -37,16 +37,16 @@ class TableFormat:
 
 @dataclass(frozen=True)
 class TableFile:
-    """A file of a table that can be opened several times, also where it is a pipe that can be read once.
+    """A table's file that can be opened several times, even if it is a pipe.
 
     Attributes
     ----------
     path : Path
         What errors call it.
     format : TableFormat
-        Of its bytes.
+        Its format.
     content : bytes or None
-        All of it, where it is a pipe.
+        What a pipe held; None for a regular file.
     """
 
     path: Path
@@ -108,7 +108,7 @@ def table_format(path: str | Path) -> TableFormat | None:
 
 
 def without_suffix(path: str | Path) -> Path:
-    """Return a path without what says the format.
+    """Return a path without the suffixes that name the format.
 
     >>> without_suffix("run/test.csv.gz").name, without_suffix("v1.2").name
     ('test', 'v1')
@@ -118,7 +118,7 @@ def without_suffix(path: str | Path) -> Path:
 
 
 def find_table(path: str | Path) -> TableFile:
-    """Find a file of a table and its format; what cannot be read twice is read here.
+    """Find a table's file and its format; a pipe, which cannot be read twice, is read here.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Tables of JSON lines: one object a line. Numbers keep all their digits, and texts are never taken for numbers."""
+"""Tables of JSON lines: one object per line. Numbers keep all their digits, and texts are never taken for numbers."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_json_lines(file: TableFile) -> pd.DataFrame:
-    """Read one object a line; what a line lacks and others have is None.
+    """Read one object per line; a key that only other lines have is None.
 
     Raises
     ------
@@ -32,12 +32,12 @@ def read_json_lines(file: TableFile) -> pd.DataFrame:
                 names.update(dict.fromkeys(row))
                 rows.append(row)
     if not rows:
-        raise InputError(f"{file.path} is empty, expected one JSON object a line")
+        raise InputError(f"{file.path} is empty, expected one JSON object per line")
     return pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in names})
 
 
 def encode_json_lines(table: pd.DataFrame) -> bytes:
-    """Return a table as one object a line, in UTF-8."""
+    """Return a table as one object per line, in UTF-8."""
     names = [str(name) for name in table.columns]
     columns = [table.iloc[:, position].tolist() for position in range(len(names))]
     lines = [
@@ -52,9 +52,9 @@ def _parse(content: bytes, where: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: {error}; save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is no JSON: {error}; expected one object a line") from error
+        raise InputError(f"{where} is no JSON: {error}; expected one object per line") from error
     if not isinstance(row, dict):
-        raise InputError(f"{where} holds {type(row).__name__}, expected one JSON object a line")
+        raise InputError(f"{where} holds {type(row).__name__}, expected one JSON object per line")
     row_id = row.get(ID_COLUMN)
     if isinstance(row_id, str) and not row_id.isascii():
         try:

@@ -20,7 +20,7 @@ class LabelledBattles:
     Attributes
     ----------
     table : DataFrame
-        What all the rest was read from.
+        What the rest was read from.
     battles : Battles
         The rows.
     labels : ndarray of shape (n_rows, n_classes)

@@ -112,7 +112,7 @@ def locate(ids: "pd.Index[Any]", among: "pd.Index[Any]", complaint: str, wanted_
 
 
 def read_predictions(path: str | Path, columns: Sequence[str] = THREE_WAY.columns) -> Predictions:
-    """Read a file (CSV, Parquet or another; see `read_table`) with the column ``id`` and one column a class.
+    """Read a file (CSV, Parquet or another; see `read_table`) with the column ``id`` and one column per class.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def read_labels(path: str | Path, task: Task = THREE_WAY, groups: str | None = N
     Parameters
     ----------
     path : str or Path
-        The file; see `lmsys_ensemble.data.battles.parse_labels` for the labels' columns.
+        The file; see `lmsys_ensemble.parse_labels` for the labels' columns.
     task : Task
         Classes and their order.
     groups : str, optional

@@ -25,7 +25,7 @@ def build_submission(
     Parameters
     ----------
     probabilities : DataFrame
-        ``id`` and one column a class, as `Ensemble.predict` returns them; further columns are dropped.
+        ``id`` and one column per class, as `Ensemble.predict` returns them; further columns are dropped.
     sample : DataFrame, optional
         The competition's sample submission: the result has its ids (with their dtype), its rows' order and its
         columns' order. Without one, the rows stay as they are.
@@ -64,7 +64,7 @@ def build_submission(
 def check_sample(
     sample: pd.DataFrame, ids: "pd.Index[Any]", *, task: Task = THREE_WAY, source: str = "predictions"
 ) -> "pd.Index[Any]":
-    """Compare a sample submission with the ids that will be or were predicted; nothing needs to be scored for it.
+    """Compare a sample submission with the ids of the rows that are predicted; they need not be scored yet.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def check_sample(
     Raises
     ------
     SubmissionError
-        If its columns are others, ids occur twice, or ids differ; names ids and their kinds.
+        If its columns are wrong, ids occur twice, or ids differ; names ids and their kinds.
     """
     expected = [ID_COLUMN, *task.columns]
     if sorted(map(str, sample.columns)) != sorted(expected):

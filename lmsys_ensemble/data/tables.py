@@ -60,7 +60,7 @@ def _read(file: TableFile) -> pd.DataFrame:
 def encode_table(table: pd.DataFrame, path: str | Path) -> bytes:
     """Return the bytes of a table in the format that a name says, with all digits of its numbers; by default CSV.
 
-    Nothing but the file's name decides what is in it, so that the same table gives the same bytes.
+    The same table and name always give the same bytes.
     """
     wanted = table_format(path) or TableFormat("csv")
     if wanted.kind == "parquet":

@@ -42,11 +42,11 @@ def _slicing(title: str, rows: Sequence[SliceFigures], findings: Findings) -> Ma
 
 
 def swaps(findings: Findings) -> Markup | None:
-    """Show what happens when the two responses change places."""
+    """Show what happens when the two responses are swapped."""
     if not findings.swaps:
         return None
     note = (
-        "Every battle was predicted a second time with its two responses exchanged. A model that only looks at what "
+        "Every battle was predicted a second time with its two responses swapped. A model that only looks at what "
         "the responses say gives the same verdict both times. Averaging both orders costs twice the time; the last "
         "two columns show what it gains."
     )

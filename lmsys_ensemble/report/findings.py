@@ -30,7 +30,7 @@ class Model:
     probabilities : ndarray of shape (n_rows, n_classes)
         Of a fitted blend out of fold.
     swapped : ndarray of shape (n_rows, n_classes) or None
-        For the battles with their responses exchanged.
+        For the battles with their responses swapped.
     figures : DataFrame
         From `lmsys_ensemble.evaluation.evaluate.evaluate`.
     to_equal : Difference

@@ -30,7 +30,7 @@ class ReportInput:
     task : Task
         Classes and their order.
     members, swapped : dict of str to ndarray of shape (n_rows, n_classes)
-        Probabilities by member; of the battles with their responses exchanged, empty where there are none.
+        Probabilities by member: of the battles as they are, and with their responses swapped (may be empty).
     labels : ndarray of shape (n_rows, n_classes)
         One-hot or soft.
     ids : pandas.Index
@@ -137,7 +137,7 @@ def find_swapped(inputs: ReportInput) -> list[str]:
         [np.abs(inputs.members[name] - other).mean() for other in mirrored] for name in names
     ])  # fmt: skip
     return [
-        f"the swapped predictions of {names[one]} and {names[other]} look exchanged: each lie nearer to the other's "
+        f"the swapped predictions of {names[one]} and {names[other]} look mixed up: each lie nearer to the other's "
         "predictions; give --swapped as NAME=FILE, or in the order of --probabilities"
         for one, other in combinations(range(len(names)), 2)
         if distances[one, other] + distances[other, one] < 0.5 * (distances[one, one] + distances[other, other])

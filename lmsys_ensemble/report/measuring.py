@@ -86,11 +86,10 @@ def _models(inputs: ReportInput, cross_fit: CrossFit) -> Iterator[Model]:
         ),
     ]  # fmt: skip
     equal_losses = row_log_losses(labels, equal)
-    for name, kind, predicted, exchanged in predictions:
+    for name, kind, predicted, predicted_swapped in predictions:
         difference = paired_difference(row_log_losses(labels, predicted), equal_losses, codes)
-        yield Model(
-            name, kind, predicted, exchanged, evaluate(labels, predicted, codes, exchanged), difference
-        )  # fmt: skip
+        figures = evaluate(labels, predicted, codes, predicted_swapped)
+        yield Model(name, kind, predicted, predicted_swapped, figures, difference)
 
 
 def _slice_figures(inputs: ReportInput, slicing: Slicing, equal: Model, blend: Model) -> list[SliceFigures]:

@@ -68,7 +68,7 @@ def write_report(
         Texts, and ``source`` where there is such a column. Matched by ``id``; without `ids`, in the order of the
         rows. It adds the log loss by length, turns and source, and the texts of the worst rows.
     swapped : mapping of str to array-like of shape (n_rows, n_classes), optional
-        Probabilities for the same battles with their responses exchanged, as the members gave them. It adds how
+        Probabilities for the same battles with their responses swapped, as the members gave them. It adds how
         consistent the verdicts are.
     task : Task
         Classes and their order.

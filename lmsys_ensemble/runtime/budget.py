@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 Clock = Callable[[], float]
 
 _MEMORY = 0.8
-"""Factor on a chunk's weight in the speed per later chunk: long rows come first and cost more per character."""
+"""Factor by which every later chunk lowers a chunk's weight: long rows come first and cost more per character."""
 
 _CAUTION = 0.5
 """Share of the time left that a chunk may take by projection: what is unfinished at the deadline is lost."""
 
 PROBE_ROWS = 4
-"""How many rows, the shortest, a scorer's speed is first measured with where there is a deadline."""
+"""Number of rows, the shortest, on which a speed is first measured where there is a deadline."""
 
 
 @dataclass(frozen=True)

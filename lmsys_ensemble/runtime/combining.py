@@ -1,6 +1,5 @@
 """The blender in a run: whether it belongs to the scorers, and blending rows that miss some of them."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from lmsys_ensemble.blending.blender import Blender, BlenderNotFittedError
 from lmsys_ensemble.blending.members import order_of
 from lmsys_ensemble.errors import EnsembleError, InputError
 from lmsys_ensemble.journal.fingerprints import canonical_json, differences
+from lmsys_ensemble.notices import warn
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.scorers.base import Scorer
 
@@ -44,7 +44,7 @@ def blender_of(blender: Blender, scorers: Sequence[Scorer]) -> Blender:
     """Return the blender with its weights in the order of the scorers.
 
     Warns with `MemberChangedWarning` where a scorer has changed since the fit, and with
-    `lmsys_ensemble.blending.members.MemberOrderWarning` where the blender was fitted without names.
+    `MemberOrderWarning` where the blender was fitted without names.
 
     Raises
     ------
@@ -60,11 +60,11 @@ def blender_of(blender: Blender, scorers: Sequence[Scorer]) -> Blender:
         for change in differences(name, canonical_json(name, known[name]), canonical_json(name, fingerprint))
     ]
     if changes:
-        warnings.warn(
+        warn(
             f"the scorers have changed since the blender was fitted: {'; '.join(changes)}. Fit it again if that "
             "changes what they predict",
-            MemberChangedWarning, stacklevel=2,
-        )  # fmt: skip
+            MemberChangedWarning,
+        )
     return ordered
 
 

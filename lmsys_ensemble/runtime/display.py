@@ -29,7 +29,7 @@ _BAR_CELLS = (6, 40)
 
 
 def check_display(display: Display) -> Display:
-    """Return how progress is shown; raise `ConfigError` for what is no such way."""
+    """Return how progress is shown; raise `ConfigError` for an unknown way."""
     known = get_args(Display)
     if display not in known:
         raise ConfigError(f"progress must be one of {', '.join(known)}, got {display!r}{suggest(str(display), known)}")
@@ -45,7 +45,7 @@ class Standing:
     name, device : str
         Of the scorer; the device is empty until it is known.
     phase : str
-        What is being done (``loading``...); empty while rows are being scored, and when they are.
+        What is being done (``loading``...); empty while rows are scored and afterwards.
     n_done, n_wanted : int
         Rows of the user's table, or passes over them.
     unit : str
@@ -125,7 +125,7 @@ class _Line(tqdm):  # type: ignore[type-arg]
 
 
 class Screen:
-    """Shows a line per scorer and redraws them all while it is entered; on exit they are left as they stand.
+    """Shows one line per scorer and redraws all of them inside a ``with`` block; at its end they stay as they are.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ class Screen:
         return str(tqdm.format_interval(time.perf_counter() - self._begun))
 
     def show(self, position: int, standing: Callable[[], Standing]) -> None:
-        """Let a line show what a function returns from now on."""
+        """Show on a line, from now on, what a function returns."""
         self._standings[position] = standing
 
     def __enter__(self) -> Self:

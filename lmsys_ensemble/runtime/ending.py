@@ -70,7 +70,7 @@ class LeftBehind:
 
     @property
     def is_there(self) -> bool:
-        """Whether the call has not returned."""
+        """Whether the call is still running."""
         return any(thread.is_alive() for thread in self.threads)
 
     def wait(self, until: float) -> None:
@@ -83,7 +83,7 @@ class LeftBehind:
 
 
 class Stoppable(Protocol):
-    """A worker, as far as its end is concerned."""
+    """What it takes to stop a worker."""
 
     def start(self) -> None:
         """Begin."""
@@ -96,7 +96,7 @@ class Stoppable(Protocol):
         """Wait until it is finished, or for some seconds."""
 
     def leave(self) -> LeftBehind | None:
-        """Return what it is doing, or None if it does nothing that could be in anybody's way."""
+        """Return what it is doing, or None if it does nothing that others would have to wait for."""
 
 
 def run_all(workers: Sequence[Stoppable], scope: StopScope, budget_s: float | None) -> list[LeftBehind]:

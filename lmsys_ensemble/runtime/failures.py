@@ -13,7 +13,7 @@ from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.scope import Failure
 
 EARLIER = "an earlier run"
-"""Where a row failed that was not tried again."""
+"""Stands for the device where rows failed in an earlier run."""
 
 _MAX_LISTED = 10
 

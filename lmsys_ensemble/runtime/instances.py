@@ -61,7 +61,7 @@ class Instances:
         self._jobs: list[Job] = []
 
     def admit(self, jobs: Sequence[Job]) -> None:
-        """Take over what earlier runs have left loaded for these jobs, and free what of it cannot be used."""
+        """Take over what earlier runs have left loaded for these jobs; free what cannot be used."""
         self._jobs = list(jobs)
         for job in jobs:
             residence = residence_of(job.scorer)

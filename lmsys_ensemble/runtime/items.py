@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lmsys_ensemble.data.battles import Battles
 
 CHUNKS_PER_SLOT = 32
-"""So many that the last chunks of the slots end at nearly the same time."""
+"""Enough that the last chunks of all slots end at nearly the same time."""
 
 MIN_CHUNK, MAX_CHUNK = 8_000, 256_000
 """Characters of a chunk: enough to fill batches, and no more than may be lost when a run is killed."""
@@ -45,7 +45,7 @@ class Items:
     original : ndarray of shape (n_rows,)
         Per row, the item of its original pass.
     swapped_pass : ndarray of shape (n_rows,)
-        Per row, the item of its swapped pass; empty where nobody asked for it.
+        Per row, the item of its swapped pass; empty where it was not asked for.
     """
 
     battles: Battles

@@ -55,7 +55,7 @@ class Keeper:
         raise NotImplementedError
 
     def check(self, battles: Battles | None = None, *, blend: bool = True, here: bool = True) -> None:
-        """Find all that is wrong and can be told without loading weights."""
+        """Find all that is wrong, as far as that can be told without loading weights."""
         raise NotImplementedError
 
     @classmethod

@@ -105,12 +105,12 @@ class RunOptions:
         return cls(**keywords)
 
     def keywords(self) -> RunKeywords:
-        """Return the keywords that `of` makes these options of."""
+        """Return the keywords from which `of` makes these options."""
         return cast(RunKeywords, asdict(self))
 
     @property
     def swaps_later(self) -> bool:
-        """Whether swapped passes follow when all original ones are done: they are chosen by them, or optional."""
+        """Whether swapped passes wait for all original ones, which choose them or come first when time is short."""
         return self.swap == "adaptive" or (self.swap == "all" and self.time_budget_s is not None)
 
 

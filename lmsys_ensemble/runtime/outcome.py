@@ -1,6 +1,5 @@
 """What comes out of a run: both passes of every row, what they average to, and what is missing."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.blender import Blender, MissingMemberWarning
+from lmsys_ensemble.notices import warn
 from lmsys_ensemble.probabilities import Logits, Probabilities, softmax, swap_classes
 from lmsys_ensemble.runtime.combining import blend_rows
 from lmsys_ensemble.runtime.jobs import Job
@@ -96,7 +96,7 @@ def passes_of(job: Job, twice: NDArray[np.bool_]) -> Passes:
         The scorer's.
     twice : ndarray of bool of shape (n_rows,)
         Rows whose swapped pass counts. Another row may have a swapped pass too, because an earlier run wanted it or it
-        is a third row's original pass. It does not count, so that the result does not depend on it.
+        is another row's original pass. It does not count, so that the result does not depend on it.
     """
     original: Logits = job.results.logits[job.items.original]
     swapped = np.full_like(original, np.nan)
@@ -111,7 +111,7 @@ def present_rows(jobs: Sequence[Job]) -> NDArray[np.bool_]:
 
 
 def blend_original_passes(jobs: Sequence[Job], blender: Blender) -> tuple[Probabilities, NDArray[np.bool_]]:
-    """Return the blend of the original passes alone, and which rows any scorer has such a pass of."""
+    """Return the blend of the original passes alone, and which rows have one of any scorer."""
     present = present_rows(jobs)
     members = [softmax(job.results.logits[job.items.original]) for job in jobs]
     return blend_rows(blender, members, present), np.asarray(present.any(axis=1))
@@ -131,7 +131,7 @@ def name_missing(jobs: Sequence[Job], present: NDArray[np.bool_], twice: NDArray
 
 
 def count_swapped(jobs: Sequence[Job], twice: NDArray[np.bool_]) -> int:
-    """Return the number of rows of which every scorer that has not failed has two passes that count."""
+    """Count the rows for which every scorer that has not failed has both passes, and the swapped one counts."""
     if not twice.any():
         return 0
     both = [present_rows([job])[:, 0] & _has_swapped_pass(job) for job in jobs if job.failure is None]
@@ -154,11 +154,10 @@ def warn_of_missing(missing: NDArray[np.object_], why: str) -> None:
     if rows.any():
         kinds, counts = np.unique(missing[rows].astype(str), return_counts=True)
         listed = "; ".join(f"{count} without {kind}" for kind, count in zip(kinds, counts, strict=True))
-        warnings.warn(
+        warn(
             f"{int(rows.sum())} of {len(rows)} rows lack something and are blended from what there is: {listed}. "
             f"The column 'fallback' names them{f'; {why}' if why else ''}",
             MissingMemberWarning,
-            stacklevel=6,
         )
 
 

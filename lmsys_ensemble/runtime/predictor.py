@@ -21,11 +21,11 @@ from lmsys_ensemble.runtime.summary import RunSummary
 from lmsys_ensemble.schema import ID_COLUMN, Task
 
 FALLBACK_COLUMN = "fallback"
-"""Column of a prediction that names what a row misses; only where a row misses something."""
+"""Column that names what each row misses; it is there only if some row misses something."""
 
 
 class Predictor(Keeper):
-    """Base of `lmsys_ensemble.Ensemble`: what needs no labels.
+    """Base of `lmsys_ensemble.Ensemble`: predictions, which need no labels.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Predictor(Keeper):
         return self.task.classes
 
     def check(self, battles: Battles | None = None, *, blend: bool = True, here: bool = True) -> None:
-        """Find all that is wrong with scorers, models, adapters and blender and can be told without loading weights.
+        """Find what is wrong with scorers, models, adapters and blender, as far as can be told without weights.
 
         `predict`, `fit` and `evaluate` do it before anything is loaded. Nothing is fetched from a network.
 
@@ -82,8 +82,8 @@ class Predictor(Keeper):
         rescore : bool
             Score anew what another configuration of a scorer has scored in `run_dir`, instead of refusing.
         retry_failed : bool
-            Score all rows again that failed in an earlier run in `run_dir`. Without it only those are that had run out
-            of memory; what gave NaN would do so again.
+            Score all rows again that failed in an earlier run in `run_dir`. By default only rows that ran out of memory
+            are tried again; rows that gave NaN would do so again.
         time_budget_s : float, optional
             Seconds from the call until the result must be there. What is optional is dropped in this order: passes
             with swapped responses, least close rows first; then rows of the scorers with the lower weights, rows on
@@ -110,7 +110,7 @@ class Predictor(Keeper):
             ``id`` and a column per class (``winner_model_a``, ``winner_model_b``, ``winner_tie``), in the order of the
             rows of `table`, with its index where it is a DataFrame; every row sums to 1. Where rows lack something (a
             scorer that failed, time that was up), a column ``fallback`` names it, empty for the other rows, and
-            `MissingMemberWarning` is warned.
+            `MissingMemberWarning` is emitted.
 
         Raises
         ------

@@ -11,10 +11,10 @@ Work = Callable[[], Any]
 
 
 class Preparer:
-    """A thread that does one thing after the other; a context manager.
+    """A thread that does queued work in order; a context manager.
 
-    It is a daemon, unlike the threads of `concurrent.futures`, for which Python waits at its end: a tokenizer that
-    never returns must not keep a process alive that has its result.
+    It is a daemon. Python waits for the threads of `concurrent.futures` before it ends, and a tokenizer that never
+    returns must not keep a process alive that has its result.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Preparer:
         self.thread = threading.Thread(target=self._run, name="prepares", daemon=True)
 
     def submit(self, work: Work) -> "Future[Any]":
-        """Have something done, after all that was handed in before."""
+        """Queue work, which is done after all that was queued before."""
         future: Future[Any] = Future()
         self._waiting.put((work, future))
         return future

@@ -66,7 +66,7 @@ class Run:
     battles : Battles
         At least one row.
     options : RunOptions
-        How.
+        How rows are scored.
     task : Task
         Classes and their order.
     blender : Blender, optional

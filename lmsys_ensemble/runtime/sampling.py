@@ -18,7 +18,7 @@ from lmsys_ensemble.runtime.slots import Slot
 from lmsys_ensemble.scorers.base import Scorer
 
 SHARE = 0.1
-"""Of the run's time that planning it may take."""
+"""Share of the run's time that planning may take."""
 
 MOST_ROWS = 64
 """Rows that are timed at most; more make the projection no better."""
@@ -27,7 +27,7 @@ READ_BYTES_PER_S = 1e9
 """Speed at which weights are assumed to be read and brought into place."""
 
 LOAD_OVERHEAD_S = 0.6
-"""Assumed of every load beside its weights: configuration, tokenizer, adapter, golden rows."""
+"""Seconds assumed for every load beside reading its weights: configuration, tokenizer, adapter, golden rows."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def guess_load(weight_bytes: int | None) -> float:
 def rows_to_time(
     guesses: Sequence[Guess | None], n_rows: int, n_slots: int, run_seconds: float, spent: float = 0.0
 ) -> list[int]:
-    """Return how many rows of each scorer are timed; 0 where arithmetic has to do.
+    """Return how many rows of each scorer are timed; 0 where arithmetic must suffice.
 
     Loading and a sample of every scorer, with a row to warm up, take `SHARE` of the run at most by the guesses. Where
     loading alone would take more, nothing is timed.
@@ -80,7 +80,7 @@ def rows_to_time(
 
 
 def sample_by_length(work: NDArray[np.float64], n_rows: int) -> NDArray[np.intp]:
-    """Return the positions of `n_rows` rows that stand for all: each the middle of an equal share, in order of work."""
+    """Return the positions of `n_rows` rows that stand for all: the middle of each equal share, in order of work."""
     order = np.argsort(work, kind="stable")
     n_rows = min(n_rows, len(order))
     middles = ((np.arange(n_rows) + 0.5) * len(order) / n_rows).astype(np.intp)

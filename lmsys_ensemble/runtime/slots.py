@@ -13,7 +13,7 @@ from lmsys_ensemble.scorers.base import Scorer
 logger = logging.getLogger(__name__)
 
 MAX_CPU_SLOTS = 8
-"""With more cores than that, a slot has several: scorers that cannot be shared take memory per slot."""
+"""Most slots on the CPU: scorers that cannot be shared take memory per slot. With more cores, a slot has several."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class RunSummary:
     Attributes
     ----------
     versions : dict
-        Of Python, the library and what it computes with.
+        Of Python, the library and its main dependencies.
     devices : list of str
         One per slot.
     rows, unique_rows : int
@@ -83,7 +83,7 @@ class RunSummary:
     scorers : list of ScorerSummary
         In the order of the scorers.
     helping : list of dict
-        Which slot came to help with which scorer.
+        Work stealing: which slot took over work of which scorer.
     seconds : dict
         By phase; those of scorers added up over slots, ``total`` and ``blend`` by the clock.
     peak_memory_bytes : dict
@@ -107,7 +107,7 @@ class RunSummary:
     options: dict[str, Any] = field(default_factory=dict)
 
     def explain_lack(self) -> str:
-        """Return why rows lack something, where time was up: a line without a full stop; else nothing."""
+        """Return why rows lack something, as a line without a full stop; empty unless time was up."""
         if not self.time_was_up:
             return ""
         said = f"the time budget of {self.options['time_budget_s']:g} s was too short for all"
@@ -153,7 +153,7 @@ def phase_seconds(jobs: Sequence[Job]) -> dict[str, float]:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python, the library and what it computes with; of torch only where it was used."""
+    """Return the versions of Python, the library and its main dependencies; of torch only where it was used."""
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         if name in ("torch", "transformers") and name not in sys.modules:

@@ -143,7 +143,7 @@ def test_labels_may_be_positions_one_hot_or_soft():
         ({"sample_weight": np.full(30, 1e308)}, "sum is infinite"),
         ({"sample_weight": np.full(30, 1e150)}, r"sums to 3e\+151"),
         ({"sample_weight": np.full(30, 5e-324)}, "sums to"),
-        ({"groups": [1]}, "one a row"),
+        ({"groups": [1]}, "one per row"),
         ({"groups": [None] * 30}, "missing"),
         ({"probabilities": []}, "empty"),
         ({"probabilities": [np.full((30, 3), np.nan)]}, "not finite"),

@@ -58,11 +58,11 @@ def test_what_was_learnt_before_does_not_count():
     np.testing.assert_array_equal(cross_fit_blender(spoilt, members, labels).predict_proba(members), fresh)
 
 
-def test_the_same_rows_with_the_responses_exchanged_get_the_same_blenders():
+def test_the_same_rows_with_the_responses_swapped_get_the_same_blenders():
     members, labels = data(400)
     cross_fit = cross_fit_blender(Blender("stack", swap_equivariant=True), members, labels)
-    exchanged = cross_fit.predict_proba([member[:, [1, 0, 2]] for member in members])
-    np.testing.assert_allclose(exchanged[:, [1, 0, 2]], cross_fit.predict_proba(members))
+    swapped = cross_fit.predict_proba([member[:, [1, 0, 2]] for member in members])
+    np.testing.assert_allclose(swapped[:, [1, 0, 2]], cross_fit.predict_proba(members))
 
 
 def test_fewer_groups_than_folds_are_folds_each_and_one_group_is_refused():

@@ -95,6 +95,6 @@ def test_two_responses_can_share_a_bias():
 def test_tied_parameters_of_a_three_class_matrix():
     basis = np.eye(12).reshape(12, 4, 3)
     tied = tie_swapped(basis)
-    # A 3 x 3 matrix has 9 entries, of which the exchange of two classes leaves 5 free; of 3 biases, 2.
+    # A 3 x 3 matrix has 9 entries, of which a swap of two classes leaves 5 free; of 3 biases, 2.
     assert len(tied) == 7
     assert (tied.sum(axis=0) == 1).all()

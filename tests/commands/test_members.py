@@ -62,7 +62,7 @@ def test_a_blender_without_names_is_taken_as_it_is():
     assert match_blender(blender, parse_member_files(["x.csv", "y.csv"])) is blender
 
 
-def test_exchanged_predictions_go_by_name_or_else_by_order():
+def test_swapped_predictions_go_by_name_or_else_by_order():
     members = parse_member_files(["gemma=x.csv", "llama=y.csv"])
     by_name = parse_member_files(["llama=ys.csv", "gemma=xs.csv"])
     assert list(match_swapped(by_name, members).items()) == [("gemma", "xs.csv"), ("llama", "ys.csv")]
@@ -78,7 +78,7 @@ def test_exchanged_predictions_go_by_name_or_else_by_order():
         (["gemma=xs.csv", "third=ys.csv"], "--swapped is of 'gemma', 'third', --probabilities of 'gemma', 'llama'"),
     ],
 )
-def test_exchanged_predictions_that_belong_to_nobody_are_refused(swapped, words):
+def test_swapped_predictions_that_belong_to_nobody_are_refused(swapped, words):
     members = parse_member_files(["gemma=x.csv", "llama=y.csv"])
     with pytest.raises(InputError, match=words):
         match_swapped(parse_member_files(swapped, "--swapped"), members)

@@ -40,7 +40,7 @@ def test_import_checkpoint_makes_a_folder_that_a_scorer_loads(folder, capsys, ch
 
 def test_an_assumed_template_is_said(folder, checkpoints):
     write_config([{"type": "llama", "model": str(checkpoints.classifier("llama"))}], {"method": "equal"})
-    command = [sys.executable, "-m", "lmsys_ensemble.cli", "validate", "--config", "ensemble.yaml"]
+    command = [sys.executable, "-m", "lmsys_ensemble", "validate", "--config", "ensemble.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "no recipe.json" in done.stderr
     assert "template kaggle-llama" in done.stderr

@@ -328,7 +328,7 @@ def test_a_reader_of_a_pipe_that_goes_away_loses_nothing(folder, capsys, tempora
 
 
 def command_line(*arguments):
-    return [sys.executable, "-m", "lmsys_ensemble.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "lmsys_ensemble", *map(str, arguments)]
 
 
 @pytest.mark.parametrize("command", [(*PREDICT, "--output"), (*SUBMIT, "--out")])

@@ -201,7 +201,7 @@ def test_battles_are_a_sequence_that_keeps_ids_and_texts_together(battles_table)
     assert taken.ids.dtype == battles.ids.dtype
 
 
-def test_swapping_exchanges_the_responses_and_twice_is_as_before(battles_table):
+def test_a_swap_changes_the_places_of_the_responses_and_twice_is_as_before(battles_table):
     battles = parse_battles(battles_table)
     swapped = battles.swapped()
     for before, after in zip(battles, swapped, strict=True):

@@ -68,7 +68,7 @@ def test_labels_may_be_names_or_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b"{", r"line 3 is no JSON: .*expected one object a line"),
+        (b"{", r"line 3 is no JSON: .*expected one object per line"),
         (b"[1]", "line 3 holds list, expected one JSON object"),
         (b"[" * 100_000, "line 3 is no JSON"),
         (b'{"id": ' + b"9" * 5000 + b"}", "line 3 is no JSON"),

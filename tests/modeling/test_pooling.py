@@ -70,7 +70,7 @@ def test_response_spans_equal_a_loop_over_tokens():
     np.testing.assert_allclose(pooled.numpy(), pooled_by_loop(hidden, fields, last), atol=1e-6)
 
 
-def test_exchanging_the_responses_negates_what_tells_them_apart():
+def test_swapping_the_responses_negates_what_tells_them_apart():
     hidden, last = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1)), torch.zeros(2, 3)
     fields = torch.tensor([[PROMPT, A, A, B, B, B], [A, B, B, 0, 0, 0]])
     swapped = torch.where(fields == A, B, torch.where(fields == B, A, fields))

@@ -16,7 +16,7 @@ QUICK = Blender(n_folds=2)
 
 
 def swapped(members):
-    """Return what the members would say with the responses exchanged: not quite the mirror image."""
+    """Return what the members would say with the responses swapped: not quite the mirror image."""
     result = {}
     for name, member in members.items():
         moved = member[:, [1, 0, 2]] * [1.2, 1.0, 1.0]

@@ -73,12 +73,12 @@ def test_swap_figures_are_those_of_their_definitions(whole, given):
     members, labels, more = given
     truth = np.eye(3)[labels]
     assert [swap.model.name for swap in findings.swaps] == ["m0", "m1", "equal average", "blend"]
-    first, exchanged = members["m0"], more["swapped"]["m0"]
+    first, swapped = members["m0"], more["swapped"]["m0"]
     swap = findings.swaps[0]
-    both = (first + exchanged[:, [1, 0, 2]]) / 2
+    both = (first + swapped[:, [1, 0, 2]]) / 2
     assert swap.averaged == pytest.approx(log_loss(truth, both))
     assert swap.gain.mean == pytest.approx(log_loss(truth, both) - log_loss(truth, first))
-    bonus = (first[:, 0] - first[:, 1] + exchanged[:, 0] - exchanged[:, 1]).mean() / 2
+    bonus = (first[:, 0] - first[:, 1] + swapped[:, 0] - swapped[:, 1]).mean() / 2
     assert swap.first_bonus == pytest.approx(bonus)
     assert swap.first_bonus > 0
 

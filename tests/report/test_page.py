@@ -156,12 +156,12 @@ def test_members_blender_and_swapped_files_are_matched_by_name(folder, capsys):
     swapped = ("--swapped", "m0=m0_swapped.csv", "m1=m1_swapped.csv")
     code, out, _ = run(capsys, *turned, *swapped, "--out", "report.html", "--json")
     assert code == 0
-    assert not any("exchanged" in warning for warning in json.loads(out)["warnings"])
+    assert not any("mixed up" in warning for warning in json.loads(out)["warnings"])
     blend = section_of((folder / "report.html").read_text(), "blend")
     for name, weight in zip(("m0", "m1"), given.weights_, strict=True):
         assert cells_of(blend, name)[0][0] == shown(weight)
     code, out, _ = run(capsys, *turned, "--swapped", "m0_swapped.csv", "m1_swapped.csv", "--out", "r.html", "--json")
-    assert any("m1 and m0 look exchanged" in warning for warning in json.loads(out)["warnings"])
+    assert any("m1 and m0 look mixed up" in warning for warning in json.loads(out)["warnings"])
     for wrong, message in (
         (("m0=m0_swapped.csv", "m1_swapped.csv"), "give all files as name=file, or none"),
         (("m0=m0_swapped.csv", "x=m1_swapped.csv"), "--swapped is of 'm0', 'x', --probabilities of 'm1', 'm0'"),

@@ -1,12 +1,13 @@
+import inspect
 import threading
 import warnings
 
 import numpy as np
 import pytest
 
-from lmsys_ensemble import Blender
+from lmsys_ensemble import Blender, Ensemble, FakeScorer
 from lmsys_ensemble.blending.blender import MissingMemberWarning
-from lmsys_ensemble.runtime.combining import blend_rows
+from lmsys_ensemble.runtime.combining import MemberChangedWarning, blend_rows
 
 PATIENCE = 300
 
@@ -42,3 +43,14 @@ def test_a_row_that_misses_a_scorer_is_blended_without_a_word(recwarn):
     assert not [warning for warning in recwarn if warning.category is MissingMemberWarning]
     with pytest.warns(MissingMemberWarning):
         Blender().predict_proba([members[0], None], missing="renormalise")
+
+
+def test_a_warning_of_a_changed_scorer_names_the_line_that_asked_for_the_prediction(labelled_table):
+    blender = Ensemble([FakeScorer(0), FakeScorer(1, name="one")], Blender("log")).fit(labelled_table).blender
+    ensemble = Ensemble([FakeScorer(0), FakeScorer(5, name="one")], blender)
+    for work in (ensemble.predict, ensemble.evaluate):
+        line = inspect.currentframe().f_lineno + 2
+        with pytest.warns(MemberChangedWarning) as caught:
+            work(labelled_table)
+        places = {(warning.filename, warning.lineno) for warning in caught if warning.category is MemberChangedWarning}
+        assert places == {(__file__, line)}

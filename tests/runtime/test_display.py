@@ -129,7 +129,7 @@ def in_terminal(width, *command, cwd):
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "lmsys_ensemble.cli", *command], stdout=subprocess.PIPE, stderr=follower, cwd=cwd,
+        [sys.executable, "-m", "lmsys_ensemble", *command], stdout=subprocess.PIPE, stderr=follower, cwd=cwd,
         env=environment,
     )  # fmt: skip
     os.close(follower)

@@ -1,6 +1,4 @@
 import copy
-import gc
-import logging
 import pickle
 import signal
 import subprocess
@@ -8,9 +6,6 @@ import sys
 import textwrap
 import threading
 import time
-import weakref
-from collections import defaultdict
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,87 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from lmsys_ensemble import Blender, ClassifierScorer, Ensemble, FakeScorer, FaultyScorer, LlamaScorer, SavedScorer
 from lmsys_ensemble.data.battles import parse_battles
-from lmsys_ensemble.errors import ConfigError, DeviceError, ModelError, ScoringError
-from lmsys_ensemble.modeling import hardware
-from lmsys_ensemble.runtime.display import Screen
-from lmsys_ensemble.runtime.instances import Instances
-from lmsys_ensemble.runtime.items import make_items
-from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.progress import ScorerProgress
-from lmsys_ensemble.runtime.residence import Resident, exclusively, let_go, residence_of
-from lmsys_ensemble.runtime.results import Results
-from lmsys_ensemble.runtime.scope import Failure, StopScope
-from lmsys_ensemble.runtime.slots import Slot
+from lmsys_ensemble.errors import ConfigError, DeviceError, ScoringError
+from lmsys_ensemble.runtime.residence import residence_of
 from lmsys_ensemble.scorers.base import NoProgress
+from tests.runtime.watched import Failing, Watched, count, events
 from tests.tiny import make_battles as make_real_battles
 from tests.tiny import make_tokenizer, save_adapter
 
 PATIENCE = 300
-
-
-class Watched(FakeScorer):
-    """Writes what is done with it, and with its replicas, into a log."""
-
-    def __init__(self, seed=0, *, log, name="watched", device="cpu", seconds_per_row=0.0):
-        super().__init__(seed, name=name, device=device, seconds_per_row=seconds_per_row)
-        self.needs_device = device != "cpu"
-        self.log = log
-
-    def load(self, device=None):
-        self.log.append((self.name, "load"))
-
-    def score(self, battles):
-        self.log.append((self.name, "score"))
-        return super().score(battles)
-
-    def close(self):
-        self.log.append((self.name, "close"))
-
-
-class Single(Watched):
-    """One slot each."""
-
-    shareable = False
-
-
-class Failing(Watched):
-    """Fails to do what it is told to."""
-
-    def __init__(self, seed=0, *, log, failing="", error=RuntimeError, name="failing", device="cpu"):
-        super().__init__(seed, log=log, name=name, device=device)
-        self.failing = failing
-        self.error = error
-
-    def load(self, device=None):
-        super().load(device)
-        if self.failing == "load":
-            raise self.error("told to")
-
-    def score(self, battles):
-        if self.failing == "score":
-            raise self.error("told to")
-        return super().score(battles)
-
-    def close(self):
-        super().close()
-        if self.failing == "close":
-            raise self.error("told to")
-
-    def fingerprint(self):
-        return {"seed": self.seed}
-
-
-def events(log, name=None):
-    return [event for scorer, event in log if name in (None, scorer)]
-
-
-def count(log, event, name=None):
-    return events(log, name).count(event)
-
-
-@pytest.fixture
-def log():
-    return []
 
 
 @pytest.fixture
@@ -122,7 +44,7 @@ def test_a_with_statement_loads_once_for_all_calls_and_frees_at_its_end(pair, lo
         pair.blender = Blender("linear")
         pair.fit(labelled_table)
         assert [count(log, event) for event in ("load", "close")] == [2, 0]
-        assert count(log, "score") == 2 * 6
+        assert count(log, "score") == 2 * 5  # an evaluation scores both orders in one run
     assert [count(log, event) for event in ("load", "close")] == [2, 2]
 
 
@@ -157,34 +79,6 @@ def test_without_rows_nothing_changes(pair, log, battles_table):
         pair.predict(battles_table[:0])
         pair.predict(battles_table)
     assert events(log, "one") == ["load", "score", "close"]
-
-
-@pytest.mark.parametrize("kind", [Watched, Single])
-def test_several_slots_share_what_may_be_shared_and_keep_replicas_of_the_rest(log, make_battles, kind):
-    battles = make_battles(*[(f"question {i}" * 300, "yes", "no") for i in range(30)])
-    scorer = kind(log=log, seconds_per_row=0.01)
-    with Ensemble([scorer], devices=["cpu", "cpu"]) as ensemble:
-        for _ in range(3):
-            ensemble.predict(battles)
-        n_loaded = count(log, "load")
-        assert n_loaded == (1 if kind.shareable else 2)
-        assert len(residence_of(scorer).residents) == n_loaded
-    assert count(log, "close") == n_loaded
-
-
-def test_a_replica_that_is_not_wanted_any_more_is_freed(log, battles_table):
-    scorer = Single(log=log)
-    with Ensemble([scorer], devices=["cpu"] * 2) as ensemble:
-        replica = scorer.replica()
-        residence_of(scorer).residents.insert(0, Resident(replica, "cpu", replica.fingerprint()))
-        ensemble.predict(battles_table)
-        assert len(residence_of(scorer).residents) == 2
-        assert count(log, "close") == 0
-        ensemble.devices = ["cpu"]
-        ensemble.predict(battles_table)
-        assert len(residence_of(scorer).residents) == 1
-        assert residence_of(scorer).has(scorer)
-        assert count(log, "close") == 1
 
 
 def test_a_file_of_probabilities_is_read_anew(battles_table, tmp_path):
@@ -275,81 +169,6 @@ def test_a_scorer_that_fails_is_freed_and_loaded_again_and_the_others_stay(log, 
     assert count(log, "close", "bad") == 2
 
 
-@pytest.fixture
-def single_job(log, battles_table):
-    """A job of a scorer that cannot be shared, and that somebody wants kept."""
-    scorer, holder = Single(log=log), Ensemble([])
-    residence_of(scorer).holders.add(holder)
-    scope = StopScope()
-    progress = ScorerProgress("watched", "cpu", 0, Screen(["watched"], "off"), scope)
-    results = Results(make_items(parse_battles(battles_table)), scorer.task.n_classes)
-    yield Job(scorer, results, "cpu", frozenset({"cpu"}), 1.0, progress, scope)
-    let_go([scorer], holder)
-
-
-def test_what_is_kept_for_one_slot_is_not_offered_to_a_second(single_job):
-    slots = [Slot(0, "cpu"), Slot(1, "cpu")]
-    instances = Instances(slots, time.monotonic)
-    instances.acquire(single_job, slots[0])
-    instances.release(single_job, slots[0])  # one is loaded and idle
-    assert all(instances.is_shared(single_job, slot) for slot in slots)
-    single_job.slots.add(0)  # chosen for it, not yet acquired
-    assert [instances.is_shared(single_job, slot) for slot in slots] == [True, False]
-    instances.acquire(single_job, slots[0])
-    assert [instances.is_shared(single_job, slot) for slot in slots] == [True, False]
-    instances.release(single_job, slots[0])
-
-
-def test_a_scorer_that_fails_in_one_slot_is_freed_where_another_slot_has_left_it(log, single_job):
-    job, scorer = single_job, single_job.scorer
-    slots = [Slot(0, "cpu"), Slot(1, "cpu")]
-    instances = Instances(slots, time.monotonic)
-    for slot in slots:
-        instances.acquire(job, slot)
-    instances.release(job, slots[1])
-    assert len(residence_of(scorer).residents) == 1
-    job.scope.fail(Failure(job.name, RuntimeError("worn out")))
-    instances.release(job, slots[0])
-    assert residence_of(scorer).residents == []
-    assert (count(log, "load"), count(log, "close")) == (2, 2)
-
-
-def out_of_memory_in_disguise(words):
-    error = ModelError(words)
-    error.__cause__ = RuntimeError("std::bad_alloc")
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "raised", "words"),
-    [
-        (ModelError, ModelError, "told to"),
-        (KeyError, ScoringError, "scorer 'bad' on cpu could not be loaded: KeyError"),
-        (MemoryError, DeviceError, r"scorer 'bad' on cpu does not fit into memory .* without load\(\) and 'with'"),
-        (out_of_memory_in_disguise, DeviceError, "scorer 'bad' on cpu does not fit into memory"),
-    ],
-)
-def test_where_one_cannot_be_loaded_none_is_kept(log, battles_table, error, raised, words):
-    scorers = [Watched(log=log, name="good"), Failing(log=log, name="bad", failing="load", error=error)]
-    ensemble = Ensemble(scorers)
-    with pytest.raises(raised, match=words):
-        ensemble.load()
-    assert count(log, "close") == count(log, "load") == 2
-    scorers[1].failing = ""
-    ensemble.predict(battles_table)
-    assert count(log, "close") == count(log, "load") == 4
-
-
-def test_an_error_in_closing_one_keeps_none_of_the_others_loaded(log):
-    scorers = [Failing(log=log, name="bad", failing="close"), Watched(log=log, name="good")]
-    ensemble = Ensemble(scorers).load()
-    with pytest.raises(RuntimeError, match="told to"):
-        ensemble.close()
-    assert count(log, "close", "good") == 1
-    ensemble.close()
-    assert count(log, "close") == 2
-
-
 def test_what_a_deadline_stops_stays_loaded(log, make_battles):
     battles = make_battles(*[(f"question {i}" * 300, "yes", "no") for i in range(400)])
     with Ensemble([Watched(log=log, seconds_per_row=0.02)], devices=["cpu"]) as ensemble:
@@ -394,120 +213,7 @@ def test_ctrl_c_ends_a_call_and_keeps_the_models_for_the_next():
     assert output.split("\n") == ["interrupted", "score", "close", "1 thread", ""], errors
 
 
-# --- memory ---------------------------------------------------------------------------------------------------------
-
-
-class Heavy(Watched):
-    """Takes memory of a GPU that is not there, and raises where there is not enough."""
-
-    gpu: ClassVar = defaultdict(int)
-
-    def __init__(self, seed=0, *, log, n_bytes=6 * 2**30, leak=0, name="heavy", device="cuda:0"):
-        super().__init__(seed, log=log, name=name, device=device)
-        self.n_bytes = n_bytes
-        self.leak = leak
-        self._device = None
-
-    def load(self, device=None):
-        super().load(device)
-        if self.gpu[device] + self.n_bytes > 8 * 2**30:
-            raise RuntimeError("CUDA error: out of memory")
-        self._device = device
-        self.gpu[device] += self.n_bytes
-
-    def close(self):
-        super().close()
-        if self._device is not None:
-            self.gpu[self._device] -= self.n_bytes - self.leak
-            self._device = None
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """Pretend that there is one GPU with 8 GiB."""
-    taken = defaultdict(int)
-    monkeypatch.setattr(Heavy, "gpu", taken)
-    monkeypatch.setattr(hardware, "list_devices", lambda: ["cuda:0"])
-    monkeypatch.setattr(hardware, "allocated_bytes", taken.__getitem__)
-    monkeypatch.setattr(hardware, "peak_bytes", lambda device: 0)
-    return taken
-
-
-def test_scorers_that_do_not_fit_together_are_refused_by_load_and_still_run_one_after_the_other(
-    log, battles_table, gpu
-):
-    ensemble = Ensemble([Heavy(log=log, name="one"), Heavy(log=log, name="two")])
-    with pytest.raises(DeviceError, match="scorer 'two' on cuda:0 does not fit into memory beside the scorers"):
-        ensemble.load()
-    assert gpu["cuda:0"] == 0
-    ensemble.predict(battles_table)
-    assert gpu["cuda:0"] == 0
-
-
-def test_a_scorer_that_needs_the_memory_of_one_that_is_only_kept_gets_it(log, battles_table, gpu, caplog):
-    scorers = [Heavy(log=log, name="one", n_bytes=2**30), Heavy(log=log, name="two", n_bytes=2**30)]
-    with Ensemble(scorers) as ensemble:
-        scorers[1].n_bytes = 7 * 2**30 + 1  # it has to be loaded anew, and there is no room beside the first
-        scorers[1].seed = 4
-        residence_of(scorers[1]).free()
-        gpu["cuda:0"] = 2**30
-        ensemble.predict(battles_table)
-        assert "two does not fit on cuda:0 beside what is kept there, which is freed" in caplog.text
-    assert gpu["cuda:0"] == 0
-
-
-@pytest.mark.parametrize("leak", [0, 2**21])
-def test_memory_that_a_kept_scorer_leaves_taken_is_said_and_only_that(log, battles_table, gpu, caplog, leak):
-    scorers = [Heavy(log=log, name="one", n_bytes=2**30), Heavy(log=log, name="two", n_bytes=2**30, leak=leak)]
-    with caplog.at_level(logging.WARNING, logger="lmsys_ensemble"), Ensemble(scorers) as ensemble:
-        ensemble.predict(battles_table)
-    expected = [f"two left {leak} bytes of cuda:0 taken after it was closed"] if leak else []
-    assert caplog.messages == expected
-
-
 # --- several ensembles, several threads -----------------------------------------------------------------------------
-
-
-def test_what_one_ensemble_keeps_another_uses_and_leaves_loaded(log, battles_table):
-    scorer = Watched(log=log)
-    keeping, passing = Ensemble([scorer]), Ensemble([scorer])
-    keeping.load()
-    passing.predict(battles_table)
-    passing.close()
-    assert events(log) == ["load", "score"]
-    passing.load()
-    keeping.close()
-    assert events(log) == ["load", "score"]
-    passing.close()
-    assert events(log) == ["load", "score", "close"]
-
-
-def test_what_is_handed_back_while_its_last_holder_lets_go_is_freed(log):
-    scorer = Watched(log=log)
-    residence, holder = residence_of(scorer), Ensemble([FakeScorer()])
-    closing = threading.Thread(target=let_go, args=([scorer], holder))
-
-    class Holders(weakref.WeakSet):
-        def __len__(self):
-            """Have the holder let go just when somebody is told that there is one."""
-            n_holders = super().__len__()
-            if closing.ident is None:
-                closing.start()
-                closing.join(0.3)
-            return n_holders
-
-    residence.holders = Holders([holder])
-    kept = residence.keep(Resident(scorer, "cpu", {}))
-    closing.join(PATIENCE)
-    assert (kept, residence.residents, log) == (True, [], [("watched", "close")])
-
-
-def test_an_ensemble_that_is_forgotten_keeps_nothing_loaded(log, battles_table):
-    scorer = Watched(log=log)
-    Ensemble([scorer]).load()
-    gc.collect()
-    Ensemble([scorer]).predict(battles_table)
-    assert count(log, "load") == count(log, "close")
 
 
 def in_threads(*calls):
@@ -680,16 +386,6 @@ def test_a_time_budget_holds_while_another_thread_uses_the_scorer(make_battles, 
         released.set()
         busy.join(PATIENCE)
     assert len(ensemble.predict(table, time_budget_s=1e300)) == 1
-
-
-def test_who_waits_for_a_scorer_can_be_interrupted_and_leaves_nothing_taken():
-    scorer = FakeScorer()
-    with exclusively([scorer]):
-        pass
-    with pytest.raises(RuntimeError, match="mine"), exclusively([scorer]):
-        raise RuntimeError("mine")
-    with exclusively([scorer, FakeScorer()]):
-        pass
 
 
 # --- copies ---------------------------------------------------------------------------------------------------------

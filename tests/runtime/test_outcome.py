@@ -1,9 +1,21 @@
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmsys_ensemble import Blender, Ensemble, FakeScorer, GemmaScorer, LlamaScorer, SavedScorer, parse_battles
+from lmsys_ensemble import (
+    Blender,
+    Ensemble,
+    FakeScorer,
+    FaultyScorer,
+    GemmaScorer,
+    LlamaScorer,
+    SavedScorer,
+    parse_battles,
+)
+from lmsys_ensemble.blending.blender import MissingMemberWarning
 from lmsys_ensemble.errors import ConfigError, JournalError, ScoringError
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.journal.status import read_run
@@ -221,3 +233,13 @@ def test_scorers_that_read_no_texts_cannot_be_asked_for_a_swapped_pass(battles_t
     ensemble = Ensemble([FakeScorer(), SavedScorer(str(tmp_path / "saved.csv"))])
     with pytest.raises(ConfigError, match="saved would give the same probabilities for swapped responses"):
         ensemble.predict(parse_battles(battles_table), swap=swap)
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba"])
+def test_a_warning_of_missing_scorers_names_the_line_that_asked_for_the_prediction(battles, method):
+    ensemble = Ensemble([FakeScorer(), FaultyScorer(raise_at=1)])
+    predict = getattr(ensemble, method)
+    line = inspect.currentframe().f_lineno + 2
+    with pytest.warns(MissingMemberWarning) as caught:
+        predict(battles, on_failure="reweight")
+    assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, line)]

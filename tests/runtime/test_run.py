@@ -1,10 +1,8 @@
 """Runs as a whole: what is kept, what is resumed, what fails and what is said of it."""
 
-import itertools
 import json
 import os
 import sys
-import threading
 
 import numpy as np
 import pandas as pd
@@ -15,81 +13,12 @@ from lmsys_ensemble.blending.blender import MissingMemberWarning
 from lmsys_ensemble.errors import ConfigError, EnsembleError, JournalError, ScoringError
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.journal.status import read_run
-from lmsys_ensemble.modeling.rescue import score_rows
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.runtime import items
-from lmsys_ensemble.schema import TWO_WAY
-from lmsys_ensemble.scorers.base import NoProgress
 from lmsys_ensemble.testing.faults import FaultyScorer
+from tests.runtime.neighbourly import Neighbourly, pair
 
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(items, "MIN_CHUNK", 60)
-
-
-@pytest.fixture
-def table():
-    rows = range(60)
-    return pd.DataFrame(
-        {
-            "id": [1000 + row for row in rows],
-            "prompt": [f"question {row}" for row in rows],
-            "response_a": ["yes " * (row % 5) for row in rows],
-            "response_b": "no",
-        }
-    )
-
-
-class Neighbourly(FakeScorer):
-    """Logits whose last digits depend on what is scored together, as those of a model in low precision do.
-
-    Fails when it has begun `fail_after` chunks.
-    """
-
-    def __init__(self, seed=0, *, name="one", fail_after=None, bad_rows=(), why=None):
-        super().__init__(seed, name=name)
-        self.fail_after = fail_after
-        self.bad_rows = bad_rows
-        self.why = why
-        self.seen = []
-        self.n_begun = itertools.count(1)
-        self.n_loads = 0
-
-    def fingerprint(self):
-        return {"seed": self.seed}
-
-    def load(self, device=None):
-        self.n_loads += 1
-
-    def score(self, battles):
-        if self.fail_after is not None and next(self.n_begun) > self.fail_after:
-            raise RuntimeError("CUDA error: boom")
-        logits = super().score(battles)
-        logits += np.float32(1e-4) * np.random.default_rng(len(battles)).random(logits.shape, dtype=np.float32)
-        logits += np.float32(1e-3) * logits.mean()
-        for row, row_id in enumerate(battles.ids):
-            if row_id in self.bad_rows:
-                logits[row] = np.nan
-                if self.why:
-                    self.progress.row_failed(row, self.why)
-        self.seen.append(battles.content_hashes())
-        return logits
-
-    @property
-    def rows_seen(self):
-        return [name for chunk in self.seen for name in chunk]
-
-
-def pair(**first):
-    return [Neighbourly(0, name="one", **first), Neighbourly(1, name="two")]
+pytestmark = pytest.mark.usefixtures("no_thread_is_left", "small_chunks")
 
 
 # --- the journal ----------------------------------------------------------------------------------------------------
@@ -227,18 +156,6 @@ def test_a_second_run_in_one_directory_is_refused_at_once(table, tmp_path):
 # --- failures -------------------------------------------------------------------------------------------------------
 
 
-def test_the_error_names_scorer_device_rows_cause_and_cure(table):
-    ensemble = Ensemble(pair(fail_after=0), devices=["cpu", "cpu"])
-    with pytest.raises(ScoringError) as caught:
-        ensemble.predict(table)
-    message = str(caught.value)
-    assert message.startswith("scorer 'one' on cpu failed: RuntimeError: CUDA error: boom, while it scored ")
-    assert message.endswith("The other scorers were stopped. Pass run_dir= to keep finished work")
-    assert all(repr(row_id) in message for row_id in caught.value.row_ids)
-    assert 0 < len(caught.value.row_ids) <= 10
-    assert set(caught.value.row_ids) <= set(table["id"])
-
-
 def test_the_others_go_on_without_a_scorer_that_failed_where_that_is_wanted(table):
     ensemble = Ensemble([*pair(fail_after=0), Neighbourly(2, name="three")], Blender(weights=[2, 1, 1]))
     with pytest.warns(MissingMemberWarning, match="60 of 60 rows lack something .* 60 without one"):
@@ -262,12 +179,6 @@ def test_what_a_scorer_had_finished_before_it_failed_counts(table):
     assert np.array_equal(predicted.loc[finished, whole.columns], whole[finished])
 
 
-def test_without_any_scorer_left_the_first_failure_is_raised(table):
-    scorers = [Neighbourly(seed, name=str(seed), fail_after=0) for seed in range(2)]
-    with pytest.raises(ScoringError, match=r"failed: RuntimeError: CUDA error: boom.*No scorer is left"):
-        Ensemble(scorers).predict(table, on_failure="reweight")
-
-
 @pytest.mark.parametrize("why", [None, "the text is too long for it"])
 def test_rows_that_fail_are_quarantined_and_listed(table, tmp_path, why):
     bad = {1003, 1050}
@@ -283,117 +194,6 @@ def test_rows_that_fail_are_quarantined_and_listed(table, tmp_path, why):
         listed = [{"id": row_id, "swapped": False, "reason": why or "NaN or infinite logits"} for row_id in sorted(bad)]
         assert ensemble.summary_.scorers[0].failed_rows == listed
         assert ensemble.summary_.scorers[0].resumed_rows == (60 if resumed else 0)
-
-
-def test_too_many_failed_rows_fail_the_run(table, tmp_path):
-    scorers = pair(bad_rows={1003, 1050}, why="out of memory")
-    with pytest.raises(
-        ScoringError, match=r"'one' on cpu failed \(out of memory\) for [12] of 60 rows \(ids 10"
-    ) as caught:
-        Ensemble(scorers).predict(table)
-    assert set(caught.value.row_ids) <= {1003, 1050}
-    with pytest.warns(MissingMemberWarning):
-        Ensemble(scorers).predict(table, run_dir=tmp_path / "run", max_failed_rows=0.05)
-    with pytest.raises(ScoringError, match=r"'one' on cpu failed .* for [12] of 60 rows"):  # and does so again
-        Ensemble(scorers).predict(table, run_dir=tmp_path / "run")
-
-
-def test_failed_second_passes_do_not_count_against_the_first_ones_of_a_resumed_run(table, tmp_path):
-    backward = set(_battles(table).swapped().content_hashes())
-
-    class BadBackwards(Neighbourly):
-        def score(self, battles):
-            logits = super().score(battles)
-            seconds = [row for row, name in enumerate(battles.content_hashes()) if name in backward]
-            for row in seconds[: 3 - len(bad)]:
-                bad.append(battles.ids[row])
-                logits[row] = np.nan
-            return logits
-
-    options = {"run_dir": tmp_path / "run", "swap": "adaptive", "max_failed_rows": 0.04}
-    for is_first in (
-        True,
-        False,
-    ):  # three of ninety passes are less than 4 %, and more than 4 % of the sixty first ones
-        bad, ensemble = (
-            [] if is_first else list("xyz"),
-            Ensemble([BadBackwards(name="one"), Neighbourly(1, name="two")]),
-        )
-        with pytest.warns(MissingMemberWarning, match="3 of 60 rows lack something .* 3 without one .swapped."):
-            predicted = ensemble.predict(table, **options)
-        assert (predicted["fallback"] == "one (swapped)").sum() == 3
-        assert [row["swapped"] for row in ensemble.summary_.scorers[0].failed_rows] == [True] * 3
-        assert (ensemble.scorers[0].n_loads > 0) == is_first
-
-
-@pytest.mark.parametrize("on_failure", ["stop", "reweight"])
-def test_too_many_rows_that_an_earlier_run_failed_on_are_the_failure_of_their_scorer(table, tmp_path, on_failure):
-    bad = {1003, 1050}
-    with pytest.warns(MissingMemberWarning):
-        Ensemble(pair(bad_rows=bad)).predict(table, run_dir=tmp_path / "run", max_failed_rows=0.05)
-    ensemble, few = Ensemble(pair()), table[:10]
-    if on_failure == "stop":
-        with pytest.raises(ScoringError, match=r"'one' on an earlier run .* for 1 of 10 rows"):
-            ensemble.predict(few, run_dir=tmp_path / "run")
-        return
-    with pytest.warns(MissingMemberWarning, match="1 of 10 rows lack something .* 1 without one"):
-        predicted = ensemble.predict(few, run_dir=tmp_path / "run", on_failure="reweight")
-    assert predicted.loc[predicted["fallback"] == "one", "id"].tolist() == [1003]
-    assert "1 of 10 rows" in ensemble.summary_.scorers[0].error
-    whole = Ensemble(pair()).predict(table)[:10]
-    assert np.array_equal(predicted.loc[predicted["id"] != 1003, whole.columns], whole[whole["id"] != 1003])
-
-
-def reason_of_a_row_that_does_not_fit():
-    """Return what scoring says of a row that needs more memory than there is, from where that is decided."""
-
-    class Forward:
-        device, n_classes, limit, can_upcast = "cpu", 3, None, False
-
-        def __call__(self, ids, fields, families=None, *, upcast=False):
-            raise MemoryError
-
-    one = np.zeros(7, np.int32)
-    _, failed = score_rows(Forward(), [one], [one.astype(np.int8)], NoProgress())
-    return failed[0]
-
-
-@pytest.mark.parametrize("still", [False, True])
-def test_rows_that_ran_out_of_memory_are_tried_again_and_no_others(table, tmp_path, still):
-    bad, why = {1003, 1050}, reason_of_a_row_that_does_not_fit()
-    options = {"run_dir": tmp_path / "run", "max_failed_rows": 0.05}
-    with pytest.warns(MissingMemberWarning, match="2 of 60 rows lack"):
-        Ensemble(pair(bad_rows=bad, why=why)).predict(table, **options)
-    ensemble = Ensemble(pair(bad_rows=bad if still else (), why=why))
-    if still:
-        with pytest.warns(MissingMemberWarning, match="2 of 60 rows lack"):
-            ensemble.predict(table, **options)
-        assert {row["id"] for row in ensemble.summary_.scorers[0].failed_rows} == bad
-    else:
-        predicted = ensemble.predict(table, **options)
-        assert "fallback" not in predicted
-        assert predicted.iloc[:, 1:].to_numpy() == pytest.approx(Ensemble(pair()).predict_proba(table), abs=1e-2)
-        again = Ensemble(pair())
-        pd.testing.assert_frame_equal(predicted, again.predict(table, **options), check_exact=True)
-        assert [scorer.n_loads for scorer in again.scorers] == [0, 0]
-    rows = np.array(_battles(table).content_hashes())[table["id"].isin(bad)]
-    assert sorted(ensemble.scorers[0].rows_seen) == sorted(rows)
-    assert ensemble.scorers[1].rows_seen == []
-    assert [scorer.resumed_rows for scorer in ensemble.summary_.scorers] == [58, 60]
-
-
-def test_all_failed_rows_are_tried_again_where_that_is_asked_for(table, tmp_path):
-    with pytest.warns(MissingMemberWarning):
-        Ensemble(pair(bad_rows={1003, 1050})).predict(table, run_dir=tmp_path / "run", max_failed_rows=0.05)
-    for options in ({}, {"rescore": True}):  # neither a resumed run nor other settings are a reason to try again
-        ensemble = Ensemble(pair())
-        with pytest.raises(ScoringError, match=r"2 of 60 rows .*retry_failed=True scores them again"):
-            ensemble.predict(table, run_dir=tmp_path / "run", **options)
-        assert ensemble.scorers[0].n_loads == 0
-    ensemble = Ensemble(pair())
-    predicted = ensemble.predict(table, run_dir=tmp_path / "run", retry_failed=True)
-    assert "fallback" not in predicted
-    assert len(ensemble.scorers[0].rows_seen) == 2
 
 
 def test_a_summary_that_cannot_be_written_costs_no_prediction(table, tmp_path, caplog):
@@ -433,18 +233,6 @@ def test_a_scorers_name_that_is_no_unicode_is_refused_before_anything_is_loaded(
     assert not (tmp_path / "run").exists()
 
 
-def test_logits_of_another_number_of_classes_are_refused_in_words(table, tmp_path):
-    class Narrow(Neighbourly):
-        task = TWO_WAY
-
-        def score(self, battles):
-            return FakeScorer(self.seed, n_classes=2).score(battles)
-
-    Ensemble([Narrow()], task=TWO_WAY).predict(table, run_dir=tmp_path / "run")
-    with pytest.raises(JournalError, match="holds logits of 2 classes of scorer 'one', expected 3"):
-        Ensemble([Neighbourly()]).predict(table, run_dir=tmp_path / "run")
-
-
 @pytest.mark.parametrize("raise_at", [10, 70])
 def test_a_run_that_went_on_without_a_scorer_is_made_whole_by_a_resume(table, tmp_path, raise_at):
     def scorers(raise_at=None):
@@ -476,7 +264,7 @@ def test_a_blender_that_has_to_learn_first_is_refused_before_anything_is_loaded(
     assert [scorer.n_loads for scorer in scorers] == [0, 0]
 
 
-# --- options and summary --------------------------------------------------------------------------------------------
+# --- options --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -497,26 +285,6 @@ def test_a_blender_that_has_to_learn_first_is_refused_before_anything_is_loaded(
 def test_wrong_options_are_refused_with_the_right_ones(table, options, words):
     with pytest.raises(ConfigError, match=words):
         Ensemble([FakeScorer()]).predict(table, **options)
-
-
-def test_the_summary_is_json_and_tells_what_was_done(table):
-    ensemble = Ensemble([FakeScorer(0, name="one"), FakeScorer(1, name="two")], devices=["cpu", "cpu"])
-    ensemble.predict(table)
-    summary = json.loads(json.dumps(ensemble.summary_.to_dict()))
-    assert {"python", "lmsys-ensemble", "numpy", "pandas"} <= set(summary["versions"])
-    assert summary["devices"] == ["cpu", "cpu"]
-    assert (summary["rows"], summary["unique_rows"], summary["fallback_rows"], summary["swapped_rows"]) == (
-        60,
-        60,
-        0,
-        0,
-    )
-    assert {"load", "prepare", "score", "journal", "blend", "total"} == set(summary["seconds"])
-    assert summary["peak_memory_bytes"]["rss"] > 2**20
-    assert summary["options"]["on_failure"] == "stop"
-    for name, scorer in zip(("one", "two"), summary["scorers"], strict=True):
-        assert (scorer["name"], scorer["rows"], scorer["devices"], scorer["error"]) == (name, 60, ["cpu"], "")
-        assert scorer["chunks"] > 1
 
 
 def test_internal_errors_are_not_hidden(table, monkeypatch):

@@ -14,15 +14,14 @@ import torch
 
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import ConfigError, DeviceError, GoldenError, InputError, IntegrityError, ScoringError
-from lmsys_ensemble.modeling import loading, tokenization
-from lmsys_ensemble.modeling.recipe import describe_base, write_recipe
+from lmsys_ensemble.modeling import tokenization
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.scorers.base import NoProgress
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
 from lmsys_ensemble.scorers.gemma import GemmaScorer
 from lmsys_ensemble.scorers.llama import LlamaScorer
 from lmsys_ensemble.testing.check import check_scorer
-from tests.tiny import encode, make_battles, make_recipe, plain_logits, plain_model, save_base
+from tests.tiny import encode, make_battles, plain_logits, plain_model, save_base
 
 KINDS = {"llama": LlamaScorer, "gemma2": GemmaScorer, "gemma3": GemmaScorer, "modernbert": ClassifierScorer}
 
@@ -36,21 +35,6 @@ def make_scorer(checkpoints):
         return KINDS[architecture](str(checkpoints.base(architecture)), **{**defaults, **settings})
 
     return make
-
-
-@pytest.fixture
-def trained(checkpoints, tmp_path):
-    """Return an adapter's folder with a recipe."""
-    folder = shutil.copytree(checkpoints.adapter("llama"), tmp_path / "trained")
-    recipe = make_recipe(
-        base_model=describe_base(checkpoints.base("llama"), "tiny-llama").model_dump(),
-        template={"name": "kaggle-gemma"},
-        max_tokens=70,
-        truncation="tail",
-        special_tokens={"bos": True, "eos": False, "pad_token_id": 2},
-    )
-    write_recipe(folder, recipe, ("adapter_model.safetensors",))
-    return folder
 
 
 @pytest.mark.parametrize("architecture", KINDS)
@@ -78,47 +62,6 @@ def test_scoring_follows_the_recipe(checkpoints, trained):
     assert [row.tolist() for row in encoded.ids] == [row[:-1].tolist() for row in expected_ids]
     plain = plain_model(checkpoints.base("llama"), adapter=trained, pad_token_id=2)
     np.testing.assert_allclose(logits, plain_logits(plain, encoded.ids, rows_at_once=3), atol=1e-5)
-
-
-def test_settings_that_contradict_the_recipe_are_refused_before_anything_is_loaded(checkpoints, trained, monkeypatch):
-    monkeypatch.setattr(loading, "load_classifier", lambda *_, **__: pytest.fail("loaded"))
-    scorer = LlamaScorer(
-        str(checkpoints.base("llama")),
-        adapter=str(trained),
-        device="cpu",
-        template="kaggle-llama",
-        max_tokens=2048,
-        truncation="balanced",
-        bos=False,
-        eos=True,
-        pad_token_id=0,
-        soft_capping=False,
-    )
-    with pytest.raises(ConfigError) as caught:
-        scorer.load()
-    for said in (
-        str(trained),
-        "template.name is 'kaggle-llama', trained with 'kaggle-gemma'",
-        "max_tokens is 2048, trained with 70",
-        "truncation is 'balanced', trained with 'tail'",
-        "special_tokens.bos is False, trained with True",
-        "special_tokens.eos is True, trained with False",
-        "special_tokens.pad_token_id is 0, trained with 2",
-        "soft_capping is False, trained with True",
-    ):
-        assert said in str(caught.value)
-
-
-def test_a_revision_is_compared_only_with_one_that_the_recipe_states(checkpoints, trained):
-    def scorer():
-        return LlamaScorer(str(checkpoints.base("llama")), adapter=str(trained), revision="abc")
-
-    assert scorer().recipe().base_model.revision is None
-    recipe = scorer().recipe()
-    stated = recipe.base_model.model_copy(update={"revision": "def"})
-    write_recipe(trained, recipe.model_copy(update={"base_model": stated}), ())
-    with pytest.raises(ConfigError, match=r"base_model\.revision is 'abc', trained with 'def'"):
-        scorer().recipe()
 
 
 def test_another_base_model_is_told_by_its_shape(trained, tmp_path):
@@ -183,7 +126,7 @@ def test_what_truncation_keeps_is_told_without_loading_weights(checkpoints, tmp_
 
 
 def test_a_device_that_is_not_there_is_said_before_anything_is_loaded(make_scorer, monkeypatch):
-    monkeypatch.setattr(loading, "load_tokenizer", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(tokenization, "load_tokenizer", lambda *_: pytest.fail("loaded"))
     with pytest.raises(DeviceError, match=r"'cuda:99' is not on this machine, which has .*cpu.*or to 'auto'"):
         make_scorer(device="cuda:99").load()
 
