@@ -60,7 +60,7 @@ class Trainee(nn.Module):
             raise ConfigError(
                 f"batches.layout is 'packed', but {type(model).__name__} runs padded only; leave it at 'auto'"
             )
-        # Measured on 2 CPU cores, SmolLM2-135M, see `benchmarks/training.py`. On GPUs it has not been.
+        # Packed computes no padding; `benchmarks/training.py` compares the two. On GPUs neither has been timed.
         wants = settings.batches.layout == "packed" or (settings.batches.layout == "auto" and _is_cpu(model))
         self.packed = packable and wants
         if self.checkpointing and not self.packed:
