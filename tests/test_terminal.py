@@ -89,9 +89,10 @@ def test_no_escape_of_a_stranger_reaches_the_terminal(hostile, capsys, arguments
 
 def test_a_warning_of_python_is_printed_without_what_a_terminal_would_obey():
     script = (
-        "import sys, warnings; from lmsys_ensemble import commands; from lmsys_ensemble.cli import main\n"
-        "def warn(_): warnings.warn('the member mine\\x1b[2Jyours is odd'); return {}, 'done'\n"
-        "commands.models = warn\n"
+        "import dataclasses, sys, warnings; from lmsys_ensemble.cli import COMMANDS, main\n"
+        "from lmsys_ensemble.commands.output import Result\n"
+        "def warn(_): warnings.warn('the member mine\\x1b[2Jyours is odd'); return Result({}, 'done')\n"
+        "COMMANDS['models'] = dataclasses.replace(COMMANDS['models'], load=lambda: warn)\n"
         "sys.exit(main(['models', 'list']))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
