@@ -5,6 +5,7 @@ From it come the flag of the command line (``time_budget_s`` is ``--time-budget 
 """
 
 import argparse
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
@@ -108,18 +109,21 @@ def _add_flag(parser: argparse.ArgumentParser, field: "Field[Any]", hint: Any) -
         parser.add_argument(flag_name(field.name), dest=field.name, required=is_required, **settings)
 
 
-_spells_flags = False
+_lock = threading.Lock()
+_n_commands = 0
 
 
 @contextmanager
 def spelled_as_flags() -> Iterator[None]:
-    """Let errors name options as the command line does, in all threads."""
-    global _spells_flags
-    before, _spells_flags = _spells_flags, True
+    """Let errors name options as the command line does, in all threads, as long as a command runs in any of them."""
+    global _n_commands
+    with _lock:
+        _n_commands += 1
     try:
         yield
     finally:
-        _spells_flags = before
+        with _lock:
+            _n_commands -= 1
 
 
 def spell(keyword: str) -> str:
@@ -131,7 +135,7 @@ def spell(keyword: str) -> str:
     ...     spell("rescore=True"), spell("run_dir="), spell("swap='all'")
     ('--rescore', '--run-dir', '--swap all')
     """
-    if not _spells_flags:
+    if not _n_commands:
         return keyword
     name, _, value = keyword.partition("=")
     given = value.strip("'\"")

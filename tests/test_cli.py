@@ -117,7 +117,7 @@ def test_a_file_cannot_kill_the_process_unasked(folder, capsys, command):
     ("scorer", "arguments", "message"),
     [
         ({"seed": 3}, ("--run-dir", "run"), "or pass --rescore to score anew with these"),
-        ({"type": "saved", "path": "saved.csv"}, ("--swap", "all"), "a swapped pass needs scorers that read the texts"),
+        ({"type": "saved", "path": "saved.csv"}, ("--swap", "all"), "--swap needs scorers that read the texts"),
         ({}, ("--time-budget", "0"), "--time-budget must be a positive number of seconds, got 0.0"),
         ({}, ("--rescore",), "--rescore concerns what a run directory holds; pass --run-dir, too"),
     ],

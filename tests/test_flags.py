@@ -89,3 +89,13 @@ def test_an_error_ends_the_spelling_as_flags():
     with pytest.raises(ZeroDivisionError), spelled_as_flags():
         raise ZeroDivisionError
     assert spell("run_dir=") == "run_dir="
+
+
+def test_errors_name_flags_as_long_as_a_command_runs_in_any_thread_and_no_longer():
+    one, two = spelled_as_flags(), spelled_as_flags()
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)  # not in the order of a stack: calls in threads overlap
+    assert spell("run_dir=") == "--run-dir"
+    two.__exit__(None, None, None)
+    assert spell("run_dir=") == "run_dir="

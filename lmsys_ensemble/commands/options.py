@@ -65,6 +65,7 @@ class EvaluateOptions(CommandOptions):
         default=None, metadata=flag("measure its values apart; default: source, where there is one", "COLUMN")
     )
     swap: bool = field(default=False, metadata=flag("measure consistency with the responses swapped, too"))
+    run_dir: str | None = field(default=None, metadata=flag("keep finished work there, and resume from it", "DIR"))
 
 
 @dataclass(frozen=True, kw_only=True)

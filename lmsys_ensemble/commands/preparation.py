@@ -8,7 +8,7 @@ from lmsys_ensemble.commands.options import ImportOptions, ModelsOptions, TrainO
 from lmsys_ensemble.commands.output import Result, say
 from lmsys_ensemble.config import bundled_config, find_config, models_folder
 from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
-from lmsys_ensemble.data.tables import read_table
+from lmsys_ensemble.data.tables import parse_groups, read_table
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import CheckError, DeviceError, EnsembleError, InputError, collected
 from lmsys_ensemble.files import check_new_folder, parse_settings, read_object
@@ -224,6 +224,7 @@ def _validate_data(path: str, task: Task) -> tuple[dict[str, Any], list[str], Ba
     labelled = "winner" in table or set(task.columns) <= set(table.columns)
     if labelled:
         parse_labels(table, task)
+        parse_groups(table)
     line = (
         f"{path}: {facts['rows']} rows ({facts['multi_turn']} of several turns), "
         f"ids {facts['id_dtype']}, {facts['empty_responses']} empty responses, "

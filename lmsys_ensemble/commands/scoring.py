@@ -65,7 +65,7 @@ def evaluate(options: EvaluateOptions) -> Result:
     parse_labels(table, ensemble.task)
     pull_bundled(ensemble)
     by = options.by or ("source" if "source" in table else None)
-    figures = ensemble.evaluate(table, by=by, swap=options.swap)
+    figures = ensemble.evaluate(table, by=by, swap=options.swap, run_dir=options.run_dir)
     figures["shown"] = [f"{row.value:.4f} ({row.low:.4f} to {row.high:.4f})" for row in figures.itertuples()]
     wanted = figures[figures["metric"].isin(["log_loss", "accuracy", "swap_flip_rate"])]
     text = wanted.pivot_table(

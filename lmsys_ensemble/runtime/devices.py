@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lmsys_ensemble.errors import ConfigError, DeviceError
+from lmsys_ensemble.flags import spell
 from lmsys_ensemble.scorers.base import Scorer
 
 
@@ -29,10 +30,10 @@ def assign_devices(scorers: Sequence[Scorer], allowed: Sequence[str] | None = No
         If a device is not on this machine or not allowed; names the scorer, and what there is.
     """
     if allowed is not None and not len(allowed):
-        raise ConfigError("devices= names no device; leave it out to use all")
+        raise ConfigError(f"{spell('devices=')} names no device; leave it out to use all")
     for name in allowed or ():
         if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-            raise ConfigError(f"devices= names {name!r}; a device is called cpu, cuda:0, cuda:1 and so on")
+            raise ConfigError(f"{spell('devices=')} names {name!r}; a device is called cpu, cuda:0, cuda:1 and so on")
     if not any(scorer.needs_device for scorer in scorers):
         return ["cpu"] * len(scorers)
     from lmsys_ensemble.modeling.hardware import check_device, list_devices
@@ -70,6 +71,6 @@ def _pinned(scorer: Scorer, allowed: Sequence[str] | None) -> str:
     if allowed is not None and device not in allowed:
         raise DeviceError(
             f"scorer {scorer.name!r} is pinned to {device}, but the run may only use {', '.join(allowed)}. "
-            "Set its device to 'auto', or add the device to devices="
+            f"Set its device to 'auto', or add the device to {spell('devices=')}"
         )
     return device

@@ -59,10 +59,11 @@ def too_many_failed(job: Job, reasons: dict[int, str], device: str, allowed: flo
     cure = "; try dtype='float32', or bfloat16 where float16 overflows" if NOT_FINITE in kinds else ""
     if device == EARLIER:
         cure += f"; {spell('retry_failed=True')} scores them again"
+    limit = f"{spell('max_failed_rows')} allows {allowed:.2%} of the rows" if allowed else "no row may fail here"
     what = f"gave {NOT_FINITE}" if kinds == [NOT_FINITE] else f"failed ({'; '.join(kinds[:3])})"
     return ScoringError(
         f"scorer {job.name!r} on {device} {what} for {len(ids)} of {len(job.items.original)} rows "
-        f"(ids {', '.join(map(repr, shown))}){cure}; {spell('max_failed_rows')} allows {allowed:.2%} of the rows",
+        f"(ids {', '.join(map(repr, shown))}){cure}; {limit}",
         scorer=job.name,
         device=device,
         row_ids=shown,

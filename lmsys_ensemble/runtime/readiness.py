@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import CheckError, ConfigError, EnsembleError, collected
+from lmsys_ensemble.flags import spell
 from lmsys_ensemble.runtime.combining import check_membership, check_ready
 from lmsys_ensemble.runtime.devices import assign_devices
 from lmsys_ensemble.schema import Task
@@ -91,7 +92,7 @@ def check_swappable(scorers: Sequence[Scorer]) -> None:
     blind = [scorer.name for scorer in scorers if not scorer.reads_texts]
     if blind:
         raise ConfigError(
-            f"a swapped pass needs scorers that read the texts; {', '.join(blind)} would give the same probabilities "
+            f"{spell('swap=')} needs scorers that read the texts; {', '.join(blind)} would give the same probabilities "
             "for swapped responses"
         )
 

@@ -54,6 +54,14 @@ def test_validate_lists_faults_of_several_scorers_the_blender_and_the_data(folde
         assert words in err
 
 
+def test_validate_refuses_groups_that_evaluate_would_refuse(folder, capsys):
+    labelled = pd.read_csv("labelled.csv")
+    labelled.assign(group=["a"] * 11 + [" "]).to_csv("labelled.csv", index=False)
+    code, _, err = run(capsys, "validate", "--config", "ensemble.yaml", "--input", "labelled.csv")
+    assert code == 2
+    assert "column 'group' says which rows belong together: 1 of 12 rows have no group there" in " ".join(err.split())
+
+
 def test_validate_lists_all_that_is_wrong(folder, capsys, checkpoints):
     base, adapter = checkpoints.base("llama"), checkpoints.adapter("llama")
     write_config(

@@ -83,6 +83,18 @@ def test_a_run_directory_resumes_and_shows_what_is_done(folder, capsys):
     assert "12" in out
 
 
+def test_an_evaluation_that_failed_goes_on_from_its_run_directory(folder, capsys, monkeypatch):
+    monkeypatch.setenv("LMSYS_ENSEMBLE_FAULTS", "1")
+    faulty = {"type": "faulty", "name": "two", "nan_for": f"prompt {2**31 + 3}"}
+    write_config([{"type": "fake", "name": "one"}, faulty], {"method": "equal"})
+    arguments = ("evaluate", "--config", "ensemble.yaml", "--input", "labelled.csv", "--run-dir", "run")
+    code, _, err = run(capsys, *arguments)
+    assert code == 1
+    assert "no row may fail here" in " ".join(err.split())
+    code, out, _ = run(capsys, "runs", "show", "run")
+    assert "one: 12 of 12 rows" in out
+
+
 def test_options_of_a_run_reach_it(folder, capsys):
     arguments = ("predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")
     run(capsys, *arguments)

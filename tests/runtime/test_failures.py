@@ -88,6 +88,7 @@ def test_too_many_failed_rows_are_counted_and_named_with_why_and_a_cure(reasons,
     assert error.row_ids == tuple(job.items.ids(np.array([3, 4])))
     with pytest.raises(ScoringError, match=f"scorer 'one' {words}.*max_failed_rows allows 1.00% of the rows"):
         raise error
+    assert str(too_many_failed(job, {3: "too long"}, "cpu", 0.0)).endswith("; no row may fail here")
 
 
 def test_how_to_go_on_is_told_where_there_is_something_to_keep():

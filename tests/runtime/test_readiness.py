@@ -70,5 +70,5 @@ def test_names_that_cannot_be_shown_are_refused(name):
 
 def test_scorers_that_read_no_texts_have_no_swapped_pass():
     check_swappable([FakeScorer()])
-    with pytest.raises(ConfigError, match="a swapped pass needs scorers that read the texts; saved would give"):
+    with pytest.raises(ConfigError, match="swap= needs scorers that read the texts; saved would give"):
         check_swappable([FakeScorer(), SavedScorer("saved.csv")])
