@@ -217,7 +217,9 @@ class ClassifierScorer(Scorer):
             If `battles` are not `Battles`; `lmsys_ensemble.parse_battles` makes them of a table.
         """
         if not isinstance(battles, Battles):
-            raise InputError(f"encode takes Battles, not {type(battles).__name__}; write encode(parse_battles(table))")
+            raise InputError(
+                f"encode takes Battles, got type {type(battles).__name__}; write encode(parse_battles(table))"
+            )
         with self._encoding:
             encoder = self._encoder
             if encoder is None:

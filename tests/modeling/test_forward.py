@@ -7,7 +7,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, Gemma3Config
 
-from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.errors import ConfigError, ModelError
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.progress import NoProgress
@@ -143,5 +143,5 @@ def test_pooling_that_an_encoder_has_no_place_for_is_refused(checkpoints):
 
 def test_a_head_on_response_spans_is_never_made_up(checkpoints):
     recipe = make_recipe(head={"pooling": "response_spans"})
-    with pytest.raises(ConfigError, match="response_spans"):
+    with pytest.raises(ModelError, match="does not fit a head on response_spans"):
         assemble(checkpoints.classifier("llama"), recipe, ComputeSettings(device="cpu"), adapter=None)

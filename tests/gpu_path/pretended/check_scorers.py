@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from lmsys_ensemble.modeling import assembly, hardware, kernels
 from lmsys_ensemble.modeling import forward as forward_module
-from lmsys_ensemble.modeling import hardware, kernels
 from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.scorers.llama import LlamaScorer
 from tests.gpu_path.pretend import Watch
@@ -47,6 +47,7 @@ def gpus(base, watch, monkeypatch):
     monkeypatch.setattr(hardware, "list_devices", lambda: ["cuda:0", "cuda:1"])
     monkeypatch.setattr(forward_module, "find_spec", lambda name: name)
     monkeypatch.setattr(kernels, "compiled_attention", lambda kernel: attend)
+    monkeypatch.setattr(assembly, "restore_head", lambda *_: None)  # pretended tensors have no digits to restore
     return base, watch.current
 
 
