@@ -67,10 +67,15 @@ def mark_failed(logits: ArrayLike, reported: Mapping[int, str]) -> tuple[Logits,
     """
     with np.errstate(over="ignore"):  # what a float32 cannot hold becomes infinite, and is found
         values = np.array(logits, dtype=np.float32)
-    faulty = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
+    faulty = rows_not_finite(values).tolist()
     reasons = {position: reported.get(position, NOT_FINITE) for position in sorted({*faulty, *reported})}
     values[list(reasons)] = np.nan
     return values, reasons
+
+
+def rows_not_finite(values: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
+    """Return the positions of rows that hold NaN or an infinite number; `values` has shape (n_rows, n_classes)."""
+    return np.flatnonzero(~np.isfinite(values).all(axis=1))
 
 
 def log_probabilities(probabilities: ArrayLike) -> Probabilities:

@@ -13,7 +13,13 @@ from lmsys_ensemble.data.battles import parse_labels
 from lmsys_ensemble.data.formats import without_suffix
 from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, parse_groups, parse_ids, read_table
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.probabilities import ROUNDING_TOLERANCE, Probabilities, check_probabilities, softmax
+from lmsys_ensemble.probabilities import (
+    ROUNDING_TOLERANCE,
+    Probabilities,
+    check_probabilities,
+    rows_not_finite,
+    softmax,
+)
 from lmsys_ensemble.schema import GROUP_COLUMN, ID_COLUMN, THREE_WAY, Task
 
 
@@ -139,7 +145,7 @@ def parse_logits(table: pd.DataFrame, source: str | Path, columns: Sequence[str]
     """
     ids = _ids(table, source, columns)
     values = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
-    wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    wrong = rows_not_finite(values)
     if len(wrong):
         raise InputError(
             f"logits of {source}: {len(wrong)} of {len(values)} rows are not finite: row {wrong[0]}, "

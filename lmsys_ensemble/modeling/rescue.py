@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lmsys_ensemble.encoding.prefixes import Family, keep_rows
 from lmsys_ensemble.memory import is_out_of_memory
 from lmsys_ensemble.modeling.hardware import free_memory
-from lmsys_ensemble.probabilities import Logits
+from lmsys_ensemble.probabilities import Logits, rows_not_finite
 from lmsys_ensemble.progress import NOT_FINITE, OUT_OF_MEMORY, Progress
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def score_rows(
     logits = _try(forward, ids, fields, families)
     if logits is None:
         return _halves(forward, ids, fields, progress, families)
-    faulty = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    faulty = rows_not_finite(logits)
     if len(faulty) and forward.can_upcast:
         progress.retried(f"{len(faulty)} of {len(ids)} rows gave {NOT_FINITE}; computing them again in float32")
         for row in faulty.tolist():
@@ -72,7 +72,7 @@ def score_rows(
             again = _try(forward, [ids[row]], [fields[row]], alone, upcast=True)
             if again is not None:
                 logits[row] = again[0]
-        faulty = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        faulty = rows_not_finite(logits)
     logits[faulty] = np.nan
     return logits, dict.fromkeys(faulty.tolist(), NOT_FINITE)
 

@@ -115,7 +115,7 @@ def train_adapter(
     base = resolve_base(settings.base_model, settings.revision)
     scorer_model = settings.base_model
     if Path(settings.base_model).is_dir():
-        # What is passed on names no path of this machine.
+        # The folder may be moved or given away: no file in it names a path of this machine.
         scorer_model = os.path.relpath(base, folder)
         settings = settings.model_copy(update={"base_model": base.resolve().name})
     recipe = plan_recipe(settings, base)

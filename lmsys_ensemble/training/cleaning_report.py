@@ -18,7 +18,7 @@ REASONS = {
     "overlap": "prompt and responses are in the evaluation set",
     "overlapping_prompt": "the prompt, or one like it, is in the evaluation set",
     "duplicate": "the same battle as an earlier row",
-    "swapped_duplicate": "the same battle as an earlier row, with the responses exchanged",
+    "swapped_duplicate": "the same battle as an earlier row, with the responses swapped",
     "contradiction": "a copy has another label",
     "one_empty": "one of the two responses is empty",
     "shared_responses": "the same responses as another row, to another prompt",

@@ -174,14 +174,14 @@ def data_hash(data: Labelled) -> str:
 def encode_both_orders(
     data: Labelled, encoder: Encoder, task: Task, both: bool
 ) -> tuple[Encoded, Probabilities, NDArray[np.intp]]:
-    """Encode rows as they are and, if `both`, once more with the responses exchanged.
+    """Encode rows as they are and, if `both`, once more with the responses swapped.
 
     Returns
     -------
     encoded : Encoded
-        Rows as they are, then the exchanged ones.
+        Rows as they are, then the swapped ones.
     labels : ndarray of shape (n_encoded, n_classes)
-        Labels, exchanged alike.
+        Labels, swapped alike.
     rows : ndarray of shape (n_encoded,)
         Row of `data` that each came from.
     """

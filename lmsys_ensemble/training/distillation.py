@@ -42,12 +42,12 @@ class Teachers:
     weights: NDArray[np.float64]
 
     def swapped(self) -> "Teachers":
-        """Return what they say with the responses exchanged."""
+        """Return what they say with the responses swapped."""
         order = list(swap_order(self.log_probabilities.shape[-1]))
         return Teachers(self.log_probabilities[..., order], self.weights)
 
     def in_both_orders(self) -> "Teachers":
-        """Return the rows as they are, then the exchanged ones."""
+        """Return the rows as they are, then the swapped ones."""
         both = np.concatenate([self.log_probabilities, self.swapped().log_probabilities])
         return Teachers(both, self.weights)
 

@@ -21,7 +21,7 @@ class HygieneSettings(Settings):
         Rows that repeat an earlier one in either order, by normalised text. ``battle`` (default) drops those with the
         same prompt and responses; ``responses`` drops those with the same responses, whatever the prompt.
     contradictions : {"average", "first", "drop"}
-        Copies whose labels differ, once exchanged responses are put right. ``average`` (default) gives the row that
+        Copies whose labels differ, once swapped responses are put right. ``average`` (default) gives the row that
         is kept their mean, a soft label; ``first`` leaves its own label; ``drop`` drops all of the copies.
     overlap : {"battle", "prompt", "keep"}
         Rows that are in the evaluation set, by normalised text. ``battle`` (default) drops those with the same prompt

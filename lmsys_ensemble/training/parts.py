@@ -166,7 +166,7 @@ def _scorer_file(folder: Path) -> dict[str, Any]:
 def scorer_settings(part: Part, base: Base, target: Path) -> dict[str, Any]:
     """Return what ``scorer.yaml`` of a merged adapter says."""
     settings = _scorer_file(part.folder)
-    # What is passed on names no path of this machine.
+    # The folder may be moved or given away: no file in it names a path of this machine.
     model = os.path.relpath(base.folder, target.resolve()) if Path(base.name).is_dir() else base.name
     scorer = {"type": settings.get("type", "classifier"), "name": target.resolve().name, "model": model, "adapter": "."}
     if part.recipe.base_model.revision:
