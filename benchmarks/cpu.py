@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from environments import ENVIRONMENTS, Unavailable, default_folder, python_of
 from workload import FILES, Workload, write_workload
 
-from lmsys_ensemble.runtime.slots import usable_cores
+from lmsys_ensemble.hosting.slots import usable_cores
 from lmsys_ensemble.runtime.summary import library_versions
 
 WORKER = Path(__file__).parent / "peers" / "worker.py"

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from lmsys_ensemble.config import models_folder
+from lmsys_ensemble.data.corpus import Labelled, read_labelled
 from lmsys_ensemble.schema import THREE_WAY
-from lmsys_ensemble.training.dataset import Labelled, read_labelled, split
+from lmsys_ensemble.training.dataset import split
 from lmsys_ensemble.training.settings import read_train_settings
 
 FILE = "pandalm_human.parquet"

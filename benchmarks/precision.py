@@ -18,7 +18,7 @@ from lmsys_ensemble import Ensemble
 from lmsys_ensemble.evaluation.folds import group_codes
 from lmsys_ensemble.evaluation.intervals import paired_difference
 from lmsys_ensemble.evaluation.metrics import row_log_losses
-from lmsys_ensemble.runtime.slots import usable_cores
+from lmsys_ensemble.hosting.slots import usable_cores
 from lmsys_ensemble.runtime.summary import library_versions
 
 

@@ -24,8 +24,8 @@ import pandas as pd
 
 from lmsys_ensemble import Ensemble, FakeScorer, parse_battles
 from lmsys_ensemble.data.battles import Battles
+from lmsys_ensemble.hosting.slots import usable_cores
 from lmsys_ensemble.probabilities import softmax
-from lmsys_ensemble.runtime.slots import usable_cores
 from lmsys_ensemble.runtime.summary import library_versions
 
 

@@ -24,8 +24,8 @@ from lmsys_ensemble.encoding import prefixes
 from lmsys_ensemble.evaluation.folds import group_codes
 from lmsys_ensemble.evaluation.intervals import paired_difference
 from lmsys_ensemble.evaluation.metrics import row_log_losses
+from lmsys_ensemble.hosting.slots import usable_cores
 from lmsys_ensemble.probabilities import renormalise, swap_classes
-from lmsys_ensemble.runtime.slots import usable_cores
 
 SHARES = (0.1, 0.25, 0.5, 0.75)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from lmsys_ensemble.commands.table import COMMANDS, make_parser
 from lmsys_ensemble.errors import ConfigError, DeviceError, EnsembleError, InputError
 from lmsys_ensemble.flags import spelled_as_flags
-from lmsys_ensemble.runtime.interrupt import TERMINATED_CODE, Terminated
+from lmsys_ensemble.hosting.interrupt import TERMINATED_CODE, Terminated
 from lmsys_ensemble.streams import patient_streams
 from lmsys_ensemble.terminal import log_to_terminal, paragraph, plain_warnings, printable, printable_json, starting
 

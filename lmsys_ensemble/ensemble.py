@@ -14,9 +14,9 @@ from lmsys_ensemble.data.labelled import parse_labelled
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.evaluate import BLEND, CLASS_PRIOR, check_model_names, evaluate_models
 from lmsys_ensemble.evaluation.metrics import class_prior
+from lmsys_ensemble.hosting.display import Display, check_display
 from lmsys_ensemble.probabilities import Logits, Probabilities, softmax
 from lmsys_ensemble.runtime.combining import blender_of, check_membership, fingerprints_of
-from lmsys_ensemble.runtime.display import Display, check_display
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.predictor import Predictor
 from lmsys_ensemble.schema import THREE_WAY, Task

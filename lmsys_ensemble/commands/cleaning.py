@@ -18,8 +18,8 @@ from lmsys_ensemble.schema import TASKS
 
 def clean(options: CleanOptions) -> Result:
     """Clean labelled battles, and say what was done with which rows."""
-    from lmsys_ensemble.training.hygiene import clean as run
-    from lmsys_ensemble.training.hygiene_settings import HygieneSettings
+    from lmsys_ensemble.cleaning.hygiene import clean as run
+    from lmsys_ensemble.cleaning.settings import HygieneSettings
 
     given = {name: getattr(options, name) for name in HygieneSettings.model_fields}
     settings = parse_settings(

@@ -8,7 +8,7 @@ from lmsys_ensemble.commands.output import Result, say
 
 def merge_adapters(options: MergeAdaptersOptions) -> Result:
     """Merge adapters into one by the mean of their weights."""
-    from lmsys_ensemble.training.merging import average_adapters
+    from lmsys_ensemble.merging.adapters import average_adapters
 
     done = average_adapters(
         options.adapters,
@@ -39,7 +39,7 @@ def _figures(figures: dict[str, Any]) -> list[str]:
 
 def merge(options: MergeOptions) -> Result:
     """Merge an adapter into its base model and write a plain transformers folder."""
-    from lmsys_ensemble.training.export import export_merged
+    from lmsys_ensemble.merging.export import export_merged
 
     done = export_merged(
         options.adapter,

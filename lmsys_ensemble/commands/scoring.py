@@ -21,7 +21,7 @@ from lmsys_ensemble.data.battles import parse_battles, parse_labels
 from lmsys_ensemble.data.submission import build_submission, check_sample, write_submission
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.ensemble import Ensemble
-from lmsys_ensemble.runtime.display import Display
+from lmsys_ensemble.hosting.display import Display
 from lmsys_ensemble.schema import ID_COLUMN
 
 

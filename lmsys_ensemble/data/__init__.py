@@ -7,6 +7,7 @@
 `frames`         Paths, Arrow and polars tables and lists of rows, as DataFrames.
 `battles`        A prompt and two responses, each a sequence of turns; labels.
 `labelled`       Labelled battles, as fitting and measuring take them.
+`corpus`         Labelled battles of one file or several, with sources and groups, as training takes them.
 `merging`        Labelled battles of several origins in one table.
 `conversations`  Lists of messages and transcripts, split into turns.
 `sources`        Public preference data, read from their own files.

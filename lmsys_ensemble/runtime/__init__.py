@@ -2,12 +2,8 @@
 
 `options`     `RunOptions`: what a caller may ask of a run.
 `readiness`   All that can be known to be wrong before anything is loaded.
-`devices`     Which scorer may run where.
-`slots`       Places where one worker thread computes.
 `items`       Distinct battles, longest first, cut into chunks; their keys in the journal.
 `planning`    Which chunks a run scores, at first and after the original passes.
-`budget`      Deadline, speed, what still fits, which rows are needed most.
-`scope`       The stop scope: deadline, failures, whether results still count.
 `chunks`      The queue of chunks that nobody has begun, and their cost.
 `results`     What came of one scorer's items.
 `jobs`        One scorer's work: what waits, what was begun, what it took.
@@ -16,19 +12,12 @@
 `preparing`   The thread that prepares rows ahead.
 `workers`     The threads that load, score and free, one per slot.
 `instances`   Loaded scorers of a run: one per slot, or one per device.
-`residence`   What stays loaded between runs, and who may use it.
-`preloading`  Loading scorers ahead of runs.
-`keeper`      `Ensemble`'s loading, freeing, copying and locking.
-`interrupt`   Ctrl-C and SIGTERM.
-`ending`      Workers that stop when told to, and those that do not.
 `failures`    How a run says what went wrong, and how to go on.
 `restoring`   What a run takes over from earlier ones.
 `selection`   Choosing rows for swapped passes, and queueing these.
 `combining`   Whether a blender belongs to the scorers; blending rows that miss some of them.
 `margins`     How close rows are by what has been scored so far.
 `outcome`     Both passes of every row, what they average to, and what is missing.
-`progress`    What a scorer has done, and when it must stop.
-`display`     Bars on a terminal.
 `summary`     What a run did, as values for JSON.
 `sampling`    A sample that is timed before a run: how many rows, which, how long.
 `estimate`    How long a run will take.

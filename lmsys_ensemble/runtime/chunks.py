@@ -5,7 +5,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from lmsys_ensemble.runtime.budget import PROBE_ROWS, order_of_need, split_to_fit
+from lmsys_ensemble.hosting.budget import PROBE_ROWS, order_of_need, split_to_fit
 from lmsys_ensemble.runtime.items import Items, Positions, cut
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.runtime.devices import assign_devices, reachable
+from lmsys_ensemble.hosting.devices import assign_devices, reachable
+from lmsys_ensemble.hosting.slots import Slot, make_slots
 from lmsys_ensemble.runtime.sampling import Guess, guess_load, rows_to_time, sample_by_length, time_sample
-from lmsys_ensemble.runtime.slots import Slot, make_slots
 from lmsys_ensemble.scorers.base import Costs, Scorer
 
 GIB = 2**30

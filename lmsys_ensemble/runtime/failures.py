@@ -8,9 +8,9 @@ import numpy as np
 
 from lmsys_ensemble.errors import EnsembleError, ScoringError
 from lmsys_ensemble.flags import spell
+from lmsys_ensemble.hosting.scope import Failure
 from lmsys_ensemble.progress import NOT_FINITE
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.scope import Failure
 
 EARLIER = "an earlier run"
 """Stands for the device where rows failed in an earlier run."""

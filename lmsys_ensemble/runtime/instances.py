@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmsys_ensemble.memory import is_out_of_memory
-from lmsys_ensemble.runtime.budget import Clock
-from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.residence import (
+from lmsys_ensemble.hosting.budget import Clock
+from lmsys_ensemble.hosting.residence import (
     Resident,
     allocated,
     make_idle,
     residence_of,
     say_what_is_left,
 )
-from lmsys_ensemble.runtime.slots import Slot
+from lmsys_ensemble.hosting.slots import Slot
+from lmsys_ensemble.memory import is_out_of_memory
+from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.scorers.base import Scorer
 
 logger = logging.getLogger(__name__)

@@ -5,12 +5,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from lmsys_ensemble.runtime.budget import Speed
+from lmsys_ensemble.hosting.budget import Speed
+from lmsys_ensemble.hosting.progress import ScorerProgress
+from lmsys_ensemble.hosting.scope import StopScope
 from lmsys_ensemble.runtime.chunks import ChunkQueue
 from lmsys_ensemble.runtime.items import Items, Positions
-from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.results import Results
-from lmsys_ensemble.runtime.scope import StopScope
 from lmsys_ensemble.scorers.base import Scorer
 
 

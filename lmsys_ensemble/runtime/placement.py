@@ -9,9 +9,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lmsys_ensemble.runtime.budget import Deadline
+from lmsys_ensemble.hosting.budget import Deadline
+from lmsys_ensemble.hosting.slots import Slot
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.slots import Slot
 
 logger = logging.getLogger(__name__)
 

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmsys_ensemble.data.battles import Battles
+from lmsys_ensemble.hosting.devices import reachable
+from lmsys_ensemble.hosting.display import Screen
+from lmsys_ensemble.hosting.progress import ScorerProgress
+from lmsys_ensemble.hosting.scope import StopScope
+from lmsys_ensemble.hosting.slots import Slot
 from lmsys_ensemble.journal.journal import Journal
-from lmsys_ensemble.runtime.devices import reachable
-from lmsys_ensemble.runtime.display import Screen
 from lmsys_ensemble.runtime.items import Items, chunk_limit, make_items, make_rows
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.planning import Planner
-from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.restoring import restore
 from lmsys_ensemble.runtime.results import Results
-from lmsys_ensemble.runtime.scope import StopScope
-from lmsys_ensemble.runtime.slots import Slot
 from lmsys_ensemble.scorers.base import Scorer
 
 

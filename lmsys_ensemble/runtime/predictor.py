@@ -9,10 +9,10 @@ import pandas as pd
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.frames import TableLike
+from lmsys_ensemble.hosting.budget import seconds_left
+from lmsys_ensemble.hosting.keeper import Keeper
 from lmsys_ensemble.probabilities import Probabilities
-from lmsys_ensemble.runtime.budget import seconds_left
 from lmsys_ensemble.runtime.combining import blender_if_known, blender_of
-from lmsys_ensemble.runtime.keeper import Keeper
 from lmsys_ensemble.runtime.options import RunKeywords, RunOptions
 from lmsys_ensemble.runtime.outcome import Outcome
 from lmsys_ensemble.runtime.readiness import check_ensemble

@@ -6,8 +6,8 @@ from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import CheckError, ConfigError, EnsembleError, collected
 from lmsys_ensemble.flags import spell
+from lmsys_ensemble.hosting.devices import assign_devices
 from lmsys_ensemble.runtime.combining import check_membership, check_ready
-from lmsys_ensemble.runtime.devices import assign_devices
 from lmsys_ensemble.schema import Task
 from lmsys_ensemble.scorers.base import Scorer
 from lmsys_ensemble.terminal import has_control_characters, printable

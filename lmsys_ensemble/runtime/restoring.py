@@ -3,12 +3,12 @@
 import numpy as np
 
 from lmsys_ensemble.errors import JournalError
+from lmsys_ensemble.hosting.scope import Failure
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.progress import OUT_OF_MEMORY
 from lmsys_ensemble.runtime.failures import EARLIER, too_many_failed
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.options import RunOptions
-from lmsys_ensemble.runtime.scope import Failure
 
 
 def restore(job: Job, journal: Journal, options: RunOptions) -> None:

@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import JournalError
+from lmsys_ensemble.hosting.budget import Clock, Deadline, seconds_left
+from lmsys_ensemble.hosting.devices import assign_devices
+from lmsys_ensemble.hosting.display import Display, Screen
+from lmsys_ensemble.hosting.ending import LeftBehind, check_free, run_all
+from lmsys_ensemble.hosting.interrupt import Terminated, terminable
+from lmsys_ensemble.hosting.residence import exclusively
+from lmsys_ensemble.hosting.scope import StopScope
+from lmsys_ensemble.hosting.slots import make_slots
 from lmsys_ensemble.journal.fingerprints import canonical_json, digest_of
 from lmsys_ensemble.journal.journal import Journal
-from lmsys_ensemble.runtime.budget import Clock, Deadline, seconds_left
 from lmsys_ensemble.runtime.combining import blend_rows, check_ready, weights_of
-from lmsys_ensemble.runtime.devices import assign_devices
-from lmsys_ensemble.runtime.display import Display, Screen
-from lmsys_ensemble.runtime.ending import LeftBehind, check_free, run_all
 from lmsys_ensemble.runtime.failures import how_to_resume, raise_failure
 from lmsys_ensemble.runtime.instances import Instances
-from lmsys_ensemble.runtime.interrupt import Terminated, terminable
 from lmsys_ensemble.runtime.margins import Margins
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.outcome import (
@@ -36,12 +39,9 @@ from lmsys_ensemble.runtime.outcome import (
 from lmsys_ensemble.runtime.placement import Steal
 from lmsys_ensemble.runtime.plan import RunPlan, plan_run
 from lmsys_ensemble.runtime.readiness import check_swappable
-from lmsys_ensemble.runtime.residence import exclusively
 from lmsys_ensemble.runtime.restoring import earlier_failure
 from lmsys_ensemble.runtime.scheduler import Scheduler
-from lmsys_ensemble.runtime.scope import StopScope
 from lmsys_ensemble.runtime.selection import SwapSelection
-from lmsys_ensemble.runtime.slots import make_slots
 from lmsys_ensemble.runtime.summary import (
     RunSummary,
     library_versions,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.data.battles import Battles
-from lmsys_ensemble.runtime.slots import Slot
+from lmsys_ensemble.hosting.slots import Slot
 from lmsys_ensemble.scorers.base import Scorer
 
 SHARE = 0.1

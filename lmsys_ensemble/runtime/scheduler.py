@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lmsys_ensemble.hosting.scope import Failure, StopScope, StopScoring
+from lmsys_ensemble.hosting.slots import Slot
 from lmsys_ensemble.runtime.items import Positions
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.placement import Placement, Steal
-from lmsys_ensemble.runtime.scope import Failure, StopScope, StopScoring
-from lmsys_ensemble.runtime.slots import Slot
 
 _POLL_SECONDS = 0.2
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.blender import Blender
+from lmsys_ensemble.hosting.scope import Failure, StopScope
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.runtime.combining import ready_or_average
 from lmsys_ensemble.runtime.jobs import Job
@@ -14,7 +15,6 @@ from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.outcome import blend_original_passes
 from lmsys_ensemble.runtime.planning import Planner
 from lmsys_ensemble.runtime.restoring import earlier_failure
-from lmsys_ensemble.runtime.scope import Failure, StopScope
 from lmsys_ensemble.schema import Task
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmsys_ensemble.hosting.slots import Slot
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.slots import Slot
 
 _PACKAGES = ("lmsys-ensemble", "numpy", "pandas", "torch", "transformers")
 

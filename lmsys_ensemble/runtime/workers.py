@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from lmsys_ensemble.errors import ScoringError
+from lmsys_ensemble.hosting.ending import CLOSING, LOADING, PREPARING, SCORING, LeftBehind
+from lmsys_ensemble.hosting.progress import CallTally
+from lmsys_ensemble.hosting.scope import Failure, StopScope, StopScoring
+from lmsys_ensemble.hosting.slots import Slot
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.probabilities import Logits, mark_failed
-from lmsys_ensemble.runtime.ending import CLOSING, LOADING, PREPARING, SCORING, LeftBehind
 from lmsys_ensemble.runtime.failures import too_many_failed
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.items import Positions
 from lmsys_ensemble.runtime.jobs import Job
 from lmsys_ensemble.runtime.preparing import Preparer
-from lmsys_ensemble.runtime.progress import CallTally
 from lmsys_ensemble.runtime.scheduler import Scheduler
-from lmsys_ensemble.runtime.scope import Failure, StopScope, StopScoring
-from lmsys_ensemble.runtime.slots import Slot
 from lmsys_ensemble.scorers.base import Scorer
 
 

@@ -3,15 +3,9 @@
 `teacher_settings`  What is learned from teachers, and how.
 `settings`          What ``lmsys-ensemble train recipe.yaml`` reads.
 `inputs`            What a run reads beside its data.
-`normalization`     Texts made comparable: normalised texts, words, scripts, keys of battles.
-`prompts`           Which prompts are equal or nearly so.
-`hygiene_settings`  What is done with rows that harm training or spoil what is measured.
-`cleaning_report`   What cleaning did, row by row, and what is left.
-`cleaner`           The steps of cleaning.
-`hygiene`           Cleaning of tables and of labelled battles.
 `labelling_report`  Which rows got pseudo-labels, and which did not.
 `pseudo_labels`     What models say of unlabelled battles, as labels.
-`dataset`           Labelled battles: read, divided by group, encoded in both orders.
+`dataset`           Labelled battles: divided by group, encoded in both orders.
 `rows`              What a run learns from and is measured on: cleaned, grouped by prompt, divided.
 `examples`          Token sequences with labels and weights, and the loss on them.
 `distillation`      Learning from teachers.
@@ -33,13 +27,6 @@
 `out_of_fold`       Out-of-fold predictions and the figures that are measured on them.
 `folds_card`        What lies beside the folds: an ensemble of all, and a page.
 `folds`             One adapter per fold, each from a fresh base.
-`averaging`         The mean of LoRA adapters, as one adapter.
-`parts`             Adapters that are to become one, checked for what they must have in common.
-`merging`           Adapters of folds become one, measured against the mean of their probabilities.
-`compression`       Weights rounded to 8 or 4 bits, in the format of compressed-tensors.
-`merged_weights`    Base and adapter, added up one layer at a time.
-`export`            A trained adapter and its base become one plain transformers folder.
-`merged_cards`      Model cards of what was made out of trained adapters.
 """
 
 from importlib import import_module

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lmsys_ensemble.data.corpus import Labelled, data_hash, rows_by_source
 from lmsys_ensemble.encoding.tokens import Encoder
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import read_object, write_atomically
@@ -30,7 +31,7 @@ from lmsys_ensemble.probabilities import Logits, softmax
 from lmsys_ensemble.training.card import model_card
 from lmsys_ensemble.training.checkpoints import CHECKPOINTS, check_same_run, compare_runs, describe_run
 from lmsys_ensemble.training.curves import PICTURE_FILE, draw_curves
-from lmsys_ensemble.training.dataset import Labelled, data_hash, encode_both_orders, rows_by_source
+from lmsys_ensemble.training.dataset import encode_both_orders
 from lmsys_ensemble.training.distillation import recipe_objective
 from lmsys_ensemble.training.examples import Examples, Objective, row_weights
 from lmsys_ensemble.training.first_stage import check_first_stage, load_first_stage

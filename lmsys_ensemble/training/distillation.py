@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 from torch import Tensor
 
+from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.data.predictions import Predictions, parse_logits, parse_predictions
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import Probabilities, log_probabilities, softmax, swap_order
 from lmsys_ensemble.schema import THREE_WAY, Task
-from lmsys_ensemble.training.dataset import Labelled
 from lmsys_ensemble.training.examples import CrossEntropy, Examples, Objective, class_weights
 from lmsys_ensemble.training.settings import TrainSettings
 from lmsys_ensemble.training.teacher_settings import DistillationSettings, TeacherSettings

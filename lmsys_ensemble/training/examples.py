@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.schema import Task
-from lmsys_ensemble.training.dataset import Labelled
 from lmsys_ensemble.training.settings import DataSettings
 
 

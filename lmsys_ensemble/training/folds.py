@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from lmsys_ensemble.data.corpus import data_hash
 from lmsys_ensemble.data.frames import TableLike
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import check_new_folder, read_object, write_json
@@ -21,7 +22,6 @@ from lmsys_ensemble.modeling.digests import base_digest
 from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.training.adapter import LAST_FILE, train_adapter
 from lmsys_ensemble.training.checkpoints import compare_runs, describe_run
-from lmsys_ensemble.training.dataset import data_hash
 from lmsys_ensemble.training.distillation import recipe_objective
 from lmsys_ensemble.training.folds_card import CARD_FILE, CONFIG_FILE, write_card, write_ensemble
 from lmsys_ensemble.training.inputs import describe_inputs, without_paths

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmsys_ensemble.cleaning.hygiene import clean_labelled
+from lmsys_ensemble.cleaning.report import CleaningReport
+from lmsys_ensemble.cleaning.settings import HygieneSettings
+from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.data.sources import skipped_lines, skipped_values
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.evaluation.folds import make_folds
 from lmsys_ensemble.files import write_json
-from lmsys_ensemble.training.cleaning_report import CleaningReport
-from lmsys_ensemble.training.dataset import Labelled, split
-from lmsys_ensemble.training.hygiene import clean_labelled
-from lmsys_ensemble.training.hygiene_settings import HygieneSettings
+from lmsys_ensemble.training.dataset import split
 from lmsys_ensemble.training.settings import TrainSettings
 
 CLEANING_FILE = "cleaning.json"

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lmsys_ensemble.data.corpus import Labelled, as_labelled, read_labelled
 from lmsys_ensemble.data.frames import TableLike
 from lmsys_ensemble.encoding.templates import get_template
 from lmsys_ensemble.errors import ConfigError, InputError, MissingDependencyError
@@ -15,7 +16,6 @@ from lmsys_ensemble.modeling.bundled import cache_folder
 from lmsys_ensemble.modeling.sources import locate_base
 from lmsys_ensemble.training.adapter import LAST_FILE, train_adapter
 from lmsys_ensemble.training.checkpoints import CHECKPOINTS
-from lmsys_ensemble.training.dataset import Labelled, as_labelled, read_labelled
 from lmsys_ensemble.training.inputs import locate_inputs
 from lmsys_ensemble.training.processes import is_main, own_device
 from lmsys_ensemble.training.rows import CLEANING_FILE, Cleaning, divide

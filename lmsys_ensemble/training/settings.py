@@ -1,19 +1,19 @@
 """What ``lmsys-ensemble train recipe.yaml`` reads."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from lmsys_ensemble.cleaning.settings import HygieneSettings
+from lmsys_ensemble.data.corpus import DataFile
 from lmsys_ensemble.data.sources import split_source
 from lmsys_ensemble.encoding.truncation import Policy
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import Settings, parse_settings, read_mapping
 from lmsys_ensemble.modeling.recipe import HeadRecipe, SpecialTokensRecipe
 from lmsys_ensemble.schema import Task, task_of
-from lmsys_ensemble.training.hygiene_settings import HygieneSettings
 from lmsys_ensemble.training.teacher_settings import DistillationSettings
 
 
@@ -214,14 +214,6 @@ def read_train_settings(path: Path) -> TrainSettings:
         If the file is not there or a setting is wrong.
     """
     return parse_settings(TrainSettings, read_mapping(path), path)
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A file of labelled battles, and the name of its public format where it is not in the library's columns."""
-
-    path: Path
-    source: str | None = None
 
 
 def data_files(settings: TrainSettings, recipe_folder: Path, data_folder: Path | None) -> list[DataFile]:

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from lmsys_ensemble.data.battles import Battles
+from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.evaluation.intervals import mean_interval, paired_difference
 from lmsys_ensemble.evaluation.metrics import accuracy, log_loss, log_loss_interval, row_accuracies, row_log_losses
 from lmsys_ensemble.probabilities import Probabilities
-from lmsys_ensemble.training.dataset import Labelled
 
 ALL = "all"
 

@@ -9,8 +9,8 @@ from lmsys_ensemble.commands.table import make_parser
 from lmsys_ensemble.data.battles import parse_battles, parse_labels
 from lmsys_ensemble.data.sources import SOURCES
 from lmsys_ensemble.data.tables import read_table
+from tests.cleaning.test_hygiene import make_table
 from tests.data.test_sources import arena_table
-from tests.training.test_hygiene import make_table
 
 ROWS = (("p", "x", "y", "A"), ("p", "Y", "X", "A"), ("q", None, None, "B"), ("r", "=1", "2", "tie"))
 

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from lmsys_ensemble.cli import main
+from lmsys_ensemble.data.corpus import as_labelled
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.files import sha256_of
 from lmsys_ensemble.schema import THREE_WAY
-from lmsys_ensemble.training.dataset import as_labelled
 from tests.training.test_pseudo_labels import SAID, TABLE
 
 COLUMNS = list(THREE_WAY.columns)

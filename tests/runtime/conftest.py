@@ -8,7 +8,7 @@ import pytest
 
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.runtime import items
-from tests.runtime.watched import Heavy
+from tests.hosting.watched import Heavy
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import pandas as pd
 
 from lmsys_ensemble import FakeScorer
 from lmsys_ensemble.data.battles import Battles
-from lmsys_ensemble.runtime.display import Screen
+from lmsys_ensemble.hosting.display import Screen
+from lmsys_ensemble.hosting.progress import ScorerProgress
+from lmsys_ensemble.hosting.scope import StopScope
+from lmsys_ensemble.hosting.slots import Slot
 from lmsys_ensemble.runtime.items import cut, make_items
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.progress import ScorerProgress
 from lmsys_ensemble.runtime.results import Results
-from lmsys_ensemble.runtime.scope import StopScope
-from lmsys_ensemble.runtime.slots import Slot
 
 GPUS = [Slot(0, "cuda:0"), Slot(1, "cuda:1")]
 EVERYWHERE = frozenset({"cuda:0", "cuda:1"})

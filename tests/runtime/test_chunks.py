@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lmsys_ensemble.data.battles import Battles
-from lmsys_ensemble.runtime.budget import PROBE_ROWS
+from lmsys_ensemble.hosting.budget import PROBE_ROWS
 from lmsys_ensemble.runtime.chunks import ChunkQueue
 from lmsys_ensemble.runtime.items import cut, make_items
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.hosting.slots import Slot, usable_cores
 from lmsys_ensemble.runtime import estimate
 from lmsys_ensemble.runtime.estimate import (
     ScorerProjection,
@@ -16,7 +17,6 @@ from lmsys_ensemble.runtime.estimate import (
     project_elsewhere,
 )
 from lmsys_ensemble.runtime.sampling import guess_load
-from lmsys_ensemble.runtime.slots import Slot, usable_cores
 from lmsys_ensemble.scorers.base import Costs
 from lmsys_ensemble.testing.fake import FakeScorer
 

@@ -6,9 +6,9 @@ import pytest
 from lmsys_ensemble import Ensemble
 from lmsys_ensemble.blending.blender import MissingMemberWarning
 from lmsys_ensemble.errors import EnsembleError, ModelError, ScoringError
+from lmsys_ensemble.hosting.scope import Failure
 from lmsys_ensemble.progress import NOT_FINITE
 from lmsys_ensemble.runtime.failures import EARLIER, how_to_resume, raise_failure, too_many_failed
-from lmsys_ensemble.runtime.scope import Failure
 from tests.runtime.making import make_job
 from tests.runtime.neighbourly import Neighbourly, pair
 

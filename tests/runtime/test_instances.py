@@ -6,16 +6,16 @@ import pytest
 
 from lmsys_ensemble import Ensemble
 from lmsys_ensemble.data.battles import parse_battles
-from lmsys_ensemble.runtime.display import Screen
+from lmsys_ensemble.hosting.display import Screen
+from lmsys_ensemble.hosting.progress import ScorerProgress
+from lmsys_ensemble.hosting.residence import let_go, residence_of
+from lmsys_ensemble.hosting.scope import Failure, StopScope
+from lmsys_ensemble.hosting.slots import Slot
 from lmsys_ensemble.runtime.instances import Instances
 from lmsys_ensemble.runtime.items import make_items
 from lmsys_ensemble.runtime.jobs import Job
-from lmsys_ensemble.runtime.progress import ScorerProgress
-from lmsys_ensemble.runtime.residence import let_go, residence_of
 from lmsys_ensemble.runtime.results import Results
-from lmsys_ensemble.runtime.scope import Failure, StopScope
-from lmsys_ensemble.runtime.slots import Slot
-from tests.runtime.watched import Heavy, Single, Watched, count
+from tests.hosting.watched import Heavy, Single, Watched, count
 
 
 @pytest.fixture

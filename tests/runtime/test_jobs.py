@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lmsys_ensemble import FakeScorer
+from lmsys_ensemble.hosting.scope import Failure, StopScope
 from lmsys_ensemble.runtime.jobs import Tally
-from lmsys_ensemble.runtime.scope import Failure, StopScope
 from tests.runtime.making import make_job
 
 

@@ -1,6 +1,6 @@
 """Which scorer a slot gets; what of it shows in the scheduler's answers is tested there."""
 
-from lmsys_ensemble.runtime.budget import Deadline
+from lmsys_ensemble.hosting.budget import Deadline
 from lmsys_ensemble.runtime.placement import Placement, Steal
 from tests.runtime.making import GPUS, make_job
 

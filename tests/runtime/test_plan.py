@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from lmsys_ensemble import FakeScorer
+from lmsys_ensemble.hosting.display import Screen
+from lmsys_ensemble.hosting.scope import StopScope
+from lmsys_ensemble.hosting.slots import Slot
 from lmsys_ensemble.journal.journal import Journal
 from lmsys_ensemble.runtime import items as items_module
-from lmsys_ensemble.runtime.display import Screen
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.plan import plan_run
-from lmsys_ensemble.runtime.scope import StopScope
-from lmsys_ensemble.runtime.slots import Slot
 from tests.runtime.making import make_battles
 
 

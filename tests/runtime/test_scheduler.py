@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmsys_ensemble import Ensemble, FakeScorer
+from lmsys_ensemble.hosting.budget import Deadline
+from lmsys_ensemble.hosting.scope import Failure, StopScope
+from lmsys_ensemble.hosting.slots import Slot
 from lmsys_ensemble.runtime import items as items_module
-from lmsys_ensemble.runtime.budget import Deadline
 from lmsys_ensemble.runtime.items import chunk_limit, cut
 from lmsys_ensemble.runtime.placement import WORTH_LOADING
 from lmsys_ensemble.runtime.scheduler import Scheduler
-from lmsys_ensemble.runtime.scope import Failure, StopScope
-from lmsys_ensemble.runtime.slots import Slot
 from tests.runtime.making import GPUS, make_battles, make_job
 
 PATIENCE = 300

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmsys_ensemble import Blender
+from lmsys_ensemble.hosting.scope import Failure, StopScope, StopScoring
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.runtime.items import make_items
 from lmsys_ensemble.runtime.options import RunOptions
 from lmsys_ensemble.runtime.planning import Planner
 from lmsys_ensemble.runtime.results import FAILED
-from lmsys_ensemble.runtime.scope import Failure, StopScope, StopScoring
 from lmsys_ensemble.runtime.selection import SwapSelection, closest_to_call
 from lmsys_ensemble.schema import THREE_WAY
 from tests.runtime.making import make_battles, make_job

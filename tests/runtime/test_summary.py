@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from lmsys_ensemble import Ensemble, FakeScorer
+from lmsys_ensemble.hosting.scope import Failure, StopScope
+from lmsys_ensemble.hosting.slots import Slot
 from lmsys_ensemble.runtime.items import make_items
-from lmsys_ensemble.runtime.scope import Failure, StopScope
-from lmsys_ensemble.runtime.slots import Slot
 from lmsys_ensemble.runtime.summary import RunSummary, library_versions, peak_memory, phase_seconds, summarise_scorer
 from tests.runtime.making import make_battles, make_job
 

@@ -9,7 +9,7 @@ import pytest
 from lmsys_ensemble import Ensemble, errors
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.errors import ConfigError, ContractError, ModelError, RegistryError
-from lmsys_ensemble.runtime.scope import StopScoring
+from lmsys_ensemble.hosting.scope import StopScoring
 from lmsys_ensemble.scorers.base import NoProgress
 from lmsys_ensemble.scorers.registry import build_scorer, scorer_names, scorer_type
 from lmsys_ensemble.testing.check import check_scorer

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.files import sha256_of
 from lmsys_ensemble.modeling.recipe import read_recipe
@@ -21,7 +22,6 @@ from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from lmsys_ensemble.scorers.llama import LlamaScorer
 from lmsys_ensemble.training import adapter as adapter_module
 from lmsys_ensemble.training import kfold, train
-from lmsys_ensemble.training.dataset import Labelled
 from lmsys_ensemble.training.distillation import Distillation, Teachers, read_teachers, recipe_objective
 from lmsys_ensemble.training.examples import CrossEntropy, Examples
 from lmsys_ensemble.training.model import Trainee

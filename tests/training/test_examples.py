@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from lmsys_ensemble.data.battles import parse_battles
+from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.schema import THREE_WAY
-from lmsys_ensemble.training.dataset import Labelled
 from lmsys_ensemble.training.examples import CrossEntropy, class_weights, row_weights
 from lmsys_ensemble.training.settings import DataSettings
 from tests.training.synthetic import make_preferences

@@ -7,12 +7,13 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
 
 from lmsys_ensemble.data.battles import parse_battles, parse_labels
+from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.errors import ModelError
 from lmsys_ensemble.modeling.forward import ForwardPass
 from lmsys_ensemble.probabilities import softmax, swap_classes
 from lmsys_ensemble.schema import THREE_WAY
 from lmsys_ensemble.training import fit as fit_module
-from lmsys_ensemble.training.dataset import Labelled, encode_both_orders
+from lmsys_ensemble.training.dataset import encode_both_orders
 from lmsys_ensemble.training.examples import Examples
 from lmsys_ensemble.training.fit import fit_lora
 from lmsys_ensemble.training.model import Trainee, trained_head

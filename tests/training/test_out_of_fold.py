@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from lmsys_ensemble.data.battles import parse_labels
+from lmsys_ensemble.data.corpus import as_labelled
 from lmsys_ensemble.data.predictions import read_labels, read_predictions
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
-from lmsys_ensemble.training.dataset import as_labelled
 from lmsys_ensemble.training.out_of_fold import figures_table, measure_folds, read_folds, write_all, write_fold
 from lmsys_ensemble.training.rows import deal
 from lmsys_ensemble.training.settings import TrainSettings

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lmsys_ensemble.data.corpus import as_labelled
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
-from lmsys_ensemble.training.dataset import as_labelled, split
+from lmsys_ensemble.training.dataset import split
 from lmsys_ensemble.training.labelling_report import REASONS
 from lmsys_ensemble.training.pseudo_labels import PseudoLabelSettings, pseudo_label
 from lmsys_ensemble.training.settings import DataSettings

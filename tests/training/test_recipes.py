@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, DebertaV2Config
 
+from lmsys_ensemble.cleaning.settings import HygieneSettings
 from lmsys_ensemble.config import models_folder
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.encoding.templates import get_template
@@ -13,7 +14,6 @@ from lmsys_ensemble.files import read_object
 from lmsys_ensemble.modeling.recipe import SpecialTokensRecipe, read_recipe
 from lmsys_ensemble.schema import THREE_WAY
 from lmsys_ensemble.scorers.registry import build_scorer
-from lmsys_ensemble.training.hygiene_settings import HygieneSettings
 from lmsys_ensemble.training.run import train
 from lmsys_ensemble.training.settings import read_train_settings
 from tests.tiny import BOS, EOS, PAD, make_tokenizer, save_base

@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 
 from lmsys_ensemble.cli import main
+from lmsys_ensemble.data.corpus import as_labelled
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.schema import THREE_WAY
-from lmsys_ensemble.training.dataset import as_labelled, split
+from lmsys_ensemble.training.dataset import split
 from lmsys_ensemble.training.rows import deal, divide
 from lmsys_ensemble.training.settings import TrainSettings
+from tests.cleaning.test_hygiene import make_table
 from tests.data.test_sources import arena_table
 from tests.training.synthetic import make_preferences
-from tests.training.test_hygiene import make_table
 from tests.training.test_run import write_inputs
 
 LEAST = {"name": "x", "scorer": "llama", "base_model": "any"}

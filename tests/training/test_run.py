@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from lmsys_ensemble.config import read_config
+from lmsys_ensemble.data.corpus import data_hash, read_labelled
 from lmsys_ensemble.errors import ConfigError, GoldenError, InputError
 from lmsys_ensemble.modeling.golden import check_golden, golden_inputs, read_golden
 from lmsys_ensemble.modeling.recipe import read_recipe
@@ -20,7 +21,7 @@ from lmsys_ensemble.schema import THREE_WAY
 from lmsys_ensemble.scorers.llama import LlamaScorer
 from lmsys_ensemble.training import adapter as adapter_module
 from lmsys_ensemble.training import run as run_module
-from lmsys_ensemble.training.dataset import data_hash, read_labelled, split
+from lmsys_ensemble.training.dataset import split
 from lmsys_ensemble.training.run import train
 from lmsys_ensemble.training.settings import DataSettings, TrainSettings
 from tests.tiny import EOS, encode, plain_logits, plain_model, save_base

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lmsys_ensemble.data.corpus import DataFile
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.training.settings import DataFile, TrainSettings, data_files, read_train_settings
+from lmsys_ensemble.training.settings import TrainSettings, data_files, read_train_settings
 
 LEAST = {"name": "mine", "scorer": "llama", "base_model": "bundled:x", "data": {"files": ["a.csv"]}}
 

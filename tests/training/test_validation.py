@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from lmsys_ensemble.data.battles import Battles
+from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.probabilities import softmax
-from lmsys_ensemble.training.dataset import Labelled
 from lmsys_ensemble.training.validation import length_baseline, length_features, validate
 
 

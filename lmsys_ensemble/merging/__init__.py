@@ -1,0 +1,10 @@
+"""Trained adapters become one model: averaged, added to their base, compressed.
+
+`averaging`    The mean of LoRA adapters, as one adapter.
+`parts`        Adapters that are to become one, checked for what they must have in common.
+`cards`        Model cards of what was made out of trained adapters.
+`adapters`     Adapters of folds become one, measured against the mean of their probabilities.
+`compression`  Weights rounded to 8 or 4 bits, in the format of compressed-tensors.
+`weights`      Base and adapter, added up one layer at a time.
+`export`       A trained adapter and its base become one plain transformers folder.
+"""
