@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lmsys_ensemble.data.corpus import read_labelled
-from lmsys_ensemble.schema import THREE_WAY
+from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from lmsys_ensemble.training.dataset import encode_both_orders, split
 from lmsys_ensemble.training.settings import DataSettings
 from tests.data.test_corpus import make_table
@@ -20,6 +20,7 @@ def of(data, source):
     return data.take(np.flatnonzero(data.sources == source))
 
 
+@pytest.mark.parametrize("seed", range(5))
 def test_rows_that_share_a_prompt_are_never_both_learned_from_and_held_out(data, seed):
     settings = DataSettings(files=[], holdout={"one": 0.3, "default": 0.1})
     learn, held = split(data, settings, seed)
@@ -62,6 +63,7 @@ def test_without_a_share_nothing_is_held_out(data):
     assert (len(learn), len(held)) == (500, 0)
 
 
+@pytest.mark.parametrize("task", [THREE_WAY, TWO_WAY])
 def test_the_other_order_exchanges_responses_and_labels_together(tmp_path, task):
     table = make_table(20, "x")
     table["winner"] = np.where(table["winner"] == "tie", "model_b", table["winner"])
