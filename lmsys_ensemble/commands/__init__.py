@@ -12,5 +12,6 @@
 `labelling`    pseudo-label.
 `preparation`  train, import-checkpoint, models, validate.
 `merging`      merge-adapters, merge.
+`scorers`      scorers.
 `runs`         runs show.
 """

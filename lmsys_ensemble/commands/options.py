@@ -288,6 +288,11 @@ class ModelsOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScorersOptions(CommandOptions):
+    """Options of ``scorers``: none but those that all commands take."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunsOptions(CommandOptions):
     """Options of ``runs``."""
 

@@ -21,6 +21,7 @@ from lmsys_ensemble.commands.options import (
     PseudoLabelOptions,
     ReportOptions,
     RunsOptions,
+    ScorersOptions,
     SubmitOptions,
     TrainOptions,
     ValidateOptions,
@@ -133,6 +134,12 @@ def _models() -> "Callable[[ModelsOptions], Result]":
     return models
 
 
+def _scorers() -> "Callable[[ScorersOptions], Result]":
+    from lmsys_ensemble.commands.scorers import scorers
+
+    return scorers
+
+
 def _runs() -> "Callable[[RunsOptions], Result]":
     from lmsys_ensemble.commands.runs import runs
 
@@ -192,6 +199,10 @@ _LISTED = (
         "validate", "check a configuration and a data file without loading a model", ValidateOptions, _validate
     ),
     _command("models", "list, fetch or verify the bundled base models", ModelsOptions, _models),
+    _command(
+        "scorers", "list the types of scorers, those of other packages included", ScorersOptions, _scorers,
+        "List what a configuration file may name as type of a scorer, with one line on each; nothing is imported.",
+    ),
     _command("runs", "tell what a run has finished, how fast, and what failed", RunsOptions, _runs),
     _command(
         "import-checkpoint", "convert a LoRA checkpoint to safetensors with a recipe", ImportOptions,

@@ -83,12 +83,15 @@ class Scorer(ABC):
     path_settings: ClassVar[tuple[str, ...]] = ()
     """Settings that may be paths; configuration files state them relative to their own folder."""
 
+    neutral_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings that change no result beyond rounding, such as a batch size; `fingerprint` may leave them out."""
+
     shareable: ClassVar[bool] = False
     """Whether several threads of one device may call `score` at the same time, once the scorer is loaded."""
 
     @abstractmethod
     def score(self, battles: Battles) -> Logits:
-        """Return float32 logits of shape (n_rows, n_classes) in the order of `battles`; there is at least one row.
+        """Return float32 logits of shape (n_rows, n_classes) in the order of `battles`.
 
         A row that cannot be scored gets NaN; the runtime lists it, and blends what the other scorers say of it.
         """

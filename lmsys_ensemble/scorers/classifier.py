@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
 from lmsys_ensemble.errors import InputError, ScoringError
@@ -65,6 +67,7 @@ class ClassifierScorer(Scorer):
 
     needs_device: ClassVar[bool] = True
     path_settings: ClassVar[tuple[str, ...]] = ("model", "adapter")
+    neutral_settings: ClassVar[tuple[str, ...]] = ("tokens_per_batch",)
 
     default_template: ClassVar[str] = "turns"
     default_max_tokens: ClassVar[int] = 2048
@@ -275,6 +278,8 @@ class ClassifierScorer(Scorer):
 
     def score_prepared(self, prepared: Encoded) -> Logits:
         """Return what `score` does, for token ids."""
+        if not len(prepared):
+            return np.empty((0, self.task.n_classes), dtype=np.float32)
         return self._loaded().score(prepared, self.tokens_per_batch, self.progress)
 
     def _loaded(self) -> "ForwardPass":

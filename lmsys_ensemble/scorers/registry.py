@@ -10,11 +10,14 @@ Listing names imports none of them. Scorers that fail on purpose have a group of
 refused unless the environment variable ``LMSYS_ENSEMBLE_FAULTS`` is 1.
 """
 
+import ast
 import inspect
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -60,6 +63,65 @@ def scorer_names() -> list[str]:
         If two packages register the same name.
     """
     return sorted(_registered())
+
+
+@dataclass(frozen=True)
+class ScorerEntry:
+    """A registered scorer, as far as it can be told without importing it.
+
+    Attributes
+    ----------
+    name : str
+        What files call it: ``type: NAME``.
+    path : str
+        Module and class.
+    package : str
+        The distribution that registers it, with its version.
+    summary : str
+        First line of the class's docstring; empty where the class is not written down in that module.
+    """
+
+    name: str
+    path: str
+    package: str
+    summary: str
+
+
+def list_scorers() -> list[ScorerEntry]:
+    """Return all registered scorers, sorted by name. None is imported: summaries are read from the source files.
+
+    Raises
+    ------
+    RegistryError
+        If two packages register the same name.
+    """
+    return [
+        ScorerEntry(name, point.value, _package_of(point), _summary_of(point))
+        for name, point in sorted(_registered().items())
+    ]
+
+
+def _package_of(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else ""
+
+
+def _summary_of(point: EntryPoint) -> str:
+    """Return the first line of a class's docstring, out of its source file."""
+    top, *rest = point.module.split(".")
+    found = find_spec(top)  # of a package, this imports nothing
+    if found is None or found.origin is None:
+        return ""
+    source = Path(found.origin) if not rest else Path(found.origin).parent.joinpath(*rest).with_suffix(".py")
+    if not source.is_file():
+        source = source.with_suffix("") / "__init__.py"
+    try:
+        tree = ast.parse(source.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == point.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
 
 
 def get_scorer_class(name: str) -> type[Scorer]:

@@ -1,20 +1,29 @@
 """A conformance check for scorers, for people who write their own."""
 
-import json
-
-import numpy as np
-import pandas as pd
-
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ContractError
-from lmsys_ensemble.probabilities import Logits, softmax
 from lmsys_ensemble.scorers.base import Scorer
+from lmsys_ensemble.testing.conduct import check_conduct
+from lmsys_ensemble.testing.identity import check_fingerprint, check_settings, fingerprint_of
+from lmsys_ensemble.testing.results import check_results, example_battles
 
 
 def check_scorer(scorer: Scorer, battles: Battles | None = None, *, tolerance: float = 1e-4) -> None:
     """Make sure that a scorer keeps the contract of `Scorer`.
 
-    It loads, scores in several orders and parts, closes, and loads again.
+    It loads, scores in several orders, parts and threads, closes, and loads again. It checks that
+
+    - the constructor stores every argument by its name, and `Scorer.check` passes;
+    - logits are finite float32 of shape (n_rows, n_classes), for no rows, too;
+    - a row's logits depend on its own texts alone: not on other rows, their order, the thread, or earlier calls;
+    - `prepare` and `score_prepared` give what `score` gives, also where another thread prepares;
+    - swapped responses can be scored, and make no difference to a scorer that reads no texts;
+    - a scorer that says it is shareable can score in two threads at once, and two replicas do not disturb each other;
+    - reports of progress count every row once;
+    - `close` frees what `load` took, and the scorer can be loaded again;
+    - NumPy's random state, torch's threads and formats, working directory and environment stay as they were;
+    - `fingerprint` holds JSON values, stays the same, and changes with every setting that is not among
+      `Scorer.neutral_settings`.
 
     Parameters
     ----------
@@ -33,63 +42,11 @@ def check_scorer(scorer: Scorer, battles: Battles | None = None, *, tolerance: f
     rows = example_battles() if battles is None else battles
     if len(rows) < 2:
         raise ContractError("check_scorer needs at least two battles")
-    _check_settings(scorer)
-    fingerprint = _fingerprint(scorer)
-    with scorer:
-        logits = _score(scorer, rows)
-        backwards = np.arange(len(rows))[::-1]
-        _compare("other rows' order", _score(scorer, rows.take(backwards)), logits[backwards], tolerance)
-        _compare("fewer rows", _score(scorer, rows[:1]), logits[:1], tolerance)
-        _compare("a second call", _score(scorer, rows), logits, tolerance)
-    with scorer:
-        _compare("closing and loading again", _score(scorer, rows), logits, tolerance)
-    if _fingerprint(scorer) != fingerprint:
+    check_settings(scorer)
+    scorer.check(rows)
+    fingerprint = fingerprint_of(scorer)
+    with check_conduct(scorer):
+        check_results(scorer, rows, tolerance)
+    if fingerprint_of(scorer) != fingerprint:
         raise ContractError(f"{scorer.name}: fingerprint() changed although no setting did")
-
-
-def example_battles() -> Battles:
-    """Return a few battles of different lengths and turns."""
-    return Battles(
-        pd.Index(["short", "long", "two turns", "empty"]),
-        [("2 + 2?",), ("Why is the sky blue?",), ("Hello", "And in French?"), ("Say nothing.",)],
-        [("4",), ("Air scatters blue light more than red. " * 20,), ("Hi", "Bonjour"), ("",)],
-        [("5",), ("It reflects the sea.",), ("Good day", "Salut, comment ça va ?"), ("Nothing.",)],
-    )
-
-
-def _check_settings(scorer: Scorer) -> None:
-    try:
-        settings = scorer.settings()
-    except AttributeError as error:
-        raise ContractError(
-            f"{type(scorer).__name__}'s constructor must store every argument by its name: {error}"
-        ) from error
-    again = type(scorer)(**settings).settings()
-    if again != settings:
-        raise ContractError(f"{type(scorer).__name__}'s constructor changes its arguments: {settings} became {again}")
-    if not isinstance(getattr(scorer, "name", None), str) or not scorer.name:
-        raise ContractError(f"{type(scorer).__name__} needs a name")
-
-
-def _fingerprint(scorer: Scorer) -> str:
-    try:
-        return json.dumps(scorer.fingerprint(), sort_keys=True)
-    except TypeError as error:
-        raise ContractError(f"{scorer.name}: fingerprint() must hold JSON values only: {error}") from error
-
-
-def _score(scorer: Scorer, battles: Battles) -> Logits:
-    logits = scorer.score(battles)
-    expected = (len(battles), scorer.task.n_classes)
-    if not isinstance(logits, np.ndarray) or logits.dtype != np.float32 or logits.shape != expected:
-        got = f"{logits.dtype} {logits.shape}" if isinstance(logits, np.ndarray) else type(logits).__name__
-        raise ContractError(f"{scorer.name}: score() must return a float32 array of shape {expected}, got {got}")
-    if not np.isfinite(logits).all():
-        raise ContractError(f"{scorer.name}: score() returned NaN or infinite logits")
-    return logits
-
-
-def _compare(change: str, got: Logits, expected: Logits, tolerance: float) -> None:
-    difference = float(np.abs(softmax(got) - softmax(expected)).max())
-    if difference > tolerance:
-        raise ContractError(f"{change} changed a probability by {difference:.2g}; at most {tolerance} is allowed")
+    check_fingerprint(scorer, fingerprint)

@@ -31,6 +31,7 @@ class FakeScorer(Scorer):
     """
 
     shareable: ClassVar[bool] = True
+    neutral_settings: ClassVar[tuple[str, ...]] = ("seconds_per_row",)
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -60,6 +60,10 @@ class FaultyScorer(FakeScorer):
     Traceback (most recent call last):
     ZeroDivisionError: faulty was told to fail at row 2
     """
+
+    neutral_settings: ClassVar[tuple[str, ...]] = (
+        *FakeScorer.neutral_settings, "raise_at", "error", "out_of_memory_above", "hang_at", "die_at", "fail_load",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -137,7 +141,7 @@ class FaultyScorer(FakeScorer):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what can change a result: of the faults only `nan_for`."""
-        left_out = ("raise_at", "error", "out_of_memory_above", "hang_at", "die_at", "fail_load")
+        left_out = set(self.neutral_settings) - set(FakeScorer.neutral_settings)
         return {key: value for key, value in super().fingerprint().items() if key not in left_out}
 
     def _check_memory(self, battles: Battles) -> None:

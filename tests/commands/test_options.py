@@ -20,6 +20,7 @@ LEAST = {
     "merge": ("--adapter", "a", "--output", "out"),
     "validate": (),
     "models": ("list",),
+    "scorers": (),
     "runs": ("show", "run"),
     "import-checkpoint": ("a.pth", "--output", "out", "--base", "b", "--template", "turns", "--max-tokens", "8"),
 }

@@ -5,7 +5,7 @@ import pytest
 
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.errors import ContractError
-from lmsys_ensemble.testing.check import check_scorer, example_battles
+from lmsys_ensemble.testing.check import check_scorer
 from lmsys_ensemble.testing.fake import FakeScorer
 
 
@@ -113,9 +113,3 @@ def test_own_battles_are_scored_and_one_is_not_enough(battles_table):
     assert max(seen) == 5
     with pytest.raises(ContractError, match="needs at least two battles"):
         check_scorer(FakeScorer(), parse_battles(battles_table)[:1])
-
-
-def test_the_battles_that_come_with_the_library_differ_in_length_and_turns():
-    battles = example_battles()
-    assert len(set(map(len, battles.prompts))) > 1
-    assert len({len("".join(turns)) for turns in battles.responses_a}) == len(battles)
