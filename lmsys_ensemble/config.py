@@ -16,6 +16,7 @@ from lmsys_ensemble.scorers.base import Scorer
 from lmsys_ensemble.scorers.registry import build_scorer, scorer_type
 
 CONFIG_FILE = "ensemble.yaml"
+SCORER_FILE = "scorer.yaml"
 BLENDER_FILE = "blender.json"
 DEFAULT_CONFIG = "default"
 
@@ -55,7 +56,7 @@ def bundled_config(name: str = DEFAULT_CONFIG) -> Path:
 
 
 def find_config(config: str | Path) -> Path:
-    """Return the path of a configuration: a file, a folder that `Ensemble.save` wrote, or a bundled name.
+    """Return the path of a configuration: a file, a bundled name, or a folder of an ensemble or of a trained adapter.
 
     Only a bare name (``fast``) stands for what comes with the library. What looks like a path must be there: a
     misspelt one never runs other models than those that were meant.
@@ -68,13 +69,17 @@ def find_config(config: str | Path) -> Path:
     path = Path(config)
     if path.is_file():
         return path
-    if (path / CONFIG_FILE).is_file():
-        return path / CONFIG_FILE
+    for name in (CONFIG_FILE, SCORER_FILE):
+        if (path / name).is_file():
+            return path / name
     names = _bundled_names()
     if str(config) in names:
         return bundled_config(str(config))
     if path.is_dir():
-        raise ConfigError(f"the folder {str(config)!r} holds no {CONFIG_FILE}; name the YAML file, or a saved ensemble")
+        raise ConfigError(
+            f"the folder {str(config)!r} holds neither {CONFIG_FILE} nor {SCORER_FILE}; name a YAML file, a saved "
+            "ensemble, or a trained adapter"
+        )
     if str(config) != path.stem:
         meant = f"; the bundled ensemble is called {path.stem!r}, without a suffix" if path.stem in names else ""
         raise ConfigError(f"there is no configuration file {str(config)!r}{meant}")
@@ -95,7 +100,17 @@ def read_config(config: str | Path) -> tuple[list[Scorer], Blender, Task]:
         scorer and the blender, are wrong, `CheckError` lists them.
     """
     path = find_config(config)
-    settings = parse_settings(EnsembleConfig, read_mapping(path), path)
+    values = read_mapping(path)
+    if isinstance(values, dict) and "scorers" not in values:
+        if "base_model" in values:
+            raise ConfigError(
+                f"{path} is a recipe of training, not an ensemble: give it to lmsys-ensemble train, and name here the "
+                "folder that training writes"
+            )
+        if "type" in values:  # what training wrote, or a file of one scorer
+            scorer = _scorer(values, path)
+            return [scorer], Blender(), scorer.task
+    settings = parse_settings(EnsembleConfig, values, path)
     if settings.task not in TASKS:
         raise ConfigError(f"{path}: unknown task {settings.task!r}{suggest(settings.task, TASKS)}")
     if not settings.scorers:
@@ -201,7 +216,7 @@ def _scorer(entry: dict[str, Any] | str, path: Path) -> Scorer:
     if isinstance(entry, str):
         source = folder / entry
         if source.is_dir():
-            source = source / "scorer.yaml"
+            source = source / SCORER_FILE
         folder = source.parent
         entry = read_mapping(source)
     if not isinstance(entry, dict):

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -30,6 +30,9 @@ class Settings(BaseModel):
     """Base class of settings that files hold: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    called_elsewhere: ClassVar[Mapping[str, str]] = {}
+    """What other libraries call a setting, and what to write here instead; errors of unknown keys say it."""
 
 
 SettingsType = TypeVar("SettingsType", bound=Settings)
@@ -61,9 +64,9 @@ def parse_settings(kind: type[SettingsType], values: Any, source: str | Path) ->
         for fault in error.errors():
             where = ".".join(str(part) for part in fault["loc"])
             if fault["type"] == "extra_forbidden":
-                faults.append(f"unknown key {where!r}{suggest(str(fault['loc'][-1]), _known_keys(kind, fault['loc']))}")
+                faults.append(f"unknown key {where!r}{_instead(kind, fault['loc'])}")
             else:
-                faults.append(f"{where or 'settings'}: {fault['msg']}")
+                faults.append(f"{where or 'settings'}: {fault['msg']}{_got(fault)}")
         raise ConfigError(f"{source}: {'; '.join(faults)}") from error
 
 
@@ -76,14 +79,46 @@ def suggest(name: str, known: Any) -> str:
     return f" (known: {', '.join(names)})" if names else ""
 
 
-def _known_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:
+def _got(fault: Any) -> str:
+    """Return what stood there, where that is a single value and the message does not say it."""
+    value = fault["input"]
+    if fault["type"] in {"missing", "value_error", "assertion_error"} or isinstance(value, list | tuple | Mapping):
+        return ""
+    return f", got {value!r:.60}"
+
+
+def _instead(kind: type[Settings], path: tuple[int | str, ...]) -> str:
+    """Return what to write instead of an unknown key: where it belongs, what it is called here, what it resembles."""
+    key = str(path[-1])
+    if key in kind.called_elsewhere:
+        return f" (here: {kind.called_elsewhere[key]})"
+    section: type[BaseModel] | None = kind
     for part in path[:-1]:
-        field = kind.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return set()
-        kind = inner
-    return set(kind.model_fields)
+        section = _section(section, str(part)) if section is not None else None
+    near = suggest(key, section.model_fields if section is not None else ())
+    if "did you mean" in near:
+        return near
+    belongs = [".".join(names) for names in _places_of(kind, key)]
+    return f" (did you mean {' or '.join(belongs)}?)" if belongs else near
+
+
+def _section(kind: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """Return the settings that a key of settings holds, where it holds any."""
+    field = kind.model_fields.get(name)
+    for inner in (field.annotation, *get_args(field.annotation)) if field is not None else ():
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            return inner
+    return None
+
+
+def _places_of(kind: type[BaseModel], key: str, within: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the paths of all keys of that name, in sections and their sections."""
+    for name in kind.model_fields:
+        if name == key:
+            yield (*within, name)
+        section = _section(kind, name)
+        if section is not None:
+            yield from _places_of(section, key, (*within, name))
 
 
 def read_mapping(path: Path) -> Any:

@@ -108,8 +108,23 @@ def test_a_folder_without_an_ensemble_is_said_to_be_one(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     for config in ("run", tmp_path / "run", "."):
-        with pytest.raises(ConfigError, match=r"the folder .* holds no ensemble\.yaml"):
+        with pytest.raises(ConfigError, match=r"the folder .* holds neither ensemble\.yaml nor scorer\.yaml"):
             find_config(config)
+
+
+@pytest.mark.parametrize("named", ["adapter", "adapter/scorer.yaml"])
+def test_a_trained_adapter_is_an_ensemble_of_one(named, tmp_path):
+    write(tmp_path / "adapter" / "scorer.yaml", "{type: fake, seed: 3, n_classes: 2, name: mine}")
+    scorers, blender, task = read_config(tmp_path / named)
+    assert [(scorer.name, scorer.seed) for scorer in scorers] == [("mine", 3)]
+    assert task == TWO_WAY
+    assert blender.weights is None
+
+
+def test_a_recipe_of_training_is_told_from_an_ensemble(tmp_path):
+    recipe = write(tmp_path / "train.yaml", "{name: mine, scorer: llama, base_model: x, data: {files: [a.csv]}}")
+    with pytest.raises(ConfigError, match=r"train\.yaml is a recipe of training, not an ensemble: give it to .* train"):
+        read_config(recipe)
 
 
 def test_the_default_is_the_bundled_ensemble_whatever_lies_in_the_working_directory(monkeypatch, tmp_path):

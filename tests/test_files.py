@@ -7,7 +7,9 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -37,6 +39,8 @@ class Inner(Settings):
 
 
 class Outer(Settings):
+    called_elsewhere: ClassVar[Mapping[str, str]] = {"title": "name", "lora_r": "lora.rank"}
+
     name: str
     lora: Inner = Inner()
 
@@ -57,7 +61,10 @@ def test_settings_are_validated_and_cannot_be_changed():
         ({"name": "one", "loar": {}}, r"unknown key 'loar' \(did you mean 'lora'\?\)"),
         ({"name": "one", "lora": {"rnk": 4}}, r"unknown key 'lora.rnk' \(did you mean 'rank'\?\)"),
         ({"name": "one", "lora": {"xyz": 4}}, r"unknown key 'lora.xyz' \(known: rank\)"),
-        ({"name": "one", "lora": {"rank": "many"}}, "lora.rank: .*valid integer"),
+        ({"name": "one", "lora": {"rank": "many"}}, "lora.rank: .*valid integer.*, got 'many'"),
+        ({"name": "one", "lora": {"rank": [1]}}, r"lora.rank: Input should be a valid integer$"),
+        ({"name": "one", "lora_r": 4}, r"unknown key 'lora_r' \(here: lora\.rank\)"),
+        ({"name": "one", "rank": 4}, r"unknown key 'rank' \(did you mean lora\.rank\?\)"),
         ({}, "name: Field required"),
         ({1: 2, "name": "one"}, "Keys should be strings"),
         (["name"], "expected a mapping of settings, got list"),

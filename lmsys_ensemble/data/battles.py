@@ -8,7 +8,7 @@ nothing is ever evaluated.
 import hashlib
 import json
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, overload
 
@@ -204,9 +204,23 @@ def parse_labels(table: TableLike, task: Task = THREE_WAY) -> Probabilities:
         raise InputError(
             f"{WINNER_COLUMN} must be one of {', '.join(task.classes)}; {len(unknown)} are not: "
             + ", ".join(unknown[:MAX_LISTED_FAULTS])
+            + _renaming(winners, codes)
         )
     one_hot: Probabilities = np.eye(task.n_classes)[[codes[value] for value in winners]]
     return one_hot
+
+
+_OTHER_WINNERS = {"a": "model_a", "b": "model_b", "model a": "model_a", "model b": "model_b", "response_a": "model_a",
+                  "response_b": "model_b", "draw": "tie", "equal": "tie", "tied": "tie"}  # fmt: skip
+
+
+def _renaming(winners: Sequence[Any], codes: Mapping[str, int]) -> str:
+    """Return how to rename labels, where all that are unknown have a name that others use."""
+    unknown = sorted({value for value in winners if isinstance(value, str) and value not in codes})
+    meant = {value: _OTHER_WINNERS.get(value.strip().lower(), "") for value in unknown}
+    if not unknown or not set(meant.values()) <= codes.keys() or any(not isinstance(v, str) for v in winners):
+        return ""
+    return f". To rename them: table[{WINNER_COLUMN!r}] = table[{WINNER_COLUMN!r}].replace({meant})"
 
 
 def _json_turns(cell: str) -> list[str | None] | None:

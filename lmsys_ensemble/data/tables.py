@@ -167,8 +167,9 @@ def require_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
     if not missing:
         return
     present = [str(name) for name in table.columns]
+    unused = [name for name in present if name not in names]
     hints = []
     for name in missing:
-        close = difflib.get_close_matches(name, present, n=1)
+        close = difflib.get_close_matches(name, unused, n=1)
         hints.append(f"{name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
     raise InputError(f"columns are missing: {', '.join(hints)}; the table has {', '.join(present) or 'none'}")

@@ -76,7 +76,9 @@ def locate_base(source: str | Path, revision: str | None = None) -> Path | None:
     if revision is None:
         raise ConfigError(
             f"no folder here: {name!r} (looked from {Path.cwd()}). If a model on the Hub is meant, {hub_name} would "
-            "come from there unpinned: give revision= (a commit hash) so that the weights cannot change under you"
+            "come from there unpinned: state its revision (revision= in Python, revision: in a file), the 40-digit "
+            "commit that its page on the Hub shows under 'Files and versions', so that the weights cannot change under "
+            "you. Models whose licence must be accepted there also need a token (hf auth login)"
         )
     return _cached_from_hub(hub_name, revision)
 

@@ -136,6 +136,11 @@ def get_scorer_class(name: str) -> type[Scorer]:
         If the class needs a package that is not installed.
     """
     registered = _registered()
+    if not registered:
+        raise RegistryError(
+            f"there is no scorer type {name!r}, nor any other: lmsys_ensemble runs from its sources and has not been "
+            "installed, which registers them; install it (pip install --editable .)"
+        )
     if name not in registered:
         if name in entry_points(group=FAULTY_GROUP).names:
             raise _not_asked_for(name)

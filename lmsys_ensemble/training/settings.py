@@ -1,8 +1,9 @@
 """What ``lmsys-ensemble train recipe.yaml`` reads."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -164,6 +165,39 @@ class TrainSettings(Settings):
     these data: every row would be scored by an adapter that has seen it.
     """
 
+    called_elsewhere: ClassVar[Mapping[str, str]] = {
+        "per_device_train_batch_size": "optimizer.rows_per_step for a whole step, batches.rows for one batch of it",
+        "train_batch_size": "optimizer.rows_per_step for a whole step, batches.rows for one batch of it",
+        "batch_size": "optimizer.rows_per_step for a whole step, batches.rows for one batch of it",
+        "gradient_accumulation_steps": "optimizer.rows_per_step, which is that times the batch size",
+        "num_train_epochs": "optimizer.epochs",
+        "optim": "optimizer.name",
+        "lr": "optimizer.learning_rate",
+        "lr_scheduler_type": "optimizer.schedule",
+        "warmup_ratio": "optimizer.warmup",
+        "warmup_steps": "optimizer.warmup, a share of all steps",
+        "max_grad_norm": "optimizer.max_gradient_norm",
+        "label_smoothing_factor": "optimizer.label_smoothing",
+        "fp16": "autocast: float16",
+        "bf16": "autocast: bfloat16",
+        "load_in_4bit": "quantization: nf4",
+        "load_in_8bit": "quantization: int8",
+        "max_length": "max_tokens",
+        "max_seq_length": "max_tokens",
+        "model_name_or_path": "base_model",
+        "num_labels": "classes",
+        "lora_r": "lora.r",
+        "lora_alpha": "lora.alpha",
+        "lora_dropout": "lora.dropout",
+        "eval_strategy": "evaluation.per_epoch",
+        "eval_steps": "evaluation.per_epoch, times per epoch",
+        "save_steps": "checkpoint_steps",
+        "early_stopping_patience": "evaluation.patience",
+        "group_by_length": "batches.by_length",
+        "n_splits": "no key: give --folds N to lmsys-ensemble train",
+        "output_dir": "no key: give --output to lmsys-ensemble train",
+    }
+
     version: Literal[1] = 1
     name: str
     scorer: Literal["llama", "gemma", "classifier"]
@@ -213,7 +247,10 @@ def read_train_settings(path: Path) -> TrainSettings:
     ConfigError
         If the file is not there or a setting is wrong.
     """
-    return parse_settings(TrainSettings, read_mapping(path), path)
+    values = read_mapping(path)
+    if isinstance(values, dict) and "scorers" in values:
+        raise ConfigError(f"{path} describes an ensemble, not a training; recipes name a base_model and no scorers")
+    return parse_settings(TrainSettings, values, path)
 
 
 def data_files(settings: TrainSettings, recipe_folder: Path, data_folder: Path | None) -> list[DataFile]:

@@ -260,6 +260,8 @@ def test_a_task_without_ties_refuses_a_tie():
     ("columns", "words"),
     [
         ({"winner": ["model_a", "draw"]}, "row 1: 'draw'"),
+        ({"winner": ["A", "draw"]}, r"\.replace\(\{'A': 'model_a', 'draw': 'tie'\}\)"),
+        ({"winner": ["A", "C"]}, r"row 1: 'C'$"),
         ({"winner": ["model_a", None]}, "row 1"),
         ({"winner": ["model_a", ["model_a"]]}, "row 1"),
         ({"label": [0, 1]}, "no labels found"),

@@ -4,12 +4,14 @@ import pandas as pd
 import pytest
 
 from lmsys_ensemble.data.battles import parse_battles
-from lmsys_ensemble.data.tables import parse_ids, read_table
+from lmsys_ensemble.data.tables import parse_ids, read_table, require_columns
 from lmsys_ensemble.errors import InputError
 from tests.data.test_battles import table_of
 
 
 def test_missing_columns_get_a_suggestion(battles_table):
+    with pytest.raises(InputError, match=r"missing: 'response_a'; the table has answer_a, response_b"):
+        require_columns(pd.DataFrame(columns=["answer_a", "response_b"]), ["response_a", "response_b"])
     with pytest.raises(InputError, match=r"'prompt' \(did you mean 'prompts'\?\)"):
         parse_battles(battles_table.rename(columns={"prompt": "prompts"}))
 

@@ -10,7 +10,8 @@ from lmsys_ensemble.modeling.sources import locate_base, resolve_base
 def test_a_model_on_the_hub_must_be_pinned():
     with pytest.raises(
         ConfigError,
-        match=r"no folder here: 'gemma-2-9b-it'.*google/gemma-2-9b-it would come from there unpinned: give revision=",
+        match=r"no folder here: 'gemma-2-9b-it'.*google/gemma-2-9b-it would come from there unpinned: state its "
+        r"revision \(revision= in Python, revision: in a file\)",
     ):
         resolve_base("gemma-2-9b-it")
 

@@ -26,6 +26,10 @@ def test_the_least_recipe_is_enough(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"num_train_epochs": 3}, r"unknown key 'num_train_epochs' \(here: optimizer\.epochs\)"),
+        ({"optimizer": {"optim": "adamw_torch"}}, r"unknown key 'optimizer\.optim' \(here: optimizer\.name\)"),
+        ({"learning_rate": 1e-4}, r"unknown key 'learning_rate' \(did you mean optimizer\.learning_rate\?\)"),
+        ({"optimizer": {"learning_rate": "fast"}}, r"optimizer\.learning_rate: .*, got 'fast'"),
         ({"optimiser": {}}, r"unknown key 'optimiser' \(did you mean 'optimizer'\?\)"),
         ({"lora": {"rank": 8}}, r"unknown key 'lora\.rank'"),
         ({"lora": {"r": 0}}, r"lora\.r: .*greater than or equal to 1"),
@@ -51,6 +55,23 @@ def test_the_least_recipe_is_enough(tmp_path):
 def test_a_wrong_setting_is_named_with_its_file(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=rf"train\.yaml: .*{message}"):
         read_train_settings(write(tmp_path, **changes))
+
+
+def test_an_ensemble_is_told_from_a_recipe(tmp_path):
+    with pytest.raises(ConfigError, match=r"train\.yaml describes an ensemble, not a training"):
+        read_train_settings(write(tmp_path, scorers=[]))
+
+
+def test_what_others_call_a_setting_leads_to_keys_that_there_are():
+    known = set(TrainSettings.model_fields)
+    for instead in TrainSettings.called_elsewhere.values():
+        first = instead.split()[0].rstrip(",:")
+        section, _, key = first.partition(".")
+        if first == "no":
+            continue
+        assert section in known, instead
+        if key:
+            assert key in TrainSettings.model_fields[section].annotation.model_fields, instead
 
 
 def test_a_missing_file_is_named(tmp_path):
