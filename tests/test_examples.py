@@ -1,11 +1,9 @@
 """The examples: their data, their script, and their notebooks, as committed and executed again."""
 
 import json
-import os
 import re
+import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -17,6 +15,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 
 from lmsys_ensemble import parse_battles, read_table
+from lmsys_ensemble.errors import DeviceError
 from lmsys_ensemble.schema import TEXT_COLUMNS
 
 ROOT = Path(__file__).parents[1]
@@ -139,25 +138,30 @@ def test_quickstart_notebook_runs(tmp_path, environment, table):
     check_submission(tmp_path / "submission.csv", table)
 
 
-def run_script(**settings):
-    command = [sys.executable, str(EXAMPLES / "build_submission.py")]
-    return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def run_script(environment, monkeypatch):
+    """Return a function that runs the script as the main module, from the root of the repository."""
+
+    def run(**settings):
+        for name, value in settings.items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.chdir(ROOT)
+        runpy.run_path(str(EXAMPLES / "build_submission.py"), run_name="__main__")
+
+    return run
 
 
 @pytest.mark.bundled
-def test_build_submission_script_runs_with_the_bundled_ensemble(tmp_path, environment, excerpt):
-    done = run_script(TEST=str(excerpt / "battles.csv"), OUT=str(tmp_path / "submission.csv"))
-    assert done.returncode == 0, done.stderr
-    assert "wrote 6 rows" in done.stdout
-    assert "Warning" not in done.stderr
+def test_build_submission_script_runs_with_the_bundled_ensemble(tmp_path, run_script, excerpt, capfd):
+    run_script(TEST=excerpt / "battles.csv", OUT=tmp_path / "submission.csv")
+    captured = capfd.readouterr()
+    assert "wrote 6 rows" in captured.out
+    assert "Warning" not in captured.err
     check_submission(tmp_path / "submission.csv", read_table(excerpt / "battles.csv"))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() >= 2, reason="this machine has two GPUs")
-def test_build_submission_script_does_not_fall_back_without_a_word(tmp_path, environment):
-    done = run_script(GEMMA="g", GEMMA_ADAPTER="ga", LLAMA="l", LLAMA_ADAPTER="la", OUT=str(tmp_path / "out.csv"))
-    assert done.returncode == 1
-    assert "not on this machine" in done.stderr
+def test_build_submission_script_does_not_fall_back_without_a_word(tmp_path, run_script):
+    with pytest.raises(DeviceError, match="not on this machine"):
+        run_script(GEMMA="g", GEMMA_ADAPTER="ga", LLAMA="l", LLAMA_ADAPTER="la", OUT=tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()

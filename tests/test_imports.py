@@ -75,21 +75,29 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 
 _WATCH = """
-import importlib, logging, sys
+import importlib, logging, os, sys
 
 class Watch:
     def find_spec(self, name, path=None, target=None):
-        if name == "bitsandbytes":
-            print(logging.getLogger(name).getEffectiveLevel() >= logging.ERROR)
+        if name in ("torch", "bitsandbytes"):  # nothing imports the second before the first
+            print(logging.getLogger("bitsandbytes").getEffectiveLevel() >= logging.ERROR, flush=True)
+            os._exit(0)
 
 sys.meta_path.insert(0, Watch())
 importlib.import_module(sys.argv[1])
 """
+MODULES = ("modeling.assembly", "modeling.importing", "modeling.convert", "training.run", "merging.export")
 
 
-@pytest.mark.parametrize("module", ["modeling.assembly", "modeling.importing", "modeling.convert", "training.run"])
+@pytest.mark.parametrize("module", MODULES)
 def test_bitsandbytes_is_quiet_before_it_is_imported(module):
     command = [sys.executable, "-c", _WATCH, f"lmsys_ensemble.{module}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
-    assert done.stderr == ""
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+def test_everything_that_imports_bitsandbytes_is_imported_without_a_word():
+    code = f"import sys, {', '.join(f'lmsys_ensemble.{module}' for module in MODULES)}"
+    command = [sys.executable, "-c", f"{code}; print('bitsandbytes' in sys.modules)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")

@@ -8,3 +8,5 @@
 `weights`      Base and adapter, added up one layer at a time.
 `export`       A trained adapter and its base become one plain transformers folder.
 """
+
+import lmsys_ensemble.modeling  # noqa: F401 - quietens bitsandbytes, before peft imports that

@@ -99,5 +99,11 @@ def main(folder, n_chunks):
             thread.join()
 
 
+def write_to(pipe, folder, n_chunks):
+    """Do the same in a process of `multiprocessing`, with a pipe for standard output."""
+    os.dup2(pipe.fileno(), 1)
+    main(folder, n_chunks)
+
+
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]))

