@@ -1,5 +1,6 @@
 """What all tests share: a few battles of many shapes, and the way to the preference data where it is there."""
 
+import gc
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: a core each, for what a test starts as well
@@ -21,6 +22,12 @@ __all__ = ["checkpoints", "folder"]
 # No deadline: how long an example takes is the machine's business. Derandomised: a failure is there for everybody.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish():
+    """What has been imported stays: without this, every full collection of garbage looks at all of PyTorch again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ import pandas as pd
 from lmsys_ensemble import Ensemble, FakeScorer
 from lmsys_ensemble.runtime import items
 
-items.MIN_CHUNK, items.CHUNKS_PER_SLOT = 1, 20_000
+items.MIN_CHUNK, items.CHUNKS_PER_SLOT = 1, 5_000
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 
@@ -37,9 +37,9 @@ class Slow(FakeScorer):
         print("closed\\n", end="", flush=True)
 
 
-rows = range(100_000)
+rows = range(10_000)
 table = pd.DataFrame({"id": rows, "prompt": [f"p{row}" for row in rows], "response_a": "a", "response_b": "b"})
-scorers = [Slow(seed, name=name, seconds_per_row=0.02) for seed, name in enumerate(("one", "two"))]
+scorers = [Slow(seed, name=name, seconds_per_row=0.05) for seed, name in enumerate(("one", "two"))]
 try:
     Ensemble(scorers, devices=["cpu"] * 2).predict(table, run_dir=sys.argv[1] if len(sys.argv) > 1 else None)
 except BaseException as error:
@@ -59,7 +59,7 @@ def test_a_signal_ends_all_threads_and_then_the_run(sent, name, code):
     try:
         assert [process.stdout.readline() for _ in range(2)] == ["scoring\n"] * 2
         process.send_signal(getattr(signal, sent))
-        output, _ = process.communicate(timeout=PATIENCE)  # undisturbed it would take half an hour
+        output, _ = process.communicate(timeout=PATIENCE)  # undisturbed it would take longer
     finally:
         process.kill()
     assert output == f"closed\nclosed\n{name} with 1 thread\nPass run_dir= to keep finished work\n"
@@ -77,9 +77,9 @@ def test_what_was_finished_before_a_signal_is_kept_and_said(sent, tmp_path):
         output, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
-    said = re.search(r"(\d+) of 200000 rows of all scorers are kept in .*: rerun with the same run_dir", output)
+    said = re.search(r"(\d+) of 20000 rows of all scorers are kept in .*: rerun with the same run_dir", output)
     fingerprints = {
-        name: FakeScorer(seed, name=name, seconds_per_row=0.02).fingerprint() | {"class": "__main__:Slow"}
+        name: FakeScorer(seed, name=name, seconds_per_row=0.05).fingerprint() | {"class": "__main__:Slow"}
         for seed, name in enumerate(("one", "two"))
     }
     with Journal.open(tmp_path / "run", fingerprints) as journal:
