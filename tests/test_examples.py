@@ -15,7 +15,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 
 from lmsys_ensemble import parse_battles, read_table
-from lmsys_ensemble.errors import DeviceError
+from lmsys_ensemble.errors import EnsembleError
 from lmsys_ensemble.schema import TEXT_COLUMNS
 
 ROOT = Path(__file__).parents[1]
@@ -162,6 +162,6 @@ def test_build_submission_script_runs_with_the_bundled_ensemble(tmp_path, run_sc
 
 @pytest.mark.skipif(torch.cuda.device_count() >= 2, reason="this machine has two GPUs")
 def test_build_submission_script_does_not_fall_back_without_a_word(tmp_path, run_script):
-    with pytest.raises(DeviceError, match="not on this machine"):
+    with pytest.raises(EnsembleError, match="not on this machine"):
         run_script(GEMMA="g", GEMMA_ADAPTER="ga", LLAMA="l", LLAMA_ADAPTER="la", OUT=tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
