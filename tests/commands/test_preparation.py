@@ -1,7 +1,6 @@
 """The commands that come before scoring: train, import-checkpoint, models, validate."""
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -189,7 +188,7 @@ def test_train_goes_on_where_it_was_interrupted_with_resume_and_not_without(fold
     def mark_and_stop(checkpoint):
         mark(checkpoint)
         if checkpoint.name == "checkpoint-3":
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "mark_complete", mark_and_stop)
