@@ -23,10 +23,10 @@ from lmsys_ensemble.modeling.loading import load_tokenizer
 from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.schema import THREE_WAY
-from lmsys_ensemble.training.adapter import plan_recipe
 from lmsys_ensemble.training.examples import Examples
 from lmsys_ensemble.training.fit import fit_lora
 from lmsys_ensemble.training.hidden import HiddenStore
+from lmsys_ensemble.training.job import plan_recipe
 from lmsys_ensemble.training.model import build_model
 from lmsys_ensemble.training.settings import TrainSettings
 

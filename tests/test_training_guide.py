@@ -52,7 +52,7 @@ def test_the_section_on_teachers_names_every_key_with_its_default():
     settings = parse_settings(DistillationSettings, teachers, "guide")
     assert settings == DistillationSettings(teachers=[{"file": teachers["teachers"][0]["file"]}])
     assert keys_of(teachers) == keys(settings)
-    assert set(teachers["teachers"][0]) == {"file", "values", "weight"}
+    assert set(teachers["teachers"][0]) == {"file", "values", "weight", "unseen"}
 
 
 def test_the_small_recipe_is_one():

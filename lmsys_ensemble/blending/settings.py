@@ -1,7 +1,5 @@
 """What a blender's settings mean: what there is to fit, and the blend where there is nothing."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -12,7 +10,7 @@ from lmsys_ensemble.blending.blend import Blend
 from lmsys_ensemble.blending.checks import Array, as_fixed, check_integer
 from lmsys_ensemble.blending.diagnosis import MemberWarning, diagnose_members
 from lmsys_ensemble.blending.selection import candidate_specs, select_spec
-from lmsys_ensemble.blending.spec import BlendSpec, Method
+from lmsys_ensemble.blending.spec import BlenderParameters, BlendSpec
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.notices import warn
 from lmsys_ensemble.probabilities import Probabilities
@@ -22,17 +20,9 @@ class BlenderNotFittedError(ConfigError, NotFittedError):  # type: ignore[misc]
     """A blender was asked to predict before it learnt what its method needs."""
 
 
-class BlenderSettings:
+class BlenderSettings(BlenderParameters):
     """The part of a blender that turns its settings into a blend, or into what has to be fitted."""
 
-    method: Method
-    calibration: str | None
-    weights: Sequence[float] | None
-    temperature: float | Sequence[float] | None
-    swap_equivariant: bool
-    l2: float
-    n_folds: int
-    seed: int
     blend_: Blend
 
     def _n_members(self) -> int | None:

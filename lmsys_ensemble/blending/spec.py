@@ -1,5 +1,6 @@
 """What to fit: the methods, the calibrations, which of them go together, and how a blend is fitted by one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast, get_args
 
@@ -23,8 +24,24 @@ Method: TypeAlias = Literal["equal", "greedy", "linear", "log", "stack", "auto"]
 METHODS: tuple[str, ...] = get_args(Method)
 """Names of the methods, the simplest first."""
 
+ClassName: TypeAlias = str | bool | int | float
+
 CALIBRATIONS = ("before", "after", "bias")
 """Parts of a calibration, joined by "+": temperatures per scorer, one after the blend, class biases."""
+
+
+class BlenderParameters:
+    """Parameters of a blender and their types, for its settings and for the file that it is saved in."""
+
+    method: Method
+    calibration: str | None
+    weights: Sequence[float] | None
+    temperature: float | Sequence[float] | None
+    swap_equivariant: bool
+    l2: float
+    n_folds: int
+    seed: int
+    classes: Sequence[ClassName] | None
 
 
 def parse_calibration(calibration: str) -> frozenset[str]:

@@ -1,8 +1,8 @@
 """The file that a blender is saved in: JSON with a format name and a version, all checked when it is read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -11,15 +11,13 @@ from pydantic import Field
 from lmsys_ensemble.blending.blend import Blend, Pool
 from lmsys_ensemble.blending.checks import as_fixed
 from lmsys_ensemble.blending.members import check_names
-from lmsys_ensemble.blending.spec import Method
+from lmsys_ensemble.blending.spec import BlenderParameters, ClassName, Method
 from lmsys_ensemble.documents import parse_json
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import Settings, parse_settings, write_json
 
 FORMAT: Literal["lmsys_ensemble.blender"] = "lmsys_ensemble.blender"
 VERSION: Literal[1] = 1
-
-ClassName: TypeAlias = str | bool | int | float
 
 
 class StoredBlend(Settings):
@@ -49,18 +47,10 @@ class StoredFit(Settings):
     classes: list[ClassName] | None = None
 
 
-class StoredParameters(Settings):
-    """Arguments of the blender's constructor."""
+class StoredParameters(Settings, BlenderParameters):
+    """Arguments of the blender's constructor; files of earlier releases have no ``classes``."""
 
-    method: Method
-    calibration: str | None
-    weights: list[float] | None
-    temperature: float | list[float] | None
-    swap_equivariant: bool
-    l2: float
-    n_folds: int
-    seed: int
-    classes: list[ClassName] | None = None
+    classes: Sequence[ClassName] | None = None
 
 
 class StoredBlender(Settings):

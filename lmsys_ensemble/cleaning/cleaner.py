@@ -61,7 +61,7 @@ class Cleaned:
 
 
 class Cleaner:
-    """Cleans rows once.
+    """Applies the steps of cleaning to some rows; made for one run.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Cleaner:
         self._contradictions: list[Contradiction] = []
 
     def run(self) -> Cleaned:
-        """Clean.
+        """Apply all steps, and return what is left.
 
         Raises
         ------

@@ -63,7 +63,7 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class CleaningReport:
-    """What cleaning did.
+    """Summary of a cleaning.
 
     Attributes
     ----------

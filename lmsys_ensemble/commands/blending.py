@@ -23,6 +23,7 @@ from lmsys_ensemble.commands.targets import NamedPath, check_suffix, check_table
 from lmsys_ensemble.data.predictions import (
     Labels,
     Predictions,
+    count_winners,
     locate,
     parse_predictions,
     read_labels,
@@ -164,7 +165,16 @@ def _read_members(paths: Sequence[str]) -> tuple[Task, list[Predictions]]:
 
 
 def _members(files: Sequence[Predictions], labels: Labels) -> list[Probabilities]:
-    return [file.take(labels.ids, "the labels") for file in files]
+    """Return every file's rows in the order of the labels, which must not be the predictions of one of them."""
+    members = [file.take(labels.ids, "the labels") for file in files]
+    shares = count_winners(labels.labels) < len(labels.ids)
+    for file, member in zip(files, members, strict=True):
+        if shares and np.allclose(member, labels.labels, atol=1e-9):
+            raise InputError(
+                f"the labels are the predictions of {file.source}, which would be measured against itself. Give a file "
+                "with what people preferred"
+            )
+    return members
 
 
 def _left_out(files: Sequence[Predictions], labels: Labels) -> list[str]:

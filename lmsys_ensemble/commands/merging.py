@@ -24,16 +24,22 @@ def merge_adapters(options: MergeAdaptersOptions) -> Result:
     lines = [
         f"{options.output}: adapter, head, recipe.json, golden.json, scorer.yaml, README.md",
         f"  rank {done['rank']}, {done['lost']:.2%} of the update lost",
-        *(_figures(done["figures"]) if "figures" in done else []),
+        *(_figures(done["figures"], "probability average") if "figures" in done else []),
     ]
     return Result({"output": str(options.output), **done}, "\n".join(lines))
 
 
-def _figures(figures: dict[str, Any]) -> list[str]:
+def _figures(figures: dict[str, Any], other: str) -> list[str]:
     low, high = figures["difference_interval"]
+    least, most = figures["accuracy_difference_interval"]
     return [
-        *(f"  {name}: log loss {value:.4f} on {figures['rows']} rows" for name, value in figures["log_loss"].items()),
-        f"  merged minus probability average: {figures['difference']:+.5f} ({low:+.5f} to {high:+.5f})",
+        *(
+            f"  {name}: log loss {figures['log_loss'][name]:.4f}, accuracy {figures['accuracy'][name]:.4f} on "
+            f"{figures['rows']} rows"
+            for name in figures["log_loss"]
+        ),
+        f"  merged minus {other}: log loss {figures['difference']:+.5f} ({low:+.5f} to {high:+.5f}), accuracy "
+        f"{figures['accuracy_difference']:+.5f} ({least:+.5f} to {most:+.5f})",
     ]
 
 
@@ -47,6 +53,7 @@ def merge(options: MergeOptions) -> Result:
         base=options.base,
         quantization=options.quantization,
         dtype=options.dtype,
+        rows=options.input,
         device=options.device,
         say=say,
     )
@@ -56,9 +63,12 @@ def merge(options: MergeOptions) -> Result:
         "dtype": done.dtype,
         "quantization": options.quantization,
         "golden_difference": done.golden_difference,
+        **({} if done.figures is None else {"figures": done.figures}),
     }
-    text = (
+    lines = [
         f"{options.output}: {', '.join(done.files)}, config.json, tokenizer, recipe.json, golden.json, scorer.yaml, "
-        f"README.md\n  golden rows differ by at most {done.golden_difference:.1e} from the adapter's"
-    )
-    return Result(values, text)
+        "README.md",
+        f"  golden rows differ by at most {done.golden_difference:.1e} from the adapter's",
+        *([] if done.figures is None else _figures(done.figures, "unmerged")),
+    ]
+    return Result(values, "\n".join(lines))

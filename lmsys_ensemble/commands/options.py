@@ -362,6 +362,14 @@ class MergeOptions(CommandOptions):
 
     adapter: str = field(metadata=flag("adapter with recipe.json", "FOLDER"))
     output: str = field(metadata=flag("new folder", "FOLDER"))
+    input: tuple[str, ...] = field(
+        default=(),
+        metadata=flag(
+            f"labelled battles that the adapter was not trained on, {_TABLES}: measures the merged model against the "
+            "unmerged one",
+            "FILE",
+        ),
+    )
     base: str | None = field(default=None, metadata=flag("base model; default: what the adapter names", "MODEL"))
     quantization: Literal["none", "int8", "w4a16"] = field(
         default="none",

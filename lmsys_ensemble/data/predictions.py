@@ -13,6 +13,7 @@ from lmsys_ensemble.data.battles import parse_labels
 from lmsys_ensemble.data.formats import without_suffix
 from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, parse_groups, parse_ids, read_table
 from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.notices import warn
 from lmsys_ensemble.probabilities import (
     ROUNDING_TOLERANCE,
     Probabilities,
@@ -20,7 +21,19 @@ from lmsys_ensemble.probabilities import (
     rows_not_finite,
     softmax,
 )
-from lmsys_ensemble.schema import GROUP_COLUMN, ID_COLUMN, THREE_WAY, Task
+from lmsys_ensemble.schema import GROUP_COLUMN, ID_COLUMN, THREE_WAY, WINNER_COLUMN, Task
+
+FEWEST_ROWS, LEAST_WINNERS = 10, 0.01
+"""Rows from which on labels are told of which a smaller share than this has a winner: fewer may be so by chance."""
+
+
+class SoftLabelsWarning(UserWarning):
+    """Labels of which hardly a row has a winner; they may be predictions."""
+
+
+def count_winners(labels: Probabilities) -> int:
+    """Return the number of rows of labels, of shape (n_rows, n_classes), that are one-hot."""
+    return int((labels.max(axis=1, initial=0) >= 1 - 1e-6).sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,20 +184,45 @@ def read_labels(path: str | Path, task: Task = THREE_WAY, groups: str | None = N
     Raises
     ------
     InputError
-        If it cannot be read, there are no ids or labels, or the column of the groups is not there or has blanks.
+        If it cannot be read, there are no ids or labels, it holds the out-of-fold predictions of a training, or the
+        column of the groups is not there or has blanks.
+
+    Warns
+    -----
+    SoftLabelsWarning
+        If hardly a row has a winner, as in a file of predictions.
     """
     table = read_table(path)
     ids = _ids(table, path, ())
+    _refuse_out_of_fold(table, path, task)
     try:
         labels = parse_labels(table, task)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    n_winners = count_winners(labels)
+    if len(labels) >= FEWEST_ROWS and n_winners < LEAST_WINNERS * len(labels):
+        warn(
+            f"{n_winners} of {len(labels)} rows of {path} have a winner: labels are shares, as predictions are. If "
+            f"these are predictions, give the file of labels instead ({WINNER_COLUMN!r}, or 1 in one of "
+            f"{', '.join(task.columns)}); if they are soft labels, all is well",
+            SoftLabelsWarning,
+        )
     if groups is not None and groups not in table:
         raise InputError(f"{path} has no column {groups!r}; it has {', '.join(map(str, table.columns))}")
     try:
         return Labels(ids, labels, parse_groups(table, groups or GROUP_COLUMN))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _refuse_out_of_fold(table: pd.DataFrame, path: str | Path, task: Task) -> None:
+    """Raise `InputError` if a table has predictions where labels are looked for, and its labels elsewhere."""
+    beside = [f"label_{name}" for name in task.classes]
+    if {*beside, *task.columns} <= set(table):
+        raise InputError(
+            f"{path} holds out-of-fold predictions: {', '.join(task.columns)} are probabilities, and its labels are in "
+            f"{', '.join(beside)}. Give the file labels.parquet, which lies beside it"
+        )
 
 
 def name_files(paths: Sequence[str | Path]) -> list[str]:

@@ -2,6 +2,7 @@
 
 `averaging`    The mean of LoRA adapters, as one adapter.
 `parts`        Adapters that are to become one, checked for what they must have in common.
+`comparison`   What merging costs, measured on labelled rows.
 `cards`        Model cards of what was made out of trained adapters.
 `adapters`     Adapters of folds become one, measured against the mean of their probabilities.
 `compression`  Weights rounded to 8 or 4 bits, in the format of compressed-tensors.

@@ -1,21 +1,19 @@
 """Adapters of several folds become one: the mean of their weights, measured against the mean of their probabilities."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from lmsys_ensemble.data.corpus import Labelled, read_labelled
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.evaluation.intervals import paired_difference
-from lmsys_ensemble.evaluation.metrics import log_loss, log_loss_interval, row_log_losses
 from lmsys_ensemble.files import check_new_folder, sha256_of, whole_folder, write_atomically
 from lmsys_ensemble.merging.averaging import Averaged, average
 from lmsys_ensemble.merging.cards import merged_card
+from lmsys_ensemble.merging.comparison import compare, read_rows
 from lmsys_ensemble.merging.parts import (
     AVERAGE,
     MERGED,
@@ -31,11 +29,12 @@ from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
+from lmsys_ensemble.modeling.learned_rows import LEARNED_KEY, read_learned_rows, united
 from lmsys_ensemble.modeling.recipe import Recipe, write_recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.tensorfiles import save_tensors
 from lmsys_ensemble.modeling.tokenization import make_encoder
-from lmsys_ensemble.probabilities import Probabilities, softmax
+from lmsys_ensemble.probabilities import softmax
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +81,8 @@ def average_adapters(
     Returns
     -------
     dict
-        ``rank``, ``lost`` (share of the update that the smaller rank lost), and with `rows` the ``figures``: log losses
-        of every adapter, of the average of their probabilities, and of the merged adapter.
+        ``rank``, ``lost`` (share of the update that the smaller rank lost), and with `rows` the ``figures``: log loss
+        and accuracy of every adapter, of the average of their probabilities, and of the merged adapter.
 
     Raises
     ------
@@ -91,6 +90,11 @@ def average_adapters(
         If the adapters are not of one kind (names the setting), or an argument is wrong; before anything is loaded.
     ModelError
         If an adapter cannot be averaged (DoRA), or heads are of different shapes.
+
+    Warns
+    -----
+    SeenRowsWarning
+        If an adapter has learned from some of the rows.
     """
     target = Path(output)
     check_new_folder(target, overwrite=overwrite, cure="give a new folder, or --overwrite")
@@ -101,7 +105,7 @@ def average_adapters(
         raise ConfigError(f"rank must be a whole number above 0, got {rank!r}")
     device = hardware.check_device(hardware.list_devices()[0] if device == "auto" else device)
     recipe = parts[0].recipe
-    data = read_labelled([Path(path) for path in rows], recipe.task) if rows else None
+    data = read_rows(rows, parts)
     found = find_base(base, parts[0])
     mean = average([part.adapter for part in parts], [part.weight for part in parts], rank)
     say(f"merged {len(parts)} adapters: rank {mean.largest_rank}, {mean.lost:.2%} of the update lost")
@@ -116,8 +120,9 @@ def average_adapters(
             say(f"measuring on {len(data)} rows")
             encoded = encoder.encode(data.battles)
             by_part = {part.name: softmax(_score(found, part.recipe, part.folder, device, encoded)) for part in parts}
+            averaged = np.average(list(by_part.values()), axis=0, weights=[part.weight for part in parts])
             merged = softmax(_score(found, recipe, folder, device, encoded))
-            result["figures"] = compare(data, by_part, [part.weight for part in parts], merged)
+            result["figures"] = compare(data, {**by_part, AVERAGE: averaged, MERGED: merged}, MERGED, AVERAGE)
             recipe = write_recipe(folder, recipe.model_copy(update={"validation": result["figures"]}), FILES)
         scorer = scorer_settings(parts[0], found, target)
         write_atomically(folder / SCORER_FILE, yaml.safe_dump(scorer, sort_keys=False))
@@ -140,7 +145,10 @@ def _write_adapter(folder: Path, mean: Averaged, parts: Sequence[Part], recipe: 
         }
         for part in parts
     ]
-    training = {"merged_from": provenance, "rank": mean.largest_rank, "lost": round(mean.lost, 6)}
+    training: dict[str, Any] = {"merged_from": provenance, "rank": mean.largest_rank, "lost": round(mean.lost, 6)}
+    learned = united([read_learned_rows(part.folder, part.recipe) for part in parts])
+    if learned is not None:
+        training[LEARNED_KEY] = learned.write(folder)
     return write_recipe(folder, recipe.model_copy(update={"training": training, "validation": {}}), FILES)
 
 
@@ -151,30 +159,3 @@ def _number_format(device: str) -> str:
 def _score(base: Base, recipe: Recipe, adapter: Path, device: str, encoded: Encoded) -> Any:
     forward = assemble(base.folder, recipe, ComputeSettings(device=device), adapter=adapter, golden_folder=adapter)
     return forward.score(encoded, _TOKENS_PER_BATCH)
-
-
-def compare(
-    data: Labelled, by_part: Mapping[str, Probabilities], weights: Sequence[float], merged: Probabilities
-) -> dict[str, Any]:
-    """Measure adapters, the average of their probabilities, and the merged adapter on the same rows.
-
-    Returns
-    -------
-    dict
-        ``rows``; ``log_loss`` by system with its 95 % bootstrap interval over groups; and of merged minus average the
-        mean ``difference`` of log losses with its interval, and the largest difference of a probability.
-    """
-    averaged = np.average(list(by_part.values()), axis=0, weights=weights)
-    systems = {**by_part, AVERAGE: averaged, MERGED: merged}
-    gain = paired_difference(row_log_losses(data.labels, merged), row_log_losses(data.labels, averaged), data.groups)
-    return {
-        "rows": len(data),
-        "log_loss": {name: round(log_loss(data.labels, values), 4) for name, values in systems.items()},
-        "log_loss_interval": {
-            name: [round(edge, 4) for edge in log_loss_interval(data.labels, values, data.groups)]
-            for name, values in systems.items()
-        },
-        "difference": round(gain.mean, 5),
-        "difference_interval": [round(gain.low, 5), round(gain.high, 5)],
-        "largest_difference": round(float(np.abs(merged - averaged).max()), 5),
-    }

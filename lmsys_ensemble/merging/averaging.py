@@ -55,7 +55,7 @@ class Update:
 
     @property
     def rank(self) -> int:
-        """Width of the bottleneck."""
+        """Rank of the update."""
         return len(self.down)
 
 
@@ -79,12 +79,12 @@ class Averaged:
 
     @property
     def largest_rank(self) -> int:
-        """Rank of the module that has most."""
+        """Largest rank of a module."""
         return int(max([self.config.r, *self.config.rank_pattern.values()]))
 
 
 def check_can_average(adapter: Adapter) -> None:
-    """Raise `ModelError` if an adapter's updates are no products of two matrices, or its tensors not finite."""
+    """Raise `ModelError` if an adapter's updates are not products of two matrices, or its tensors are not finite."""
     config = adapter.config
     for name, why in _NOT_A_SUM.items():
         if getattr(config, name, None):

@@ -1,7 +1,9 @@
 """Model cards of what was made out of trained adapters."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from lmsys_ensemble.merging.parts import AVERAGE, MERGED, UNMERGED
 from lmsys_ensemble.modeling.recipe import Recipe
 
 
@@ -37,23 +39,30 @@ def merged_card(name: str, recipe: Recipe) -> str:
     return "\n".join(lines)
 
 
-def _figures(figures: dict[str, Any]) -> list[str]:
+def _figures(figures: dict[str, Any], other: str = AVERAGE) -> list[str]:
+    """Return the table of log losses and accuracies, and the difference of the merged model to another."""
     low, high = figures["difference_interval"]
+    least, most = figures["accuracy_difference_interval"]
     return [
-        f"Log loss in nats on {figures['rows']} labelled rows, with 95 % bootstrap intervals over prompts. Rows that "
-        "an adapter was trained on flatter it, and the merged one with it.",
+        f"Log loss in nats and accuracy on {figures['rows']} labelled rows, with 95 % bootstrap intervals over "
+        "prompts. Rows that an adapter was trained on flatter it, and what was merged from it.",
         "",
-        "| | log loss | 95 % interval |",
-        "|---|---|---|",
+        "| | log loss | 95 % interval | accuracy | 95 % interval |",
+        "|---|---|---|---|---|",
         *(
-            f"| {name} | {value:.4f} | {figures['log_loss_interval'][name][0]:.4f} to "
-            f"{figures['log_loss_interval'][name][1]:.4f} |"
-            for name, value in figures["log_loss"].items()
+            f"| {name} | {figures['log_loss'][name]:.4f} | {_ends(figures['log_loss_interval'][name])} | "
+            f"{figures['accuracy'][name]:.4f} | {_ends(figures['accuracy_interval'][name])} |"
+            for name in figures["log_loss"]
         ),
         "",
-        f"Merged minus probability average: {figures['difference']:+.5f} ({low:+.5f} to {high:+.5f}) on the same rows; "
-        f"the largest difference of a probability is {figures['largest_difference']:.5f}.",
+        f"{MERGED.capitalize()} minus {other}, on the same rows: log loss {figures['difference']:+.5f} ({low:+.5f} to "
+        f"{high:+.5f}), accuracy {figures['accuracy_difference']:+.5f} ({least:+.5f} to {most:+.5f}); the largest "
+        f"difference of a probability is {figures['largest_difference']:.5f}.",
     ]
+
+
+def _ends(interval: Sequence[float]) -> str:
+    return f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
 def exported_card(name: str, recipe: Recipe) -> str:
@@ -80,6 +89,7 @@ def exported_card(name: str, recipe: Recipe) -> str:
         "Figures in the adapter's recipe were measured before merging; `recipe.json` keeps them as "
         "`validation_of_adapter`.",
         "",
+        *(["## Figures", "", *_figures(recipe.validation, UNMERGED), ""] if recipe.validation else []),
         "## Loading",
         "",
         "With this library: `ClassifierScorer(folder)`, which follows `recipe.json`.",

@@ -14,17 +14,28 @@ from torch import nn
 from lmsys_ensemble.errors import ConfigError, GoldenError
 from lmsys_ensemble.files import check_new_folder, read_object, sha256_of, whole_folder, write_atomically, write_json
 from lmsys_ensemble.merging.cards import exported_card
+from lmsys_ensemble.merging.comparison import compare, read_rows
 from lmsys_ensemble.merging.compression import (
     Scheme,
     check_compression,
     choose_scheme,
     compression_config,
 )
-from lmsys_ensemble.merging.parts import SCORER_FILE, Base, Part, find_base, read_part, scorer_settings
-from lmsys_ensemble.merging.weights import load_unmerged, merged_tensors, plain_name, rounded_layers
+from lmsys_ensemble.merging.parts import (
+    MERGED,
+    SCORER_FILE,
+    UNMERGED,
+    Base,
+    Part,
+    find_base,
+    read_part,
+    scorer_settings,
+)
+from lmsys_ensemble.merging.weights import load_unmerged, merged_tensors, plain_name, rounded_layers, stored_dtype
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE
 from lmsys_ensemble.modeling.assembly import assemble
+from lmsys_ensemble.modeling.forward import ForwardPass
 from lmsys_ensemble.modeling.golden import (
     TOLERANCES,
     Golden,
@@ -33,10 +44,11 @@ from lmsys_ensemble.modeling.golden import (
     read_golden,
     write_golden,
 )
+from lmsys_ensemble.modeling.learned_rows import LEARNED_FILE
 from lmsys_ensemble.modeling.prequantized import ENTRY, stored_quantization
 from lmsys_ensemble.modeling.recipe import Recipe, describe_base, write_recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
-from lmsys_ensemble.modeling.tensorfiles import read_header, save_shards
+from lmsys_ensemble.modeling.tensorfiles import save_shards
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import Logits, softmax
 
@@ -55,17 +67,29 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "chat_template.*",
 )
-_STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _TOKENS_PER_BATCH = 2048
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: number format, files of weights, and the golden rows' largest difference of a probability."""
+    """A merged model that was written.
+
+    Attributes
+    ----------
+    dtype : str
+        Number format of what is not quantised.
+    files : list of str
+        Files of weights.
+    golden_difference : float
+        Largest difference of a probability on the golden rows.
+    figures : dict or None
+        Merged and unmerged model on labelled rows, see `lmsys_ensemble.merging.comparison.compare`.
+    """
 
     dtype: str
     files: list[str]
     golden_difference: float
+    figures: dict[str, Any] | None = None
 
 
 def export_merged(
@@ -75,14 +99,15 @@ def export_merged(
     base: str | None = None,
     quantization: str = "none",
     dtype: str = "auto",
+    rows: Sequence[str | Path] = (),
     device: str = "auto",
     say: Callable[[str], None] = logger.info,
 ) -> Exported:
     """Merge a LoRA adapter into its base model and write a folder that transformers, and scorers, load.
 
     The sum of weights and update is computed in float32, one layer at a time, and written as it is computed: beside the
-    base model, memory holds one file of at most 2 GiB. The folder appears whole, after its golden rows have come out as
-    the adapter's.
+    base model, memory holds one file of at most 2 GiB. The folder appears only when it is complete and its golden rows
+    have reproduced the adapter's probabilities.
 
     Parameters
     ----------
@@ -97,8 +122,10 @@ def export_merged(
         format of compressed-tensors; the head and embeddings stay as they are.
     dtype : {"auto", "float32", "bfloat16", "float16"}
         Number format of what is not quantised, but for the head, which stays float32; ``auto``: the base's.
+    rows : sequence of str or Path
+        Files of labelled battles to measure merged and unmerged model on: rows that the adapter was not trained on.
     device : str
-        Where golden rows are scored.
+        Where golden rows, and `rows`, are scored.
     say : callable
         Told in words what is being done.
 
@@ -107,7 +134,12 @@ def export_merged(
     ConfigError, InputError
         If an argument is wrong, or the base is stored quantised; before anything is loaded.
     GoldenError
-        If golden rows come out otherwise than the adapter's; nothing is written then.
+        If the golden rows' probabilities differ from the adapter's by more than the tolerance; nothing is written.
+
+    Warns
+    -----
+    SeenRowsWarning
+        If the adapter has learned from some of the rows.
     """
     check_compression(quantization)
     target = Path(output)
@@ -123,7 +155,13 @@ def export_merged(
         )
     number_format = stored_dtype(found.folder) if dtype == "auto" else dtype
     torch_dtype = hardware.resolve_dtype(number_format, device)
+    data = read_rows(rows, [part])
     golden = _golden_of(part, found, device)
+    encoded = None if data is None else make_encoder(found.folder, part.recipe).encode(data.battles)
+    systems = {}
+    if encoded is not None:
+        say(f"measuring the unmerged model on {len(encoded)} rows")
+        systems[UNMERGED] = softmax(_unmerged(part, found, device).score(encoded, _TOKENS_PER_BATCH))
     say(f"merging {part.name} into {found.name} as {number_format}, quantization {quantization}")
     with whole_folder(target) as folder:
         merged = load_unmerged(part, found, torch_dtype)
@@ -134,31 +172,23 @@ def export_merged(
             shutil.copyfile(path, folder / path.name)
         del merged
         recipe = _recipe(folder, part, number_format, quantization)
-        difference = _check_golden(folder, recipe, golden, device, quantization)
-        say(f"golden rows differ by {difference:.1e} from the adapter's")
-        recipe = write_recipe(folder, _with_difference(recipe, difference))
+        with hardware.current_device(device):
+            forward = assemble(folder, recipe, ComputeSettings(device=device), adapter=None)
+            difference = _check_golden(forward, golden, quantization)
+            say(f"golden rows differ by {difference:.1e} from the adapter's")
+            _write_golden(folder, recipe, forward, device)
+            figures = None
+            if data is not None and encoded is not None:
+                say(f"measuring the merged model on {len(data)} rows")
+                systems[MERGED] = softmax(forward.score(encoded, _TOKENS_PER_BATCH))
+                figures = compare(data, systems, MERGED, UNMERGED)
+        recipe = write_recipe(folder, _measured(recipe, difference, figures))
+        if (part.folder / LEARNED_FILE).is_file():
+            shutil.copyfile(part.folder / LEARNED_FILE, folder / LEARNED_FILE)
         scorer = {**scorer_settings(part, found, target), "model": "."}
         write_atomically(folder / SCORER_FILE, yaml.safe_dump(_without_adapter(scorer), sort_keys=False))
         write_atomically(folder / "README.md", exported_card(target.resolve().name, recipe))
-    return Exported(number_format, files, difference)
-
-
-def stored_dtype(folder: Path) -> str:
-    """Return the number format that most of a model's weights are stored in.
-
-    Raises
-    ------
-    ConfigError
-        If it is none of float32, bfloat16 and float16.
-    """
-    n_bytes: dict[str, int] = {}
-    for path in folder.glob("*.safetensors"):
-        for entry in read_header(path).values():
-            n_bytes[entry.dtype] = n_bytes.get(entry.dtype, 0) + entry.stop - entry.start
-    most = max(n_bytes, key=lambda name: n_bytes[name], default="nothing")
-    if most not in _STORED:
-        raise ConfigError(f"{folder} holds weights of {most}; expected {', '.join(_STORED)}")
-    return _STORED[most]
+    return Exported(number_format, files, difference, figures)
 
 
 def _write_config(folder: Path, model: Any, recipe: Recipe, scheme: Scheme | None, dtype: str) -> None:
@@ -200,9 +230,9 @@ def _recipe(folder: Path, part: Part, dtype: str, quantization: str) -> Recipe:
     )
 
 
-def _with_difference(recipe: Recipe, difference: float) -> Recipe:
+def _measured(recipe: Recipe, difference: float, figures: dict[str, Any] | None) -> Recipe:
     export = {**recipe.training["export"], "golden_difference": round(difference, 6)}
-    return recipe.model_copy(update={"training": {**recipe.training, "export": export}})
+    return recipe.model_copy(update={"training": {**recipe.training, "export": export}, "validation": figures or {}})
 
 
 def _without_adapter(scorer: dict[str, Any]) -> dict[str, Any]:
@@ -214,8 +244,7 @@ def _golden_of(part: Part, base: Base, device: str) -> tuple[Sequence[Any], Sequ
     golden = read_golden(part.folder)
     if golden is None:
         encoded = make_encoder(base.folder, part.recipe).encode(golden_battles())
-        forward = assemble(base.folder, part.recipe, ComputeSettings(device=device), adapter=part.folder)
-        return encoded.ids, encoded.fields, forward.score(encoded, _TOKENS_PER_BATCH)
+        return encoded.ids, encoded.fields, _unmerged(part, base, device).score(encoded, _TOKENS_PER_BATCH)
     return *golden_inputs(golden), _logits_of(golden)
 
 
@@ -223,27 +252,34 @@ def _logits_of(golden: Golden) -> Logits:
     return np.array([row.logits for row in golden.rows], dtype=np.float32)
 
 
+def _unmerged(part: Part, base: Base, device: str) -> ForwardPass:
+    """Load base and adapter as they are."""
+    with hardware.current_device(device):
+        return assemble(base.folder, part.recipe, ComputeSettings(device=device, merge=False), adapter=part.folder)
+
+
 def _check_golden(
-    folder: Path, recipe: Recipe, golden: tuple[Sequence[Any], Sequence[Any], Logits], device: str, quantization: str
+    forward: ForwardPass, golden: tuple[Sequence[Any], Sequence[Any], Logits], quantization: str
 ) -> float:
-    """Load what was written as inference does, write its golden rows, and return how far they are from the adapter's.
+    """Return how far the probabilities of golden rows are from the adapter's.
 
     Raises
     ------
     GoldenError
         If that is above the tolerance.
     """
-    with hardware.current_device(device):
-        forward = assemble(folder, recipe, ComputeSettings(device=device), adapter=None)
-        ids, fields, expected = golden
-        difference = float(np.abs(softmax(forward(ids, fields)) - softmax(expected)).max())
-        allowed = TOLERANCES[TOLERANCE[quantization]]
-        if not difference <= allowed:
-            raise GoldenError(
-                f"the merged model's probabilities differ by {difference:.3f} from the adapter's on its golden rows, "
-                f"more than {allowed} (quantization {quantization}); nothing was written"
-            )
-        rows = make_encoder(folder, recipe).encode(golden_battles())
-        number_format = hardware.dtype_name(hardware.resolve_dtype("auto", device))
-        write_golden(folder, rows, forward.score(rows, _TOKENS_PER_BATCH), number_format)
+    ids, fields, expected = golden
+    difference = float(np.abs(softmax(forward(ids, fields)) - softmax(expected)).max())
+    allowed = TOLERANCES[TOLERANCE[quantization]]
+    if not difference <= allowed:
+        raise GoldenError(
+            f"the merged model's probabilities differ by {difference:.3f} from the adapter's on its golden rows, "
+            f"more than {allowed} (quantization {quantization}); nothing was written"
+        )
     return difference
+
+
+def _write_golden(folder: Path, recipe: Recipe, forward: ForwardPass, device: str) -> None:
+    rows = make_encoder(folder, recipe).encode(golden_battles())
+    number_format = hardware.dtype_name(hardware.resolve_dtype("auto", device))
+    write_golden(folder, rows, forward.score(rows, _TOKENS_PER_BATCH), number_format)

@@ -16,8 +16,8 @@ from lmsys_ensemble.modeling.sources import locate_base, resolve_base
 
 SCORER_FILE = "scorer.yaml"
 
-AVERAGE, MERGED = "probability average", "merged"
-"""What the average of the parts' probabilities and the merged adapter are called beside the parts."""
+AVERAGE, MERGED, UNMERGED = "probability average", "merged", "unmerged"
+"""What figures call the average of the parts' probabilities, what was merged, and an adapter beside its base."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Part:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """Folder of the adapter."""
         return self.adapter.folder
 
 
@@ -72,7 +72,7 @@ def read_parts(folders: Sequence[str | Path], weights: Sequence[float] | None) -
 
 
 def read_part(folder: str | Path, name: str | None = None, weight: float = 1.0) -> Part:
-    """Read an adapter with its recipe; by default it is called as its folder.
+    """Read an adapter with its recipe; by default its name is that of its folder.
 
     Raises
     ------

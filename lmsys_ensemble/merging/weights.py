@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,12 +10,34 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
+from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.merging.compression import Scheme, compress
 from lmsys_ensemble.merging.parts import Base, Part
 from lmsys_ensemble.modeling.adapters import account_for_keys, inject_lora
 from lmsys_ensemble.modeling.checkpoints import HEAD_NAMES
 from lmsys_ensemble.modeling.forward import prepare_head
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
+from lmsys_ensemble.modeling.tensorfiles import read_header
+
+_STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+
+def stored_dtype(folder: Path) -> str:
+    """Return the number format that most of a model's weights are stored in.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of float32, bfloat16 and float16.
+    """
+    n_bytes: dict[str, int] = {}
+    for path in folder.glob("*.safetensors"):
+        for entry in read_header(path).values():
+            n_bytes[entry.dtype] = n_bytes.get(entry.dtype, 0) + entry.stop - entry.start
+    most = max(n_bytes, key=lambda name: n_bytes[name], default="nothing")
+    if most not in _STORED:
+        raise ConfigError(f"{folder} holds weights of {most}; expected {', '.join(_STORED)}")
+    return _STORED[most]
 
 
 def load_unmerged(part: Part, base: Base, dtype: torch.dtype) -> Any:

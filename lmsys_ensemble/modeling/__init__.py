@@ -15,6 +15,7 @@
 `inspection`      All that can be known of a model without loading it.
 `settings`        How a classifier computes, whatever it was trained as.
 `recipe`          ``recipe.json``: how a model was trained.
+`learned_rows`    Which rows a model has learned from, as hashes.
 `digests`         Hashes of base model, adapter and encoding.
 `tokenization`    The encoder that a recipe asks for.
 `prequantized`    Base models that are stored quantised: known methods, packages, contradictions.

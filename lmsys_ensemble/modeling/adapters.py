@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 
+ADAPTER_TENSORS = "the adapter's tensors"
+
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
 
 MERGE_ROUNDING = 0.05
@@ -164,9 +166,12 @@ def attach_adapter(model: Any, adapter: Adapter, merge: bool | None = None) -> A
 
 
 def account_for_keys(
-    expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], source: str | Path
+    expected: Mapping[str, torch.Tensor],
+    found: Mapping[str, torch.Tensor],
+    source: str | Path,
+    what: str = ADAPTER_TENSORS,
 ) -> None:
-    """Compare an adapter's tensors with those that the model has a place for.
+    """Compare an adapter's tensors with those that the model has a place for; `what` is what errors call them.
 
     Raises
     ------
@@ -174,7 +179,7 @@ def account_for_keys(
         Lists missing, unexpected, mis-shaped and non-finite tensors.
     """
     not_finite = sorted(key for key, tensor in found.items() if not torch.isfinite(tensor).all())
-    account_for_shapes(shapes_of(expected), shapes_of(found), source, not_finite)
+    account_for_shapes(shapes_of(expected), shapes_of(found), source, not_finite, what)
 
 
 def shapes_of(tensors: Mapping[str, torch.Tensor]) -> Shapes:
@@ -182,7 +187,13 @@ def shapes_of(tensors: Mapping[str, torch.Tensor]) -> Shapes:
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
 
 
-def account_for_shapes(expected: Shapes, found: Shapes, source: str | Path, not_finite: Sequence[str] = ()) -> None:
+def account_for_shapes(
+    expected: Shapes,
+    found: Shapes,
+    source: str | Path,
+    not_finite: Sequence[str] = (),
+    what: str = ADAPTER_TENSORS,
+) -> None:
     """Do what `account_for_keys` does for the shapes of tensors, which a file's header states."""
     faults = {
         "missing": sorted(set(expected) - set(found)),
@@ -201,14 +212,15 @@ def account_for_shapes(expected: Shapes, found: Shapes, source: str | Path, not_
     ]
     if not said:
         return
-    no_head = any(part in HEAD_NAMES for key in faults["missing"] for part in key.split("."))
+    of_head = any(part in HEAD_NAMES for key in faults["missing"] for part in key.split("."))
+    no_head = of_head and what == ADAPTER_TENSORS
     cure = (
         ". The trained head was not saved (task_type or modules_to_save unset in training); a random head would give "
         "random probabilities"
         if no_head
         else ""
     )
-    raise ModelError(f"{source}: the adapter's tensors do not match the model: {'; '.join(said)}{cure}")
+    raise ModelError(f"{source}: {what} do not match the model: {'; '.join(said)}{cure}")
 
 
 def is_quantised(model: Any) -> bool:

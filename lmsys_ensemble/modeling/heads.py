@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from lmsys_ensemble.errors import ConfigError, ModelError
-from lmsys_ensemble.modeling.adapters import head_name
+from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.modeling.adapters import account_for_keys, head_name
 from lmsys_ensemble.modeling.checkpoints import HEAD_NAMES
 from lmsys_ensemble.modeling.forward import has_plain_head
 from lmsys_ensemble.modeling.recipe import Pooling
@@ -57,7 +57,7 @@ def restore_head(model: Any, folder: Path, pooling: Pooling) -> None:
     ConfigError
         If there is no head in the folder.
     ModelError
-        If it has other shapes than `pooling` asks for, or numbers that are not finite.
+        If it has other tensors or shapes than `pooling` asks for, or numbers that are not finite; lists them.
     """
     if not has_plain_head(model):
         return
@@ -66,14 +66,6 @@ def restore_head(model: Any, folder: Path, pooling: Pooling) -> None:
     found = read_head(folder)
     if not found:
         raise ConfigError(missing_head(folder, pooling))
-    faults = [
-        f"{key} is {tuple(found[key].shape) if key in found else 'absent'}, expected "
-        f"{tuple(expected[key].shape) if key in expected else 'none'}"
-        for key in sorted(found.keys() | expected.keys())
-        if key not in found or key not in expected or found[key].shape != expected[key].shape
-    ]
-    faults += [f"{key} is not finite" for key, tensor in found.items() if not torch.isfinite(tensor).all()]
-    if faults:
-        raise ModelError(f"{folder}: the head does not fit a head on {pooling}: {'; '.join(faults)}")
+    account_for_keys(expected, found, folder, f"tensors of a head on {pooling}")
     for key, tensor in expected.items():
         tensor.copy_(found[key])

@@ -22,9 +22,13 @@
 `fit`               From examples to weights.
 `validation`        Held-out figures beside baselines that know nothing of the texts.
 `card`              Model cards.
+`out_of_fold`       Out-of-fold predictions and the figures that are measured on them.
+`unseen`            Whether what a run starts from has learned from rows held out.
+`job`               What the training of one adapter goes by.
+`finishing`         What was saved is measured and described.
 `adapter`           One adapter, from labelled rows to a folder that scores.
 `run`               One training run, from a recipe to a folder.
-`out_of_fold`       Out-of-fold predictions and the figures that are measured on them.
+`locks`             One process at a time for every fold.
 `folds_card`        What lies beside the folds: an ensemble of all, and a page.
 `folds`             One adapter per fold, each from a fresh base.
 """
@@ -35,26 +39,28 @@ from typing import TYPE_CHECKING, Any
 import lmsys_ensemble.modeling  # noqa: F401 - quietens bitsandbytes, before peft imports that
 
 if TYPE_CHECKING:
-    from lmsys_ensemble.training.adapter import Trained as Trained
+    from lmsys_ensemble.modeling.learned_rows import SeenRowsWarning as SeenRowsWarning
     from lmsys_ensemble.training.adapter import train_adapter as train_adapter
+    from lmsys_ensemble.training.finishing import Trained as Trained
     from lmsys_ensemble.training.folds import TrainedFolds as TrainedFolds
     from lmsys_ensemble.training.folds import kfold as kfold
     from lmsys_ensemble.training.run import train as train
     from lmsys_ensemble.training.settings import TrainSettings as TrainSettings
 
 _EXPORTS = {
-    "Trained": "lmsys_ensemble.training.adapter",
+    "Trained": "lmsys_ensemble.training.finishing",
     "train_adapter": "lmsys_ensemble.training.adapter",
     "TrainedFolds": "lmsys_ensemble.training.folds",
     "kfold": "lmsys_ensemble.training.folds",
     "train": "lmsys_ensemble.training.run",
     "TrainSettings": "lmsys_ensemble.training.settings",
+    "SeenRowsWarning": "lmsys_ensemble.modeling.learned_rows",
 }
-__all__ = ["TrainSettings", "Trained", "TrainedFolds", "kfold", "train", "train_adapter"]
+__all__ = ["SeenRowsWarning", "TrainSettings", "Trained", "TrainedFolds", "kfold", "train", "train_adapter"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is: torch comes with it."""
+    """Import a public name on first use: torch is imported with it."""
     if name in _EXPORTS:
         return getattr(import_module(_EXPORTS[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

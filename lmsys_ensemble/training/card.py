@@ -50,7 +50,7 @@ def model_card(settings: TrainSettings, recipe: Recipe, *, with_curves: bool = F
 
 
 def _stood_on(settings: dict[str, Any]) -> list[str]:
-    """Say from what an adapter was distilled, and from which one it went on."""
+    """Return lines that name the teachers and the first stage."""
     lines = []
     if distillation := settings.get("distillation"):
         terms = ", ".join(f"{weight:g} {name}" for name, weight in distillation["terms"].items() if weight)
@@ -63,7 +63,7 @@ def _stood_on(settings: dict[str, Any]) -> list[str]:
 
 
 def _curves(settings: TrainSettings, recipe: Recipe) -> list[str]:
-    """Show the curves, and say how the weights were chosen."""
+    """Return the section with the picture of the curves and how the weights were chosen."""
     kept, steps = recipe.training.get("kept_step"), recipe.training.get("steps")
     chosen = (
         f"The weights are those of step {kept} of {steps}, whose log loss on the rows held out was the lowest: the "

@@ -28,12 +28,13 @@ from lmsys_ensemble.training.teacher_settings import DistillationSettings, Teach
 
 @dataclass(frozen=True)
 class Teachers:
-    """What teachers say of some rows.
+    """Predictions of several teachers for some rows.
 
     Attributes
     ----------
     log_probabilities : ndarray of shape (n_rows, n_teachers, n_classes)
-        Logits whose exponentials sum to 1; which constant a teacher's own logits have beside is of no consequence.
+        Normalised: the exponentials of a row of a teacher sum to 1. A constant added to a teacher's logits changes
+        nothing.
     weights : ndarray of shape (n_teachers,)
         They sum to 1.
     """
@@ -42,7 +43,7 @@ class Teachers:
     weights: NDArray[np.float64]
 
     def swapped(self) -> "Teachers":
-        """Return what they say with the responses swapped."""
+        """Return the predictions with the responses swapped."""
         order = list(swap_order(self.log_probabilities.shape[-1]))
         return Teachers(self.log_probabilities[..., order], self.weights)
 
@@ -57,14 +58,17 @@ class Teachers:
         return softmax(self.log_probabilities.reshape(-1, shape[-1]), temperature).reshape(shape)
 
     def mean(self, of: str, temperature: float) -> Probabilities:
-        """Return their mean at a temperature, of shape (n_rows, n_classes); `of` says what is averaged."""
+        """Return the teachers' weighted mean at a temperature, of shape (n_rows, n_classes).
+
+        `of` names what is averaged: ``probabilities``, or ``logits`` before the softmax.
+        """
         if of == "probabilities":
             mean: Probabilities = np.einsum("k,nkc->nc", self.weights, self.probabilities(temperature))
             return mean
         return softmax(np.einsum("k,nkc->nc", self.weights, self.log_probabilities), temperature)
 
     def direction(self, of: str, temperature: float) -> NDArray[np.float64]:
-        """Return the mean of their unit vectors, of shape (n_rows, n_classes).
+        """Return the weighted mean of the teachers' unit vectors, of shape (n_rows, n_classes).
 
         Its dot product with a unit vector is the mean of the cosines with each teacher.
         """
@@ -81,7 +85,7 @@ class Teachers:
 class Distillation:
     """Loss on rows that have labels and teachers; an `lmsys_ensemble.training.examples.Objective`.
 
-    All terms of a row weigh what its cross-entropy does: the row's weight times that of its class.
+    Every term of a row is multiplied by the row's weight and the weight of its class, as its cross-entropy is.
 
     Parameters
     ----------
@@ -173,7 +177,7 @@ def recipe_objective(settings: TrainSettings, learn: Labelled) -> Callable[[Exam
 
 
 def read_teachers(settings: DistillationSettings, data: Labelled, task: Task) -> Teachers:
-    """Read what the teachers say of rows.
+    """Read the teachers' predictions for some rows.
 
     Parameters
     ----------

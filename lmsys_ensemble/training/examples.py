@@ -95,7 +95,7 @@ class CrossEntropy:
 
 
 def row_weights(data: Labelled, settings: DataSettings) -> NDArray[np.float64]:
-    """Return the weight of every row: that of its source, less where its prompt occurs often.
+    """Return the weight of every row: the weight of its source times n ** -frequency_penalty, n rows having its prompt.
 
     Parameters
     ----------

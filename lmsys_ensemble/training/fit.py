@@ -27,7 +27,7 @@ from lmsys_ensemble.training.hidden import HiddenStore
 from lmsys_ensemble.training.model import Trainee, trained_head
 from lmsys_ensemble.training.settings import TrainSettings
 from lmsys_ensemble.training.trainer import AdapterTrainer, Data
-from lmsys_ensemble.training.watching import Rhythm, Watcher, curve, losses_by_epoch
+from lmsys_ensemble.training.watching import EVENTS, EventWriter, Rhythm, Watcher, curve, losses_by_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +121,8 @@ def fit_lora(
             saves=folder is not None,
         )  # fmt: skip
         watching: list[TrainerCallback] = [Rhythm(n_steps, held_data is not None), Watcher(curves), *callbacks]
+        if "tensorboard" in settings.report_to:
+            watching.append(EventWriter((place if curves is None else curves.parent) / EVENTS))
         if held_data is not None and settings.evaluation.patience is not None:
             watching.append(EarlyStoppingCallback(settings.evaluation.patience))
         trainer = AdapterTrainer(trainee, arguments, settings, data, objective, held_data, watching)
@@ -190,7 +192,7 @@ def training_arguments(
         restore_callback_states_from_checkpoint=True,
         use_cpu=cpu,
         seed=settings.seed,
-        report_to=list(settings.report_to) or "none",
+        report_to="none",  # event files would go with the checkpoints: see EventWriter
         disable_tqdm=True,
         dataloader_pin_memory=False,
         remove_unused_columns=False,
@@ -202,7 +204,7 @@ def training_arguments(
 
 @contextmanager
 def _quiet_trainer() -> Iterator[None]:
-    """Let the Trainer's own notes be: what matters of them is said here."""
+    """Silence the Trainer's own log: this library reports what matters of it."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

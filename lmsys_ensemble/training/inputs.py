@@ -9,6 +9,9 @@ from lmsys_ensemble.files import sha256_of
 from lmsys_ensemble.modeling.digests import ADAPTER_FILES
 from lmsys_ensemble.training.settings import TrainSettings
 
+FOLD = "{fold}"
+"""Stands for a fold's number in ``init_adapter``: every fold then starts from a first stage of its own."""
+
 
 def locate_inputs(settings: TrainSettings, recipe_folder: Path, data_folder: Path | None = None) -> TrainSettings:
     """Return settings that name teachers' files and a first stage by where they are.
@@ -41,13 +44,33 @@ def locate_inputs(settings: TrainSettings, recipe_folder: Path, data_folder: Pat
         changes["distillation"] = _with_files(settings, [str(path) for path in paths])
     if settings.init_adapter is not None:
         stage = recipe_folder / os.path.expandvars(settings.init_adapter)
-        if not stage.is_dir():
-            raise ConfigError(
-                f"init_adapter: there is no folder {stage}; name the folder that an earlier training wrote, relative "
-                "to the recipe"
-            )
+        if FOLD not in settings.init_adapter:
+            _check_stage(stage)
         changes["init_adapter"] = str(stage)
     return settings.model_copy(update=changes)
+
+
+def stage_of_fold(settings: TrainSettings, fold: int) -> TrainSettings:
+    """Return settings that start from the first stage of a fold, where the recipe names one for each.
+
+    Raises
+    ------
+    ConfigError
+        If it is not there.
+    """
+    if FOLD not in (settings.init_adapter or ""):
+        return settings
+    stage = str(settings.init_adapter).replace(FOLD, str(fold))
+    _check_stage(Path(stage))
+    return settings.model_copy(update={"init_adapter": stage})
+
+
+def _check_stage(stage: Path) -> None:
+    if not stage.is_dir():
+        raise ConfigError(
+            f"init_adapter: there is no folder {stage}; name the folder that an earlier training wrote, relative to "
+            "the recipe"
+        )
 
 
 def without_paths(settings: TrainSettings) -> TrainSettings:
@@ -64,16 +87,20 @@ def without_paths(settings: TrainSettings) -> TrainSettings:
             ],
         )
     if settings.init_adapter is not None:
-        changes["init_adapter"] = Path(settings.init_adapter).resolve().name
+        stage = Path(settings.init_adapter).resolve()
+        changes["init_adapter"] = f"{stage.parent.name}/{stage.name}" if FOLD in stage.name else stage.name
     return settings.model_copy(update=changes)
 
 
 def describe_inputs(settings: TrainSettings) -> dict[str, Any]:
-    """Return the hashes of teachers' files and of a first stage's weights; empty where a recipe has neither."""
+    """Return the hashes of teachers' files and of a first stage's weights; empty where a recipe has neither.
+
+    Of first stages that are one per fold, only the fold that starts from one knows its hash.
+    """
     found: dict[str, Any] = {}
     if settings.distillation is not None:
         found["teachers_sha256"] = [sha256_of(teacher.file) for teacher in settings.distillation.teachers]
-    if settings.init_adapter is not None:
+    if settings.init_adapter is not None and FOLD not in settings.init_adapter:
         folder = Path(settings.init_adapter)
         found["init_adapter_sha256"] = {
             name: sha256_of(folder / name) for name in ADAPTER_FILES if (folder / name).is_file()

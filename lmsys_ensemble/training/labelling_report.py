@@ -29,7 +29,7 @@ BANDS = (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 @dataclass(frozen=True)
 class PseudoLabelReport:
-    """What labelling did.
+    """Summary of pseudo-labelling.
 
     Attributes
     ----------

@@ -149,7 +149,7 @@ class Trainee(nn.Module):
             return pool_packed(hidden, plan)
 
     def learning(self) -> dict[str, nn.Parameter]:
-        """Return all that learns by its name in PEFT's model."""
+        """Return the trained parameters by their names in PEFT's model."""
         return {name: tensor for name, tensor in self.wrapped.named_parameters() if tensor.requires_grad}
 
 
@@ -263,7 +263,7 @@ def trained_head(model: Any) -> Any:
 
 
 def choose_what_learns(wrapped: Any, first_layer: int) -> None:
-    """Let nothing below the first trained layer ask for gradients, and what learns be float32."""
+    """Freeze everything below the first trained layer, and make trained parameters float32."""
     for name, parameter in wrapped.named_parameters():
         found = _LAYER.search(name)
         if found and int(found[2]) < first_layer:

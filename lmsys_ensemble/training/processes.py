@@ -9,7 +9,7 @@ from lmsys_ensemble.modeling import hardware
 
 
 def is_main() -> bool:
-    """Tell whether this is the process that writes and speaks."""
+    """Tell whether this is the main process, the only one that writes files and reports progress."""
     return int(os.environ.get("RANK", "0")) == 0
 
 

@@ -43,7 +43,7 @@ class Cleaning:
     skipped: Mapping[str, Mapping[object, str]]
 
     def say(self, tell: Callable[[str], object]) -> None:
-        """Tell it in words."""
+        """Pass the summary, as text, to `tell`."""
         lines = skipped_lines(self.skipped)
         if self.report is not None:
             lines.append(self.report.to_text())

@@ -14,12 +14,15 @@ from lmsys_ensemble.errors import ConfigError, InputError, MissingDependencyErro
 from lmsys_ensemble.files import check_new_folder
 from lmsys_ensemble.modeling.bundled import cache_folder
 from lmsys_ensemble.modeling.sources import locate_base
-from lmsys_ensemble.training.adapter import LAST_FILE, train_adapter
+from lmsys_ensemble.training.adapter import train_adapter
 from lmsys_ensemble.training.checkpoints import CHECKPOINTS
-from lmsys_ensemble.training.inputs import locate_inputs
+from lmsys_ensemble.training.finishing import LAST_FILE
+from lmsys_ensemble.training.inputs import FOLD, locate_inputs
 from lmsys_ensemble.training.processes import is_main, own_device
 from lmsys_ensemble.training.rows import CLEANING_FILE, Cleaning, divide
 from lmsys_ensemble.training.settings import TrainSettings, data_files, read_train_settings
+from lmsys_ensemble.training.unseen import check_unseen
+from lmsys_ensemble.training.watching import EVENTS
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +49,9 @@ def train(
         Labelled battles, instead of the recipe's data files; a column ``source`` says where rows came from, and
         ``group`` which of them belong together (else those of one prompt).
     output : str or Path
-        Folder that receives adapter, head, ``recipe.json``, ``golden.json``, ``scorer.yaml``, curves and a model card,
-        and ``cleaning.json`` where rows were cleaned.
+        Folder that receives adapter, head, ``recipe.json``, ``golden.json``, ``scorer.yaml``, curves, a model card and
+        ``learned_rows.safetensors`` (hashes of the rows that were learned from), and ``cleaning.json`` where rows were
+        cleaned.
     data_folder : str or Path, optional
         Where the recipe's data files lie; by default beside the recipe.
     device : str
@@ -70,7 +74,13 @@ def train(
     Raises
     ------
     ConfigError, InputError
-        If the recipe or the data cannot be used; before anything is loaded.
+        If the recipe or the data cannot be used, or the first stage has learned from rows held out; before anything is
+        loaded.
+
+    Warns
+    -----
+    SeenRowsWarning
+        If the first stage may have learned from rows held out.
     """
     folder = Path(output)
     if is_main() and not resume:
@@ -80,6 +90,8 @@ def train(
             cure="a trained adapter is not replaced unasked: give a new folder, --overwrite, or --resume to go on",
         )
     settings = open_recipe(recipe, data_folder)
+    if FOLD in (settings.init_adapter or ""):
+        raise ConfigError(f"init_adapter names {FOLD}, and there are no folds: name one folder, or give --folds N")
     device = check_run(settings, device)
     skipped: dict[str, dict[object, str]] = {}
     data = read_rows(recipe, settings, df, data_folder, skipped)
@@ -88,6 +100,7 @@ def train(
     divided = divide(data, settings)
     learn, held = divided.learn, divided.held
     check_rows(settings, learn, held)
+    check_unseen(settings, held)
     tell = say if is_main() else logger.debug
     cleaning = Cleaning(settings.data.hygiene, divided.report, skipped)
     cleaning.say(tell)
@@ -127,7 +140,7 @@ def default_cache() -> Path:
 
 
 def check_run(settings: TrainSettings, device: str) -> str:
-    """Check what needs neither data nor weights, and return the device.
+    """Check the settings that can be checked without data and weights, and return the device.
 
     Raises
     ------
@@ -141,7 +154,7 @@ def check_run(settings: TrainSettings, device: str) -> str:
         raise ConfigError(
             "optimizer.name is paged_adamw_8bit, which pages between a GPU and the host; on the CPU use adamw_8bit"
         )
-    if "tensorboard" in settings.report_to and not find_spec("tensorboard"):
+    if "tensorboard" in settings.report_to and not (find_spec("tensorboard") or find_spec("tensorboardX")):
         raise MissingDependencyError("report_to: tensorboard needs the package tensorboard: pip install tensorboard")
     return chosen
 
@@ -157,7 +170,8 @@ def check_rows(settings: TrainSettings, learn: Labelled, held: Labelled) -> None
 
 
 def _forget(folder: Path) -> None:
-    """Remove what says that a folder is whole, and the checkpoints of an earlier run."""
+    """Remove the file that marks a folder as complete, and checkpoints and event files of an earlier run."""
     for name in (LAST_FILE, CLEANING_FILE):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in (CHECKPOINTS, EVENTS):
+        shutil.rmtree(folder / name, ignore_errors=True)

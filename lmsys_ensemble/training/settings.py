@@ -153,16 +153,19 @@ class TrainSettings(Settings):
 
     ``quantization`` loads the base in bitsandbytes' 4-bit or 8-bit (QLoRA); a base that is stored so needs no setting.
     ``gradient_checkpointing`` computes activations twice instead of keeping them. ``checkpoint_steps`` is how often a
-    checkpoint to resume from is written (by default with every evaluation). ``report_to`` may name ``tensorboard``.
+    checkpoint to resume from is written (by default with every evaluation). ``report_to`` may name ``tensorboard``:
+    its event files, whose names hold that of this machine, go to the folder ``tensorboard`` beside the adapter.
 
     ``autocast`` is the number format of the arithmetic in training (weights that learn stay float32; with float16 the
     loss is scaled, so that small gradients do not vanish). What is measured and saved at the end is computed in float32
     on a CPU, as inference does.
 
-    ``distillation`` learns from teachers, too. ``init_adapter`` is the folder of an earlier run, beside the recipe:
-    LoRA weights and head start as they ended there, so that ``optimizer.head_l2`` is not used. Base, LoRA and head
-    must be the same; data, template, length and optimiser may differ. With folds, it must not have learned from rows of
-    these data: every row would be scored by an adapter that has seen it.
+    ``distillation`` adds teachers' predictions to the loss. ``init_adapter`` is the folder of an earlier run, beside
+    the recipe: LoRA weights and head start as they ended there, so that ``optimizer.head_l2`` is not used. Base, LoRA
+    and head must be the same; data, template, length and optimiser may differ. It must not have learned from rows held
+    out, which is checked by hashes of rows that every training writes. With folds every row is held out once:
+    ``{fold}`` in the folder's name stands for the number of the fold, so that each starts from a first stage that has
+    not seen its rows, such as ``first/fold-{fold}`` of an earlier training with the same data and folds.
     """
 
     called_elsewhere: ClassVar[Mapping[str, str]] = {

@@ -15,16 +15,21 @@ class TeacherSettings(Settings):
     file : str
         Table with the column ``id`` and one column a class (``winner_model_a``, ``winner_model_b``, ``winner_tie``),
         beside the data files. It covers every row that is learned from and may hold others. A teacher that has been
-        trained on these rows is too sure of them: out-of-fold predictions teach better.
+        trained on these rows is too sure of them: out-of-fold predictions (``oof.parquet`` of a training with folds)
+        teach better.
     values : {"probabilities", "logits"}
         What the file holds.
     weight : float
         Share of this teacher beside the others'.
+    unseen : bool
+        True for a teacher that has learned from none of the rows. A training with folds warns of a teacher where this
+        is False and the file has no column ``fold``, as out-of-fold predictions have.
     """
 
     file: str = Field(min_length=1)
     values: Literal["probabilities", "logits"] = "probabilities"
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    unseen: bool = False
 
 
 class TermSettings(Settings):
@@ -69,7 +74,12 @@ class DistillationSettings(Settings):
 
     The default, (hard + 2 kl + 2 cosine) / 5 at temperature 1 with cosines of probabilities, is the loss of the
     winners of the Chatbot Arena competition in their published code: a divergence and a cosine for each of their two
-    teachers. The mean of the divergences differs from the divergence to the mean only by what no gradient sees.
+    teachers. The mean of the divergences differs from the divergence to the mean only by a constant, which has no
+    gradient.
+
+    Hidden states of teachers are not compared, and the published code of the winners does not compare them either: its
+    cosine is of probabilities. A cosine needs vectors of one width, and their teachers have 8,192 values a token
+    (Llama-3-70B, Qwen2-72B), their student 3,584 (Gemma-2-9B).
 
     Parameters
     ----------

@@ -150,7 +150,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         return self._guarded(total)
 
     def _guarded(self, loss: Tensor) -> Tensor:
-        """Let no loss pass that is no number; with float16 the scaler leaves such a step out."""
+        """Stop at a loss that is not finite; with float16 the gradient scaler skips such a step instead."""
         if math.isfinite(float(loss)):
             self._last_loss = float(loss)
             return loss
@@ -207,7 +207,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Write what learns, and nothing that could be read off the base."""
+        """Write the trained parameters, and none of the base model's."""
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)

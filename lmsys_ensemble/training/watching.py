@@ -10,12 +10,15 @@ from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
 from lmsys_ensemble.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
 CURVES_FILE = "curves.csv"
+EVENTS = "tensorboard"
+"""Folder of TensorBoard's event files, beside the adapter."""
 COLUMNS = ("step", "epoch", "loss", "held_log_loss", "held_accuracy", "learning_rate", "gradient_norm")
 _NAMES = {
     "eval_log_loss": "held_log_loss",
@@ -104,6 +107,29 @@ def as_csv(rows: Iterable[Mapping[str, float]]) -> str:
 
 def _shown(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.6g}"
+
+
+class EventWriter(TensorBoardCallback):  # type: ignore[misc]
+    """Writes the curves as TensorBoard's event files.
+
+    transformers' own callback writes into the folder of checkpoints, which is removed at the end, and adds all
+    arguments, which hold paths of this machine.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files go. After an interruption there is one more, in which the steps gone over again are valid.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.logging_dir = str(folder)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Open a file."""
+        if state.is_world_process_zero:
+            again = state.global_step + 1 if state.global_step else None
+            self.tb_writer = self._SummaryWriter(log_dir=self.logging_dir, purge_step=again)
 
 
 class Rhythm(TrainerCallback):  # type: ignore[misc]

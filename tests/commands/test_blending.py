@@ -9,6 +9,7 @@ import pytest
 
 from lmsys_ensemble import Blender
 from lmsys_ensemble.cli import main
+from lmsys_ensemble.data.predictions import SoftLabelsWarning
 from lmsys_ensemble.evaluation.metrics import log_loss
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from tests.predicted import predictions, probability_table, row_ids
@@ -165,6 +166,15 @@ def test_a_mistake_is_one_readable_error_and_nothing_is_written(folder, capsys, 
     code, out, err = run(capsys, *FILES, *arguments)
     assert (code, out) == (2, "")
     assert message in " ".join(err.split())
+    assert not (folder / "b.json").exists()
+
+
+def test_predictions_are_no_labels_of_themselves(folder, capsys):
+    with pytest.warns(SoftLabelsWarning, match=r"0 of 240 rows of b\.parquet have a winner: labels are shares"):
+        code, out, err = run(capsys, *FILES, "--labels", "b.parquet", "--out", "b.json")
+    assert (code, out) == (2, "")
+    said = " ".join(err.split())
+    assert "the labels are the predictions of b.parquet, which would be measured against itself" in said
     assert not (folder / "b.json").exists()
 
 

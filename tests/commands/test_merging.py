@@ -6,9 +6,10 @@ import pytest
 
 from lmsys_ensemble.cli import main
 from lmsys_ensemble.modeling.adapters import read_adapter
+from tests.merging.test_adapters import make_fold
+from tests.merging.test_export import finish
 from tests.tiny import save_adapter
-from tests.training.test_export import finish
-from tests.training.test_merging import make_fold
+from tests.training.synthetic import make_preferences
 
 
 @pytest.fixture
@@ -34,9 +35,13 @@ def test_the_command_line_merges_and_refuses_what_it_must(checkpoints, tmp_path,
     base = checkpoints.base("llama")
     adapter = finish(base, save_adapter(base, tmp_path / "adapter", seed=3))
     command = ["merge", "--adapter", str(adapter), "--output", str(tmp_path / "merged"), "--device", "cpu"]
-    assert main([*command, "--json"]) == 0
+    held = tmp_path / "held.csv"
+    make_preferences(12).to_csv(held, index=False)
+    assert main([*command, "--input", str(held), "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["files"] == ["model.safetensors"]
     assert values["golden_difference"] < 1e-5
+    assert values["figures"]["rows"] == 12
+    assert values["figures"]["difference"] == pytest.approx(0, abs=1e-4)
     assert main(command) == 2
     assert "is not empty" in " ".join(capsys.readouterr().err.split())

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
 from lmsys_ensemble.modeling import bundled
+from lmsys_ensemble.training import trainer
 from tests.commandline import run, write_config
 
 
@@ -160,6 +162,74 @@ def test_wrong_recipes_and_arguments_of_train_are_exit_code_2(folder, capsys, ch
     assert (code, out) == (2, ""), err
     assert err.startswith("error: ")
     assert not (folder / "out").exists()
+
+
+def write_recipe(base, **lora):
+    """Write a recipe that trains on labelled.csv in six steps, with a checkpoint after each."""
+    optimizer = {"epochs": 2, "rows_per_step": 4, "learning_rate": 5e-3, "head_l2": None}
+    recipe = {
+        "name": "mine", "scorer": "llama", "base_model": str(base), "max_tokens": 64, "checkpoint_steps": 1,
+        "data": {"files": ["labelled.csv"], "holdout": {"default": 0.0}}, "optimizer": optimizer,
+        "lora": {"r": 2, "alpha": 4, "dropout": 0.2, **lora}, "swap_augmentation": False, "autocast": "float32",
+    }  # fmt: skip
+    Path("train.yaml").write_text(yaml.safe_dump(recipe))
+
+
+def weights_in(folder):
+    return Path(folder, "adapter_model.safetensors").read_bytes()
+
+
+def test_train_goes_on_where_it_was_interrupted_with_resume_and_not_without(folder, capsys, checkpoints, monkeypatch):
+    write_recipe(checkpoints.base("llama"))
+    words = ("train", "train.yaml", "--device", "cpu", "--cache", "states", "--output")
+    assert run(capsys, *words, "whole")[0] == 0
+    mark = trainer.mark_complete
+
+    def mark_and_stop(checkpoint):
+        mark(checkpoint)
+        if checkpoint.name == "checkpoint-3":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "mark_complete", mark_and_stop)
+        code, out, err = run(capsys, *words, "stopped")
+    assert (code, out) == (130, "")
+    assert "interrupted" in err
+    code, _, err = run(capsys, *words, "stopped")
+    assert code == 2
+    assert "stopped is not empty" in " ".join(err.split())
+    assert "--resume to go on" in " ".join(err.split())
+    state = Path("stopped", "checkpoints", "checkpoint-3", "trainer_state.json")
+    history = json.loads(state.read_text())
+    next(entry for entry in history["log_history"] if "loss" in entry)["loss"] = 123.0  # known by nobody else
+    state.write_text(json.dumps(history))
+    code, _, err = run(capsys, *words, "stopped", "--resume")
+    assert code == 0, err
+    assert weights_in("stopped") == weights_in("whole")
+    losses = [pd.read_csv(Path(name, "curves.csv"))["loss"] for name in ("stopped", "whole")]
+    assert losses[0][0] == 123
+    assert losses[0][1:].tolist() == losses[1][1:].tolist()
+    assert len(losses[0]) == 6
+
+
+def test_train_keeps_hidden_states_where_it_is_told_and_takes_them_from_there(folder, capsys, checkpoints, monkeypatch):
+    monkeypatch.setenv("LMSYS_ENSEMBLE_CACHE", str(folder / "cache"))
+    write_recipe(checkpoints.base("llama"), first_layer=2)
+    words = ("train", "train.yaml", "--device", "cpu", "--cache", "states", "--output")
+    code, _, err = run(capsys, *words, "one")
+    assert code == 0, err
+    (kept,) = Path("states").glob("*/part-*.bin")
+    before = (kept.stat().st_mtime_ns, kept.read_bytes())
+    assert any(before[1])
+    code, _, err = run(capsys, *words, "two")
+    assert "hidden states below layer 2: 0.0 MB to compute" in err
+    assert list(Path("states").glob("*/part-*.bin")) == [kept]
+    assert (kept.stat().st_mtime_ns, kept.read_bytes()) == before
+    assert weights_in("two") == weights_in("one")
+    kept.write_bytes(bytes(len(before[1])))
+    assert run(capsys, *words, "three")[0] == 0
+    assert weights_in("three") != weights_in("one"), "what is kept is what is learned from"
+    assert not (folder / "cache").exists()
 
 
 def test_models_are_listed_with_the_adapters_and_ensembles_that_come_along(folder, capsys, monkeypatch):

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmsys_ensemble.data.predictions import name_files, read_labels, read_predictions
+from lmsys_ensemble.data.predictions import SoftLabelsWarning, name_files, read_labels, read_predictions
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from tests.predicted import predictions, probability_table
@@ -69,6 +69,21 @@ def test_labels_that_cannot_be_used_name_their_file(tmp_path):
     pd.DataFrame({"id": [1], "winner": ["tie"]}).to_csv(path, index=False)
     with pytest.raises(InputError, match=r"y\.csv: winner must be one of model_a, model_b"):
         read_labels(path, TWO_WAY)
+
+
+def test_labels_without_winners_are_told_and_out_of_fold_predictions_refused(tmp_path):
+    path = tmp_path / "y.csv"
+    table = pd.DataFrame({"id": range(200), "winner_model_a": 0.5, "winner_model_b": 0.3, "winner_tie": 0.2})
+    table.to_csv(path, index=False)
+    with pytest.warns(SoftLabelsWarning, match=r"0 of 200 rows of .*y\.csv have a winner: labels are shares"):
+        read = read_labels(path)
+    assert read.labels.tolist() == [[0.5, 0.3, 0.2]] * 200
+    table.loc[:3, list(THREE_WAY.columns)] = [1, 0, 0]  # as where annotators agreed
+    table.to_csv(path, index=False)
+    read_labels(path)
+    table.assign(label_model_a=1, label_model_b=0, label_tie=0).to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"y\.csv holds out-of-fold predictions: .* Give the file labels\.parquet"):
+        read_labels(path)
 
 
 @pytest.mark.parametrize("column", ["group", "prompt_id"])

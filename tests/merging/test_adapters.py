@@ -105,6 +105,8 @@ def test_figures_compare_the_merged_adapter_with_the_average_of_probabilities(ch
     low, high = figures["difference_interval"]
     assert low < figures["difference"] < high
     assert figures["largest_difference"] == pytest.approx(np.abs(together - averaged).max(), abs=1e-4)
+    right = [(values.argmax(axis=1) == data.labels.argmax(axis=1)).mean() for values in (*by_fold, averaged, together)]
+    assert list(figures["accuracy"].values()) == pytest.approx(right, abs=1e-4)
     assert read_recipe(merged[0]).validation == figures
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from lmsys_ensemble import ClassifierScorer
 from lmsys_ensemble.config import read_config
+from lmsys_ensemble.data.corpus import as_labelled
 from lmsys_ensemble.errors import CheckError, ConfigError, GoldenError, InputError, ModelError
 from lmsys_ensemble.files import read_object, sha256_of, write_json
 from lmsys_ensemble.merging import export
@@ -20,11 +21,14 @@ from lmsys_ensemble.merging.export import export_merged
 from lmsys_ensemble.modeling.adapters import inject_lora
 from lmsys_ensemble.modeling.adapters import save_adapter as save_peft
 from lmsys_ensemble.modeling.forward import prepare_head
+from lmsys_ensemble.modeling.learned_rows import LEARNED_KEY, LearnedRows, SeenRowsWarning, read_learned_rows
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.recipe import HeadRecipe, describe_base, read_recipe, write_recipe
 from lmsys_ensemble.probabilities import softmax
+from lmsys_ensemble.schema import THREE_WAY
 from tests.merging.test_compression import NOT_INSTALLED
 from tests.tiny import PAD, encode, make_battles, make_recipe, plain_logits, plain_model, save_adapter, save_base
+from tests.training.synthetic import make_preferences
 
 FILES = ("adapter_model.safetensors", "adapter_config.json")
 
@@ -134,7 +138,7 @@ def test_a_head_of_another_width_than_the_recipe_says_is_found_without_loading(c
     scorer = ClassifierScorer(str(tmp_path / "merged"), device="cpu")
     with pytest.raises(CheckError, match=r"score.weight takes 64 values, a head on response_spans is given 131"):
         scorer.check()
-    with pytest.raises(ModelError, match=r"score.bias is absent, expected \(3,\); score.weight is \(3, 64\)"):
+    with pytest.raises(ModelError, match=r"1 missing: score\.bias; 1 of another shape: score\.weight \(got \(3, 64\)"):
         scorer.load("cpu")
 
 
@@ -172,6 +176,39 @@ def test_large_models_are_written_in_several_files(trained, tmp_path, monkeypatc
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     expected = plain_logits(plain_model(base, adapter=adapter), ids)
     np.testing.assert_allclose(plain_logits(model, ids), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_the_merged_model_is_measured_against_the_unmerged_one(tmp_path):
+    """Log losses and accuracies are those that scorers of both give; the rows that were learned from are told."""
+    pytest.importorskip("compressed_tensors", reason=NOT_INSTALLED)
+    base = save_base("llama", tmp_path / "base", initializer_range=0.05)
+    adapter = make_trained(base, tmp_path / "adapter", spread=0.1)
+    table = make_preferences(40, 3)
+    table.to_parquet(tmp_path / "held.parquet")
+    data = as_labelled(table, THREE_WAY)
+    recipe = read_recipe(adapter)
+    digest = LearnedRows.of(data.battles.take(np.arange(3))).write(adapter)
+    write_recipe(adapter, recipe.model_copy(update={"training": {LEARNED_KEY: digest}}), FILES)
+    folder, files = tmp_path / "merged", [tmp_path / "held.parquet"]
+    with pytest.warns(SeenRowsWarning, match="adapter has learned from 3 of the 40 rows that are measured on"):
+        done = export_merged(adapter, folder, quantization="w4a16", rows=files, device="cpu")
+    losses, right = [], []
+    for scorer in (ClassifierScorer(str(base), adapter=str(adapter)), ClassifierScorer(str(folder))):
+        with scorer:
+            probabilities = softmax(scorer.score(data.battles))
+        losses.append(-np.log((data.labels * probabilities).sum(axis=1)))
+        right.append(probabilities.argmax(axis=1) == data.labels.argmax(axis=1))
+    figures = done.figures
+    assert list(figures["log_loss"]) == list(figures["accuracy"]) == ["unmerged", "merged"]
+    assert list(figures["log_loss"].values()) == pytest.approx([loss.mean() for loss in losses], abs=1e-4)
+    assert list(figures["accuracy"].values()) == pytest.approx([share.mean() for share in right], abs=1e-4)
+    assert figures["difference"] == pytest.approx((losses[1] - losses[0]).mean(), abs=2e-5)
+    assert figures["difference"] != 0
+    low, high = figures["difference_interval"]
+    assert low <= figures["difference"] <= high
+    assert read_recipe(folder).validation == figures
+    assert "Merged minus unmerged, on the same rows: log loss" in (folder / "README.md").read_text()
+    assert read_learned_rows(folder, read_recipe(folder)).find(data.battles)[0].sum() == 3
 
 
 @pytest.mark.parametrize(("quantization", "farthest"), [("int8", 0.02), ("w4a16", 0.2)])

@@ -143,5 +143,5 @@ def test_pooling_that_an_encoder_has_no_place_for_is_refused(checkpoints):
 
 def test_a_head_on_response_spans_is_never_made_up(checkpoints):
     recipe = make_recipe(head={"pooling": "response_spans"})
-    with pytest.raises(ModelError, match="does not fit a head on response_spans"):
+    with pytest.raises(ModelError, match="tensors of a head on response_spans do not match the model"):
         assemble(checkpoints.classifier("llama"), recipe, ComputeSettings(device="cpu"), adapter=None)

@@ -49,14 +49,14 @@ def train_kind(checkpoints, folder, kind, patch):
     base = save_deberta(folder / "deberta") if architecture == "deberta" else checkpoints.base(architecture)
     learn, found = adapter_module._learn, []
 
-    def learn_and_score(settings, recipe, base, encoder, learn_rows, held_rows, *rest):
+    def learn_and_score(job, *given, **options):
         models = []
         build = adapter_module.build_model
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(adapter_module, "build_model", lambda *given: models.append(build(*given)) or models[0])
-            fitted = learn(settings, recipe, base, encoder, learn_rows, held_rows, *rest)
-        forward = ForwardPass(models[0].eval().get_base_model(), recipe.head.pooling, PAD)
-        found.append((held_rows, forward.score(encoder.encode(held_rows.battles), 1000)))
+            fitted = learn(job, *given, **options)
+        forward = ForwardPass(models[0].eval().get_base_model(), job.recipe.head.pooling, PAD)
+        found.append((job.held, forward.score(job.encoder.encode(job.held.battles), 1000)))
         return fitted
 
     patch.setattr(adapter_module, "_learn", learn_and_score)

@@ -20,8 +20,8 @@ from lmsys_ensemble.modeling.recipe import read_recipe
 from lmsys_ensemble.probabilities import softmax, swap_classes
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from lmsys_ensemble.scorers.llama import LlamaScorer
+from lmsys_ensemble.training import SeenRowsWarning, kfold, train
 from lmsys_ensemble.training import adapter as adapter_module
-from lmsys_ensemble.training import kfold, train
 from lmsys_ensemble.training.distillation import Distillation, Teachers, read_teachers, recipe_objective
 from lmsys_ensemble.training.examples import CrossEntropy, Examples
 from lmsys_ensemble.training.model import Trainee
@@ -313,7 +313,7 @@ def test_the_student_scores_in_a_new_process_as_it_was_measured(distilled, check
 def test_what_is_recorded_names_the_teacher_its_hash_and_no_path(distilled):
     training = read_recipe(distilled / "student").training
     assert training["settings"]["distillation"]["teachers"] == [
-        {"file": TEACHER, "values": "probabilities", "weight": 1.0}
+        {"file": TEACHER, "values": "probabilities", "weight": 1.0, "unseen": False}
     ]
     assert training["inputs"] == {"teachers_sha256": [sha256_of(distilled / TEACHER)]}
     assert "inputs" not in read_recipe(distilled / "before").training
@@ -356,7 +356,8 @@ def test_folds_are_taught_and_are_not_gone_on_with_by_another_teacher(checkpoint
     optimizer = {**LEARNS, "epochs": 1}
     asked = {"teachers": [{"file": TEACHER}], "terms": {"kl": 1}}
     path = write(tmp_path, checkpoints.base("llama"), distillation=asked, optimizer=optimizer)
-    trained = kfold(path, n_splits=2, output=tmp_path / "folds", device="cpu")
+    with pytest.warns(SeenRowsWarning, match=r"teacher\.csv: no column 'fold' says that .* set unseen: true"):
+        trained = kfold(path, n_splits=2, output=tmp_path / "folds", device="cpu")
     assert trained.finished == (1, 2)
     assert read_recipe(tmp_path / "folds" / "fold-1").training["inputs"] == {
         "teachers_sha256": [sha256_of(tmp_path / TEACHER)]
@@ -364,5 +365,9 @@ def test_folds_are_taught_and_are_not_gone_on_with_by_another_teacher(checkpoint
     assert str(tmp_path).encode() not in (tmp_path / "folds" / "folds.json").read_bytes()
     with (tmp_path / TEACHER).open("a") as file:
         file.write("1000,1,0,0\n")
+    path = write(
+        tmp_path, checkpoints.base("llama"), optimizer=optimizer,
+        distillation={**asked, "teachers": [{"file": TEACHER, "unseen": True}]},
+    )  # fmt: skip
     with pytest.raises(ConfigError, match=r"is of another run: inputs\.teachers_sha256"):
         kfold(path, n_splits=2, output=tmp_path / "folds", device="cpu")

@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -22,7 +24,8 @@ from lmsys_ensemble.training import Trained, kfold
 from lmsys_ensemble.training import folds as folds_module
 from tests.tiny import save_base
 from tests.training.synthetic import make_preferences
-from tests.training.test_resume import start
+from tests.training.test_locks import held_elsewhere
+from tests.training.test_resume import ROOT, start
 from tests.training.test_run import contents
 
 N_SPLITS = 3
@@ -116,6 +119,10 @@ def elsewhere(run):
     files = [folder / "ensemble.yaml", place / "train.csv", place / "logits.npy", place / "blend.csv", place / "killed"]
     assert start(ELSEWHERE, recipe, *files).returncode == -signal.SIGKILL
     return place
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 
 def oof_of(folder):
@@ -225,7 +232,7 @@ def test_a_fold_that_is_whole_is_not_trained_again(run, monkeypatch):
 def test_a_run_that_was_killed_in_a_fold_goes_on_to_the_same_bytes(run, elsewhere):
     recipe, folder, _, _ = run
     killed = elsewhere / "killed"
-    assert sorted(path.name for path in killed.iterdir()) == ["fold-1", "fold-2"]
+    assert names(killed) == ["fold-1", "fold-2"]
     assert not (killed / "fold-2" / WEIGHTS).exists()
     assert (killed / "fold-2" / "checkpoints" / "checkpoint-1" / "complete").exists()
     train(recipe, killed)
@@ -296,7 +303,7 @@ def test_overwriting_removes_what_was_trained_and_what_was_made_of_it(run, base,
     with pytest.raises(ConfigError, match=r"settings\.seed is 5, was 0"):
         train(other, copy, fold=2, overwrite=True)
     assert kfold(other, n_splits=2, output=copy, device="cpu", overwrite=True).missing == (1, 2)
-    assert sorted(path.name for path in copy.iterdir()) == ["fold-1", "fold-2"]
+    assert names(copy) == ["fold-1", "fold-2"]
 
 
 @pytest.mark.parametrize(
@@ -335,3 +342,41 @@ def test_a_folder_of_something_else_is_left_alone(run, tmp_path):
 def test_the_command_wants_to_know_how_many_folds_there_are(run, tmp_path, capsys):
     assert main(["train", str(run[0]), "--fold", "2", "--output", str(tmp_path / "new")]) == 2
     assert "--fold 2 is one of how many? Give --folds N, too" in capsys.readouterr().err
+
+
+def test_two_processes_train_folds_in_one_folder_at_the_same_time(run):
+    """Both begin in a new folder; whichever ends last makes of all folds what one process makes of them."""
+    recipe, folder, _, _ = run
+    shared = folder.parent / "shared"
+    words = ["-m", "lmsys_ensemble", "train", str(recipe), "--folds", "3", "--output", str(shared), "--device", "cpu"]
+    with subprocess.Popen([sys.executable, *words, "--fold", "1"], cwd=ROOT, stdout=subprocess.DEVNULL) as other:
+        train(recipe, shared, fold=3)
+        train(recipe, shared, fold=2)
+        assert other.wait(timeout=300) == 0
+    for name in MADE_OF_ALL:
+        assert (shared / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_a_fold_that_another_process_trains_is_left_to_it(run):
+    recipe, folder, _, _ = run
+    before = {place.name: contents(place) for place in folder.glob("fold-*")}
+    with held_elsewhere(folder, 2):
+        for options in ({"fold": 2}, {"fold": 2, "overwrite": True}, {}, {"overwrite": True}):
+            with pytest.raises(ConfigError, match=r"fold 2 in .* is being trained by another process"):
+                train(recipe, folder, **options)
+    assert {place.name: contents(place) for place in folder.glob("fold-*")} == before
+    assert all((folder / name).exists() for name in MADE_OF_ALL)
+
+
+def test_folds_of_another_process_are_of_the_same_run_or_none_is_begun(run, base, tmp_path):
+    """The other process has made the folder, and then begun its fold with another recipe."""
+    recipe, new = write_inputs(tmp_path, base, seed=5), tmp_path / "new"
+    with held_elsewhere(new, 1):
+        assert names(new) == []
+        shutil.copytree(run[1] / "fold-1", new / "fold-1")
+        with pytest.raises(ConfigError, match=r"fold-1 is of another run: .*settings\.seed is 5, was 0"):
+            train(recipe, new, fold=2)
+        assert names(new) == ["fold-1"]
+        shutil.rmtree(new / "fold-1")
+        assert folds_module._begin(new, (2,), set(), {}) == set()
+    assert names(new) == ["fold-2"]

@@ -121,6 +121,7 @@ def test_what_is_passed_on_names_no_path_of_the_machine(run, checkpoints):
         "curves.csv",
         "curves.svg",
         "golden.json",
+        "learned_rows.safetensors",
         "recipe.json",
         "scorer.yaml",
     ]
