@@ -46,6 +46,7 @@ def merge(options: MergeOptions) -> Result:
         options.output,
         base=options.base,
         quantization=options.quantization,
+        calibration=options.calibration,
         dtype=options.dtype,
         device=options.device,
         say=say,
