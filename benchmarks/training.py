@@ -4,8 +4,8 @@
 
 SmolLM2-135M, LoRA on q, k, v and o from layer 9 of 15 on, a linear head on the last token, the same rows in every run:
 a third have short answers (PandaLM), a third long ones (AlpacaEval), a third many turns (HH). The plain Trainer takes
-rows as they come, or by length (its own ``group_by_length``), as many as a step has, padded to the longest; ours come
-by length and are computed in batches of at most 4,096 tokens.
+rows as they come, or by length (its own ``group_by_length``, which sorts nothing in epochs of fewer than 8 steps), as
+many as a step has, padded to the longest; ours come by length, in batches of at most 4,096 tokens.
 
 Times are of the processor, not of the clock, and the runs take turns, so that other work on the machine weighs on all
 alike; the fastest repeat, which it weighed on least, counts. Before that all compute one step on the same rows, whose
@@ -20,6 +20,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -157,22 +158,30 @@ def run_ours(work, layout, store=None):
     return clock.steps
 
 
-def fill(work, store):
-    """Compute the hidden states below the first trained layer; returns them and the seconds that it took."""
+def fill(work, folder=None):
+    """Compute and write the hidden states below the first trained layer.
+
+    Returns them, the seconds that it took, the store, and bytes on the disk.
+    """
     backbone = work.model().get_base_model().base_model
-    begun = time.process_time()
-    with work.arithmetic():
-        states = store.get(backbone, FIRST_LAYER, work.examples.encoded, work.settings("padded").batches.tokens)
-    return states, time.process_time() - begun
+    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
+        store = HiddenStore(Path(place), {}, backbone.config.hidden_size, lambda text: None)
+        begun = time.process_time()
+        with work.arithmetic():
+            states = store.get(backbone, FIRST_LAYER, work.examples.encoded, work.settings("padded").batches.tokens)
+        took = time.process_time() - begun
+        n_bytes = sum(path.stat().st_size for path in Path(place).rglob("*.bin"))
+    return states, took, store, n_bytes
 
 
 def one_step(work, layout, rows, states=None):
-    """Return loss and gradients of one step on some rows, as the plain model (no layout) or a trainee computes them."""
+    """Return loss, gradients and seconds of one step on some rows, by the plain model (no layout) or a trainee."""
     wrapped = work.model(layout or "padded")
     torch.manual_seed(1)
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:  # zero in a new adapter, and gradients of lora_A with them
             torch.nn.init.normal_(parameter, std=0.02)
+    begun = time.process_time()
     if layout is None:
         batch = work.collator()([work.plain_rows()[row] for row in rows])
         with work.arithmetic():
@@ -187,38 +196,39 @@ def one_step(work, layout, rows, states=None):
             loss = objective(*data.call(trainee, part), part) / objective.weight(rows)
             loss.backward()
             total += float(loss.detach())
-    gradients = [
-        parameter.grad.flatten() for _, parameter in sorted(wrapped.named_parameters()) if parameter.requires_grad
-    ]
-    return total, torch.cat(gradients)
+    took = time.process_time() - begun
+    learning = [parameter for _, parameter in sorted(wrapped.named_parameters()) if parameter.requires_grad]
+    return total, torch.cat([parameter.grad.flatten() for parameter in learning]), took
 
 
 def compare(work, states):
-    """Print how losses and gradients of one step on the same rows compare."""
-    rows = np.arange(min(ROWS_COMPARED, len(work.examples)))
-    plain_loss, plain = one_step(work, None, rows)
+    """Print how losses and gradients of one step on the same rows compare, and what it takes."""
+    rows = np.arange(len(work.examples))[:: max(len(work.examples) // ROWS_COMPARED, 1)][:ROWS_COMPARED]
+    plain_loss, plain, took = one_step(work, None, rows)
     print(
-        f"One step on {len(rows)} rows, by the plain model: loss {plain_loss:.6f}, norm of the gradient "
-        f"{plain.norm():.4f}\n"
+        f"One step on {len(rows)} rows of {work.examples.encoded.lengths[rows].sum():,} tokens, by the plain model: "
+        f"{took:.1f} s, loss {plain_loss:.6f}, norm of the gradient {plain.norm():.4f}\n"
     )
-    print("| run | difference of the loss | of the gradient, to its norm |\n|---|---|---|")
+    print("| run | difference of the loss | of the gradient, to its norm | seconds |\n|---|---|---|---|")
     for layout in LAYOUTS:
         for kept in (None, states):
-            loss, gradient = one_step(work, layout, rows, kept)
+            loss, gradient, took = one_step(work, layout, rows, kept)
             apart = float((gradient - plain).norm() / plain.norm())
-            print(f"| {layout}{', kept' if kept else ''} | {abs(loss - plain_loss):.1e} | {apart:.1e} |", flush=True)
+            name = f"{layout}, kept" if kept else layout
+            print(f"| {name} | {abs(loss - plain_loss):.1e} | {apart:.1e} | {took:.1f} |", flush=True)
 
 
 def measure(work, store):
-    """Return the seconds of every epoch's steps, by run."""
+    """Return the seconds of every epoch's steps, by run, and those that computing the hidden states takes."""
     runs = {
         RIVAL: lambda: run_plain(work, by_length=False),
         SORTED_RIVAL: lambda: run_plain(work, by_length=True),
         **{layout: lambda layout=layout: run_ours(work, layout) for layout in LAYOUTS},
         **{f"{layout}, kept": lambda layout=layout: run_ours(work, layout, store) for layout in LAYOUTS},
     }
-    seconds = {name: [] for name in runs}
+    seconds, stored = {name: [] for name in runs}, []
     for repeat in range(work.options.repeats):
+        stored.append(fill(work)[1])
         order = list(runs) if repeat % 2 == 0 else list(runs)[::-1]
         for name in order:
             steps = runs[name]()
@@ -228,7 +238,7 @@ def measure(work, store):
                 file=sys.stderr,
                 flush=True,
             )
-    return seconds
+    return seconds, min(stored)
 
 
 def report(work, seconds, stored, n_bytes):
@@ -281,12 +291,9 @@ def main() -> int:
         flush=True,
     )
     with tempfile.TemporaryDirectory() as folder:
-        hidden_size = work.model().get_base_model().config.hidden_size
-        store = HiddenStore(Path(folder), {}, hidden_size, lambda text: None)
-        states, stored = fill(work, store)
-        n_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*.bin"))
+        states, _, store, n_bytes = fill(work, folder)
         compare(work, states)
-        report(work, measure(work, store), stored, n_bytes)
+        report(work, *measure(work, store), n_bytes)
     return 0
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.encoding.tokens import Encoder
-from lmsys_ensemble.errors import ConfigError, InputError
+from lmsys_ensemble.errors import ConfigError, InputError, ModelError
 from lmsys_ensemble.files import sha256_of
 from lmsys_ensemble.merging.compression import Scheme, compress, fit_scales
 from lmsys_ensemble.modeling.depth import only_layers
@@ -77,8 +77,8 @@ def round_compensated(weight: Tensor, moments: Tensor, scheme: Scheme, dtype: to
     """Round a weight so that its layer's output changes little.
 
     Columns come in descending order of their inputs' second moments: the first ones have most others left that make up
-    for their errors. Scales are those of `fit_scales`, fixed before anything is rounded, so that a column keeps its
-    group and the format needs no order of columns.
+    for their errors. Scales are those of `fit_scales`, with columns counted by their second moments, and fixed before
+    anything is rounded: a column keeps its group, and the format needs no order of columns.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def round_compensated(weight: Tensor, moments: Tensor, scheme: Scheme, dtype: to
         Numbers of `dtype`.
     """
     n_columns = weight.shape[1]
-    scales = fit_scales(weight, scheme).to(dtype).float()
+    scales = fit_scales(weight, scheme, moments.diagonal()).to(dtype).float()
     lowest, highest = -(2 ** (scheme.bits - 1)), 2 ** (scheme.bits - 1) - 1
     order = torch.argsort(moments.diagonal(), descending=True, stable=True)
     left = weight[:, order]
@@ -123,18 +123,14 @@ def round_compensated(weight: Tensor, moments: Tensor, scheme: Scheme, dtype: to
 
 def _inverse_factor(moments: Tensor) -> Tensor:
     """Return the upper Cholesky factor of the inverse of damped moments; damped more where rounding leaves none."""
-    identity = torch.eye(len(moments), device=moments.device)
-    mean = float(moments.diagonal().mean()) or 1.0
-    damping = DAMPING * mean
-    upper: Tensor
-    while damping < mean * 1e6:
-        lower, failed = torch.linalg.cholesky_ex(moments + damping * identity)
+    damping = DAMPING * (float(moments.diagonal().mean()) or 1.0)
+    while True:
+        lower, failed = torch.linalg.cholesky_ex(moments + damping * torch.eye(len(moments)))
         if not failed:
             upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
             if not failed:
-                return upper
+                return torch.as_tensor(upper)
         damping *= 10
-    return identity  # moments that are no numbers: to the nearest value, then
 
 
 @torch.no_grad()
@@ -175,6 +171,8 @@ def round_layers(
     ------
     ConfigError
         If the model is no decoder whose layers are known.
+    ModelError
+        If hidden states are not finite.
     """
     backbone = model.base_model
     if not has_plain_head(model) or not hasattr(backbone, "layers"):
@@ -221,4 +219,6 @@ def _moments(run: Any, states: Sequence[Tensor], layers: Sequence[nn.Linear]) ->
     finally:
         for hook in hooks:
             hook.remove()
+    if not all(torch.isfinite(products).all() for products in moments.values()):
+        raise ModelError("layers' inputs are not finite on the calibration rows; give --dtype float32, or other rows")
     return [moments[layer] for layer in layers]

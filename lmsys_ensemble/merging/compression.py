@@ -80,7 +80,7 @@ def choose_scheme(compression: str, widths: Iterable[int]) -> Scheme | None:
 
 
 @torch.no_grad()
-def fit_scales(weight: Tensor, scheme: Scheme) -> Tensor:
+def fit_scales(weight: Tensor, scheme: Scheme, importance: Tensor | None = None) -> Tensor:
     """Return the scales whose rounded weights have the least squared error.
 
     Parameters
@@ -89,6 +89,8 @@ def fit_scales(weight: Tensor, scheme: Scheme) -> Tensor:
         What is rounded, symmetrically around zero.
     scheme : Scheme
         Bits and groups.
+    importance : Tensor of shape (n_in,), optional
+        What the squared errors of a column count; by default all count alike.
 
     Returns
     -------
@@ -97,10 +99,12 @@ def fit_scales(weight: Tensor, scheme: Scheme) -> Tensor:
     groups = weight.reshape(len(weight), -1, scheme.group_size or weight.shape[1])
     largest = groups.abs().amax(dim=2, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     lowest, highest = -(2 ** (scheme.bits - 1)), 2 ** (scheme.bits - 1) - 1
+    counts = None if importance is None else importance.reshape(groups.shape[1:])
     best_scale, best_error = largest, torch.full_like(largest, torch.inf)
     for share in _SHRINKAGES if scheme.bits < 8 else (1.0,):
         scale = largest * (share / (highest + 0.5))
-        error = ((groups / scale).round_().clamp_(lowest, highest).mul_(scale) - groups).square_().sum(2, keepdim=True)
+        squared = ((groups / scale).round_().clamp_(lowest, highest).mul_(scale) - groups).square_()
+        error = (squared if counts is None else squared.mul_(counts)).sum(2, keepdim=True)
         better = error < best_error
         best_scale, best_error = torch.where(better, scale, best_scale), torch.where(better, error, best_error)
     return best_scale[:, :, 0]
