@@ -126,7 +126,7 @@ def export_merged(
             f"{found.name} is stored as {stored_as}, and merging would round the update away; give the base in full "
             "precision with --base"
         )
-    rows = read_calibration(calibration, quantization, make_encoder(found.folder, part.recipe))
+    calibration_rows = read_calibration(calibration, quantization, make_encoder(found.folder, part.recipe))
     number_format = stored_dtype(found.folder) if dtype == "auto" else dtype
     torch_dtype = hardware.resolve_dtype(number_format, device)
     golden = _golden_of(part, found, device)
@@ -135,13 +135,15 @@ def export_merged(
         merged = load_unmerged(part, found, torch_dtype)
         layers = rounded_layers(merged)
         scheme = choose_scheme(quantization, [layer.in_features for _, layer in layers])
-        stored = round_layers(merged, rows.ids, layers, scheme, torch_dtype, say) if rows and scheme else None
+        stored = None
+        if scheme is not None and calibration_rows is not None:
+            stored = round_layers(merged, calibration_rows.ids, layers, scheme, torch_dtype, say)
         files = save_shards(merged_tensors(merged, torch_dtype, scheme, stored), folder, SHARD_BYTES)
         _write_config(folder, merged, part.recipe, scheme, number_format)
         for path in {path for pattern in _TOKENIZER_FILES for path in found.folder.glob(pattern)}:
             shutil.copyfile(path, folder / path.name)
         del merged, layers, stored
-        recipe = _recipe(folder, part, number_format, quantization, rows)
+        recipe = _recipe(folder, part, number_format, quantization, calibration_rows)
         difference = _check_golden(folder, recipe, golden, device, quantization)
         say(f"golden rows differ by {difference:.1e} from the adapter's")
         recipe = write_recipe(folder, _with_difference(recipe, difference))
