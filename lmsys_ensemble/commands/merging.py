@@ -52,6 +52,7 @@ def merge(options: MergeOptions) -> Result:
         options.output,
         base=options.base,
         quantization=options.quantization,
+        calibration=options.calibration,
         dtype=options.dtype,
         rows=options.input,
         device=options.device,

@@ -377,6 +377,14 @@ class MergeOptions(CommandOptions):
             "round linear layers to 8 or 4 bits, for serving engines that read compressed-tensors; default: none"
         ),
     )
+    calibration: tuple[str, ...] = field(
+        default=(),
+        metadata=flag(
+            f"battles like those that will be scored, {_TABLES}: round so that layers' outputs on some of them change "
+            "little (GPTQ); default: round to the nearest value",
+            "FILE",
+        ),
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
         default="auto",
         metadata=flag(

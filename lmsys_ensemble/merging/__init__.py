@@ -6,6 +6,7 @@
 `cards`        Model cards of what was made out of trained adapters.
 `adapters`     Adapters of folds become one, measured against the mean of their probabilities.
 `compression`  Weights rounded to 8 or 4 bits, in the format of compressed-tensors.
+`calibration`  Rounding that looks at what layers are given.
 `weights`      Base and adapter, added up one layer at a time.
 `export`       A trained adapter and its base become one plain transformers folder.
 """

@@ -81,6 +81,7 @@ def exported_card(name: str, recipe: Recipe) -> str:
         f"`{recipe.base_model.name}` by `lmsys-ensemble merge`.",
         "",
         f"- {bits}; the head is float32",
+        *_calibrated(export),
         f"- on the golden rows, probabilities differ by at most {export['golden_difference']:.5f} from the adapter's",
         f"- template `{recipe.template.name}` version {recipe.template.version}, at most {recipe.max_tokens} tokens, "
         f"truncation `{recipe.truncation}`",
@@ -98,6 +99,13 @@ def exported_card(name: str, recipe: Recipe) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _calibrated(export: dict[str, Any]) -> list[str]:
+    rows = export.get("calibration")
+    if rows is None:
+        return []
+    return [f"- rounded by GPTQ on {rows['rows']} calibration rows of {rows['tokens']:,} tokens"]
 
 
 def _plain_loading(recipe: Recipe) -> list[str]:

@@ -1,9 +1,9 @@
 """Rounding of weights to 8 or 4 bits in the format of compressed-tensors, which serving engines read as it is.
 
-llmcompressor and GPTQModel would do this with calibration data; what they pin (transformers below the version that is
-used here, a later torch) cannot be installed beside this library. The format's own package can, and rounding to the
-nearest value with scales of least squared error needs no data. 8 bits lose next to nothing; 4 bits suit large models,
-and golden rows tell where a small one does not stand them.
+llmcompressor 0.14 and GPTQModel 7.7 would do this; what they pin (transformers below 5.18 and compressed-tensors 0.19;
+torch 2.14 or later) cannot be installed beside this library. The format's own package can. Rounding to the nearest
+value with scales of least squared error needs no data. 8 bits lose next to nothing so; 4 bits lose less with
+calibration rows (see `lmsys_ensemble.merging.calibration`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -80,7 +80,7 @@ def choose_scheme(compression: str, widths: Iterable[int]) -> Scheme | None:
 
 
 @torch.no_grad()
-def fit_scales(weight: Tensor, scheme: Scheme) -> Tensor:
+def fit_scales(weight: Tensor, scheme: Scheme, importance: Tensor | None = None) -> Tensor:
     """Return the scales whose rounded weights have the least squared error.
 
     Parameters
@@ -89,6 +89,8 @@ def fit_scales(weight: Tensor, scheme: Scheme) -> Tensor:
         What is rounded, symmetrically around zero.
     scheme : Scheme
         Bits and groups.
+    importance : Tensor of shape (n_in,), optional
+        What the squared errors of a column count; by default all count alike.
 
     Returns
     -------
@@ -97,16 +99,20 @@ def fit_scales(weight: Tensor, scheme: Scheme) -> Tensor:
     groups = weight.reshape(len(weight), -1, scheme.group_size or weight.shape[1])
     largest = groups.abs().amax(dim=2, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     lowest, highest = -(2 ** (scheme.bits - 1)), 2 ** (scheme.bits - 1) - 1
+    counts = None if importance is None else importance.reshape(groups.shape[1:])
     best_scale, best_error = largest, torch.full_like(largest, torch.inf)
     for share in _SHRINKAGES if scheme.bits < 8 else (1.0,):
         scale = largest * (share / (highest + 0.5))
-        error = ((groups / scale).round_().clamp_(lowest, highest).mul_(scale) - groups).square_().sum(2, keepdim=True)
+        squared = ((groups / scale).round_().clamp_(lowest, highest).mul_(scale) - groups).square_()
+        error = (squared if counts is None else squared.mul_(counts)).sum(2, keepdim=True)
         better = error < best_error
         best_scale, best_error = torch.where(better, scale, best_scale), torch.where(better, error, best_error)
     return best_scale[:, :, 0]
 
 
-def compress(name: str, weight: Tensor, scheme: Scheme, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def compress(
+    name: str, weight: Tensor, scheme: Scheme, dtype: torch.dtype, scales: Tensor | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors that a linear layer's weight is stored as, by name.
 
     Parameters
@@ -119,10 +125,12 @@ def compress(name: str, weight: Tensor, scheme: Scheme, dtype: torch.dtype) -> I
         Bits and groups.
     dtype : torch.dtype
         Number format of the scales, which weights are computed in when they are unpacked.
+    scales : Tensor of shape (n_out, n_groups), optional
+        Numbers of `dtype`; by default those of `fit_scales`.
     """
     from compressed_tensors.compressors.base import BaseCompressor
 
-    scale = fit_scales(weight, scheme).to(dtype).float()
+    scale = fit_scales(weight, scheme).to(dtype).float() if scales is None else scales
     values = {"weight": weight, "weight_scale": scale, "weight_zero_point": torch.zeros_like(scale, dtype=torch.int8)}
     packed = BaseCompressor.get_value_from_registry(FORMAT).compress(values, _package_scheme(scheme))
     for part, tensor in packed.items():

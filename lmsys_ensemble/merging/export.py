@@ -13,6 +13,7 @@ from torch import nn
 
 from lmsys_ensemble.errors import ConfigError, GoldenError
 from lmsys_ensemble.files import check_new_folder, read_object, sha256_of, whole_folder, write_atomically, write_json
+from lmsys_ensemble.merging.calibration import CalibrationRows, read_calibration, round_layers
 from lmsys_ensemble.merging.cards import exported_card
 from lmsys_ensemble.merging.comparison import compare, read_rows
 from lmsys_ensemble.merging.compression import (
@@ -98,6 +99,7 @@ def export_merged(
     *,
     base: str | None = None,
     quantization: str = "none",
+    calibration: Sequence[str | Path] = (),
     dtype: str = "auto",
     rows: Sequence[str | Path] = (),
     device: str = "auto",
@@ -120,6 +122,9 @@ def export_merged(
     quantization : {"none", "int8", "w4a16"}
         8 bits with a scale a row, or 4 bits with a scale for 128 weights (64 or 32, where widths ask for it), in the
         format of compressed-tensors; the head and embeddings stay as they are.
+    calibration : sequence of str or Path
+        Files of battles like those that will be scored, labels not needed: linear layers are rounded so that their
+        outputs on these rows change little (GPTQ). By default weights are rounded to the nearest value.
     dtype : {"auto", "float32", "bfloat16", "float16"}
         Number format of what is not quantised, but for the head, which stays float32; ``auto``: the base's.
     rows : sequence of str or Path
@@ -147,12 +152,13 @@ def export_merged(
     device = hardware.check_device(hardware.list_devices()[0] if device == "auto" else device)
     part = read_part(adapter)
     found = find_base(base, part)
-    stored = stored_quantization(found.folder)
-    if stored is not None:
+    stored_as = stored_quantization(found.folder)
+    if stored_as is not None:
         raise ConfigError(
-            f"{found.name} is stored as {stored}, and merging would round the update away; give the base in full "
+            f"{found.name} is stored as {stored_as}, and merging would round the update away; give the base in full "
             "precision with --base"
         )
+    calibration_rows = read_calibration(calibration, quantization, make_encoder(found.folder, part.recipe))
     number_format = stored_dtype(found.folder) if dtype == "auto" else dtype
     torch_dtype = hardware.resolve_dtype(number_format, device)
     data = read_rows(rows, [part])
@@ -165,13 +171,17 @@ def export_merged(
     say(f"merging {part.name} into {found.name} as {number_format}, quantization {quantization}")
     with whole_folder(target) as folder:
         merged = load_unmerged(part, found, torch_dtype)
-        scheme = choose_scheme(quantization, [layer.in_features for _, layer in rounded_layers(merged)])
-        files = save_shards(merged_tensors(merged, torch_dtype, scheme), folder, SHARD_BYTES)
+        layers = rounded_layers(merged)
+        scheme = choose_scheme(quantization, [layer.in_features for _, layer in layers])
+        stored = None
+        if scheme is not None and calibration_rows is not None:
+            stored = round_layers(merged, calibration_rows.ids, layers, scheme, torch_dtype, say)
+        files = save_shards(merged_tensors(merged, torch_dtype, scheme, stored), folder, SHARD_BYTES)
         _write_config(folder, merged, part.recipe, scheme, number_format)
         for path in {path for pattern in _TOKENIZER_FILES for path in found.folder.glob(pattern)}:
             shutil.copyfile(path, folder / path.name)
-        del merged
-        recipe = _recipe(folder, part, number_format, quantization)
+        del merged, layers, stored
+        recipe = _recipe(folder, part, number_format, quantization, calibration_rows)
         with hardware.current_device(device):
             forward = assemble(folder, recipe, ComputeSettings(device=device), adapter=None)
             difference = _check_golden(forward, golden, quantization)
@@ -208,7 +218,7 @@ def _write_config(folder: Path, model: Any, recipe: Recipe, scheme: Scheme | Non
     write_json(folder / "config.json", values)
 
 
-def _recipe(folder: Path, part: Part, dtype: str, quantization: str) -> Recipe:
+def _recipe(folder: Path, part: Part, dtype: str, quantization: str, rows: CalibrationRows | None) -> Recipe:
     """Return the recipe of the merged model: as trained, with the base's shape as it is now."""
     before = part.recipe
     described = describe_base(folder, before.base_model.name, before.base_model.revision)
@@ -217,6 +227,7 @@ def _recipe(folder: Path, part: Part, dtype: str, quantization: str) -> Recipe:
         "adapter_sha256": sha256_of(part.folder / WEIGHTS_FILE),
         "dtype": dtype,
         "quantization": quantization,
+        **({"calibration": rows.provenance} if rows else {}),
         "validation_of_adapter": before.validation,
     }
     return before.model_copy(

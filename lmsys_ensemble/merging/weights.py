@@ -1,7 +1,7 @@
 """The weights of a base model with a LoRA adapter in it, added up and rounded one layer at a time."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,12 @@ def rounded_layers(model: Any) -> list[tuple[str, nn.Linear]]:
 
 
 @torch.no_grad()
-def merged_tensors(model: Any, dtype: torch.dtype, scheme: Scheme | None) -> Iterator[tuple[str, Tensor]]:
+def merged_tensors(
+    model: Any,
+    dtype: torch.dtype,
+    scheme: Scheme | None,
+    stored: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a model with its LoRA updates added, by name; what has been yielded is freed in the model.
 
     Parameters
@@ -86,7 +91,11 @@ def merged_tensors(model: Any, dtype: torch.dtype, scheme: Scheme | None) -> Ite
         Number format of all but the head, which stays float32.
     scheme : Scheme, optional
         How linear layers are rounded.
+    stored : mapping, optional
+        What is stored of layers that are merged and rounded already, by their names, see
+        `lmsys_ensemble.merging.calibration.round_layers`.
     """
+    stored = stored or {}
     rounded = dict(rounded_layers(model)) if scheme else {}
     updated = {plain_name(name): layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
     seen: set[int] = set()
@@ -101,7 +110,10 @@ def merged_tensors(model: Any, dtype: torch.dtype, scheme: Scheme | None) -> Ite
         if id(tensor) in seen:  # shared, and written under its first name
             continue
         seen.add(id(tensor))
-        if owner in updated and kind == "weight":
+        if owner in stored and kind == "weight":
+            yield from stored[owner].items()
+            continue
+        if owner in updated and kind == "weight" and not updated[owner].merged:
             tensor.data = tensor.data.float()
             updated[owner].merge()
         value = tensor.data.float() if tensor.is_floating_point() else tensor.data

@@ -38,6 +38,10 @@ def test_uneven_batches_give_the_gradients_of_one_large_one(checkpoints, layout)
     assert relative_difference(gradients(trainee, data, objective, parts), once) < 1e-5
 
 
+def test_a_cpu_packs_by_default(checkpoints):
+    assert make(checkpoints, batches={"layout": "auto"})[0].packed
+
+
 @pytest.mark.parametrize("pooling", ["response_spans", "last_token"])
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gemma3"])
 def test_packed_gradients_are_the_padded_ones(checkpoints, architecture, pooling):
