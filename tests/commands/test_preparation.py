@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lmsys_ensemble.modeling import bundled
+from lmsys_ensemble.modeling import catalogue
 from tests.commandline import run, write_config
 
 
@@ -168,7 +168,7 @@ def test_models_are_listed_with_the_adapters_and_ensembles_that_come_along(folde
     assert (code, err) == (0, "")
     values = json.loads(out)
     assert {model["state"] for model in values["bundled"]} == {"not fetched"}
-    assert [model["name"] for model in values["bundled"]] == list(bundled.BUNDLED_MODELS)
+    assert [model["name"] for model in values["bundled"]] == list(catalogue.BUNDLED_MODELS)
     assert "default" in values["ensembles"]
     code, out, _ = run(capsys, "models", "list", "smollm2-135m-instruct")
     first, *others = out.splitlines()
