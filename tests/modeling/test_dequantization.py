@@ -9,6 +9,7 @@ from lmsys_ensemble.errors import ModelError
 from lmsys_ensemble.modeling import dequantization
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.dequantization import convert_by_tensor
+from lmsys_ensemble.modeling.forward import ForwardPass
 from lmsys_ensemble.modeling.loading import load_tokenizer
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.tensorfiles import read_header
@@ -50,6 +51,9 @@ def test_a_converted_model_is_a_base_for_classifiers(tmp_path):
     assert forward.layout.startswith("packed")
     np.testing.assert_allclose(forward.score(encoded, 300), expected, atol=1e-5, rtol=0)
     assert expected.std() > 0.05
+    plain = plain_model(base, pad_token_id=pad_token_id, dtype=torch.float32)
+    bare = ForwardPass(plain, "last_token", pad_token_id)
+    np.testing.assert_allclose(bare.score(encoded, 300), plain_logits(plain, encoded.ids), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
