@@ -284,7 +284,7 @@ class ModelsOptions(CommandOptions):
     """Options of ``models``."""
 
     action: Literal["list", "pull", "verify"] = field(metadata=positional(""))
-    names: tuple[str, ...] = field(default=(), metadata=positional("default: all", "NAME"))
+    names: tuple[str, ...] = field(default=(), metadata=positional("default: all that are not optional", "NAME"))
 
 
 @dataclass(frozen=True, kw_only=True)

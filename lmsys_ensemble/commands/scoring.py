@@ -98,7 +98,8 @@ def pull_bundled(ensemble: Ensemble) -> None:
     names = {str(getattr(scorer, "model", "")) for scorer in ensemble.scorers}
     wanted = sorted(name for name in names if name.startswith("bundled:"))
     if wanted:
-        from lmsys_ensemble.modeling.bundled import ensure_bundled, get_bundled, is_ready
+        from lmsys_ensemble.modeling.bundled import ensure_bundled, is_ready
+        from lmsys_ensemble.modeling.catalogue import get_bundled
 
         if not all(is_ready(get_bundled(name)) for name in wanted):
             ensemble.check()

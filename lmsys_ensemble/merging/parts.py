@@ -134,7 +134,7 @@ def find_base(asked: str | None, part: Part) -> Base:
     Raises
     ------
     ConfigError
-        If it is not there, or of another shape than the recipe says.
+        If it is not there, of another shape than the recipe says, or not dequantised from the file that it names.
     """
     recipe = part.recipe.base_model
     settings = _scorer_file(part.folder)
@@ -150,7 +150,7 @@ def find_base(asked: str | None, part: Part) -> Base:
     described = describe_base(folder, name)
     other = [
         f"{key} {getattr(described, key)} instead of {getattr(recipe, key)}"
-        for key in SHAPE_KEYS
+        for key in (*SHAPE_KEYS, "gguf_sha256")
         if getattr(recipe, key) is not None and getattr(described, key) != getattr(recipe, key)
     ]
     if other:

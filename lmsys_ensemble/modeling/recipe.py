@@ -14,7 +14,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from lmsys_ensemble.encoding.templates import Template, get_template
 from lmsys_ensemble.encoding.truncation import Policy
 from lmsys_ensemble.errors import ConfigError, IntegrityError
-from lmsys_ensemble.files import Settings, parse_settings, read_mapping, sha256_of, write_json
+from lmsys_ensemble.files import Settings, parse_settings, read_mapping, read_object, sha256_of, write_json
 from lmsys_ensemble.schema import TASKS, THREE_WAY, Task
 
 RECIPE_FILE = "recipe.json"
@@ -26,7 +26,11 @@ Pooling = Literal["last_token", "response_spans"]
 
 
 class BaseModelRecipe(Settings):
-    """The base model: where it comes from and the shape by which another one is told apart."""
+    """The base model: where it comes from and the shape by which another one is told apart.
+
+    ``gguf_sha256`` is the hash of the GGUF file whose dequantised weights the base holds, where it does: weights of
+    the same model from elsewhere differ from them by what quantisation has rounded.
+    """
 
     name: str
     revision: str | None = None
@@ -34,6 +38,15 @@ class BaseModelRecipe(Settings):
     hidden_size: int | None = None
     vocab_size: int | None = None
     num_hidden_layers: int | None = None
+    gguf_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what a base of plain weights does not have: fingerprints of earlier releases stay as they are."""
+        values: dict[str, Any] = serialize(self)
+        if values.get("gguf_sha256") is None:
+            values.pop("gguf_sha256", None)
+        return values
 
 
 class TemplateRecipe(Settings):
@@ -120,10 +133,27 @@ class Recipe(Settings):
 
 
 def describe_base(folder: Path, name: str, revision: str | None = None) -> BaseModelRecipe:
-    """Describe a base model by what its ``config.json`` says of its shape."""
+    """Describe a base model by what its ``config.json`` says of its shape, and where its weights are dequantised."""
     config = read_mapping(folder / "config.json")
     shape = {key: config.get(key) for key in SHAPE_KEYS}
-    return BaseModelRecipe(name=name, revision=revision, **shape)
+    return BaseModelRecipe(name=name, revision=revision, gguf_sha256=dequantized_from(folder), **shape)
+
+
+MANIFEST_FILE = "manifest.json"
+"""Beside weights that were converted from a GGUF file: its hash, and those of all files."""
+
+
+def dequantized_from(folder: Path) -> str | None:
+    """Return the SHA-256 of the GGUF file whose dequantised weights a folder holds; None for other weights.
+
+    Raises
+    ------
+    ConfigError
+        If ``manifest.json`` cannot be read.
+    """
+    path = folder / MANIFEST_FILE
+    found = read_object(path).get("gguf_sha256") if path.is_file() else None
+    return found if isinstance(found, str) else None
 
 
 def read_recipe(folder: Path, *, verify: bool = True) -> Recipe | None:

@@ -5,14 +5,8 @@ from pathlib import Path
 
 from lmsys_ensemble.errors import ConfigError, ModelError
 from lmsys_ensemble.files import suggest
-from lmsys_ensemble.modeling.bundled import (
-    BUNDLED_MODELS,
-    PREFIX,
-    bundled_folder,
-    ensure_bundled,
-    get_bundled,
-    is_ready,
-)
+from lmsys_ensemble.modeling.bundled import bundled_folder, ensure_bundled, is_ready
+from lmsys_ensemble.modeling.catalogue import BUNDLED_MODELS, get_bundled, is_bundled
 
 HUB_NAMES = {
     "gemma-2-2b": "google/gemma-2-2b",
@@ -48,7 +42,7 @@ def resolve_base(source: str | Path, revision: str | None = None) -> Path:
     if folder is not None:
         return folder
     name = str(source)
-    if name.startswith(PREFIX) or name in BUNDLED_MODELS:
+    if is_bundled(name):
         return ensure_bundled(name)
     return _fetch_from_hub(HUB_NAMES.get(name, name), str(revision))
 
@@ -63,7 +57,7 @@ def locate_base(source: str | Path, revision: str | None = None) -> Path | None:
         return Path(source)
     if name and Path(source).exists():
         raise ConfigError(f"{name} is a file; a base model is a folder with config.json and *.safetensors")
-    if name.startswith(PREFIX) or name in BUNDLED_MODELS:
+    if is_bundled(name):
         model = get_bundled(name)
         return bundled_folder(model) if is_ready(model) else None
     hub_name = HUB_NAMES.get(name, name)

@@ -63,6 +63,10 @@ class ClassifierScorer(Scorer):
         and the id that pads: what ``recipe.json`` would state.
     tokens_per_batch : int, optional
         Token budget of a batch, padding included; by default from the device's free memory.
+    other_base : {"refuse", "measure"}
+        What becomes of a base that has the right shape, but not the dequantised weights that the adapter was trained
+        on (the original of a bundled model from the Hub, say): "measure" takes it if its golden rows come out nearly
+        the same, and logs by how much they differ.
     """
 
     needs_device: ClassVar[bool] = True
@@ -95,6 +99,7 @@ class ClassifierScorer(Scorer):
         eos: bool | None = None,
         pad_token_id: int | None = None,
         tokens_per_batch: int | None = None,
+        other_base: str = "refuse",
     ):
         self.model = model
         self.adapter = adapter
@@ -107,6 +112,7 @@ class ClassifierScorer(Scorer):
         self.merge = merge
         self.unpack = unpack
         self.tokens_per_batch = tokens_per_batch
+        self.other_base = other_base
         self.soft_capping = soft_capping
         self.template = template
         self.max_tokens = max_tokens
@@ -189,6 +195,7 @@ class ClassifierScorer(Scorer):
                 replace(self.compute, device=self._device),
                 adapter=Path(self.adapter) if self.adapter else None,
                 golden_folder=self.recipe_folder,
+                other_base=identity.is_other_base(folder, recipe),
             )
             warm_up(forward, self.tokens_per_batch)
         self._forward = forward

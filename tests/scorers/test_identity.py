@@ -68,6 +68,7 @@ def test_what_is_right_passes(checkpoints, architecture):
         ({"device": 0}, "unknown device 0"),
         ({"attn_implementation": "evil/kernel"}, "'evil/kernel' names code on the Hub"),
         ({"merge": True, "quantization": "nf4"}, "merge=True on a base with quantization='nf4'"),
+        ({"other_base": "mesure"}, r"unknown other_base 'mesure' \(did you mean 'measure'\?\)"),
         ({"tokens_per_batch": 0}, "tokens_per_batch must be a whole number above 0, got 0"),
         ({"template": "turn"}, r"unknown template 'turn' \(did you mean 'turns'\?\)"),
         ({"truncation": "tial"}, "truncation: .*balanced"),
@@ -200,3 +201,18 @@ def test_a_loaded_scorer_has_nothing_left_to_check(base, adapter, monkeypatch):
         scorer.check()
     with pytest.raises(CheckError, match="no folder here"):
         scorer.check()
+
+
+def test_weights_from_elsewhere_than_the_file_that_the_recipe_names_are_told(adapter, base):
+    manifest = base / "manifest.json"
+    manifest.write_text(json.dumps({"gguf_sha256": "a" * 64}))
+    recipe = make_recipe(base_model=describe_base(base, "bundled:tiny").model_dump())
+    write_recipe(adapter, recipe, ("adapter_model.safetensors",))
+    LlamaScorer(str(base), adapter=str(adapter), device="cpu").check()
+    manifest.write_text(json.dumps({"gguf_sha256": "b" * 64}))
+    with pytest.raises(
+        CheckError, match=r"file with sha256 a{12}…; .* holds those of the file b{12}…\. Give that base"
+    ):
+        LlamaScorer(str(base), adapter=str(adapter), device="cpu").check()
+    with pytest.raises(CheckError, match=r"without golden\.json there is nothing to measure the difference by"):
+        LlamaScorer(str(base), adapter=str(adapter), device="cpu", other_base="measure").check()
