@@ -3,7 +3,9 @@ import pandas as pd
 import pytest
 
 from lmsys_ensemble.data.battles import Battles
-from lmsys_ensemble.report.slices import MAX_SOURCES, slice_lengths, slice_sources, slice_turns
+from lmsys_ensemble.report.inputs import check_inputs
+from lmsys_ensemble.report.slices import MAX_NAMES, slice_battles, slice_lengths, slice_names, slice_turns
+from lmsys_ensemble.schema import THREE_WAY
 
 
 def battles(lengths, turns=None):
@@ -38,9 +40,24 @@ def test_turns_are_counted_and_many_are_one_part():
 
 def test_sources_come_by_size_and_the_rest_is_one_part():
     sources = pd.Series(["b", "a", "b", None, "", "c"])
-    sliced = slice_sources(sources)
+    sliced = slice_names("Source", sources)
     assert sliced.names == ["b", "missing", "a", "c"]
     assert sliced.codes.tolist() == [0, 2, 0, 1, 1, 3]
-    many = slice_sources(pd.Series([f"s{row:03}" for row in range(100)]))
-    assert len(many.names) == MAX_SOURCES + 1
+    many = slice_names("Source", pd.Series([f"s{row:03}" for row in range(100)]))
+    assert len(many.names) == MAX_NAMES + 1
     assert many.names[-1] == "88 others"
+
+
+def test_scripts_are_told_from_texts_and_languages_are_those_of_the_table():
+    texts = ["Hello", "Привет", "Hola", "Ciao"]
+    table = pd.DataFrame({"id": range(4), "prompt": texts, "response_a": "a", "response_b": "b"})
+    members = {"one": np.full((4, 3), 1 / 3)}
+    given = table.assign(language=["en", "ru", "es", "it"])
+    inputs = check_inputs(members, [0, 1, 2, 0], task=THREE_WAY, battles=given)
+    sliced = {part.title: part for part in slice_battles(inputs)}
+    assert sliced["Script"].names == ["latin", "cyrillic"]
+    assert sliced["Script"].codes.tolist() == [0, 1, 0, 0]
+    assert sliced["Language"].names == ["en", "es", "it", "ru"]
+    alike = table.assign(prompt="Hello", language="en")
+    sliced = slice_battles(check_inputs(members, [0, 1, 2, 0], task=THREE_WAY, battles=alike))
+    assert {part.title for part in sliced} == {"Length in characters", "Number of turns"}
