@@ -20,6 +20,9 @@ PENALTIES = (10.0, 30.0, 100.0, 300.0, 1000.0)
 MAX_ROWS = 4000
 """Rows that the penalty is chosen on: it is the inverse variance of a weight, which more rows do not change."""
 
+MAX_DEVIATIONS = 10.0
+"""Standard deviations that a scaled feature is cut at, so that no odd text decides by one number."""
+
 _RARE = 1e-6
 
 
@@ -155,4 +158,4 @@ def shares_of(fitted: Logistic) -> Array:
 
 def _scaled(values: Array, scales: Array) -> Array:
     """Divide by scales; what never varied in training counts nothing."""
-    return np.asarray(np.clip(values / np.where(scales > _RARE, scales, np.inf), -10, 10))
+    return np.asarray(np.clip(values / np.where(scales > _RARE, scales, np.inf), -MAX_DEVIATIONS, MAX_DEVIATIONS))

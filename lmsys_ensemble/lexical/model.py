@@ -64,7 +64,8 @@ class LexicalModel:
 
     def logits_in_chunks(self, battles: Battles) -> Logits:
         """Return what `logits` does, for battles of any number."""
-        return np.concatenate([self.logits(texts) for texts in read_in_chunks(battles)])
+        none = np.empty((0, self.n_classes), dtype=np.float32)
+        return np.concatenate([none, *(self.logits(texts) for texts in read_in_chunks(battles))])
 
     def importances(self) -> pd.DataFrame:
         """Return the features with what they count, the heaviest first.

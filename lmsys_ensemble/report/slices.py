@@ -18,6 +18,9 @@ MAX_TURNS = 4
 MAX_NAMES = 12
 """Sources, languages or scripts shown apart; the others, which have fewer rows, are one part."""
 
+MIN_ROWS = 10
+"""Rows that a language or a script must have to be shown apart: of those that are told, some are wrong."""
+
 
 @dataclass(frozen=True, eq=False)
 class Slicing:
@@ -47,8 +50,9 @@ def slice_battles(inputs: ReportInput) -> Iterator[Slicing]:
     if inputs.sources is not None:
         yield slice_names("Source", inputs.sources)
     for name, values in inputs.told.items():
-        if values.nunique(dropna=False) > 1:
-            yield slice_names(name.capitalize(), values)
+        part = slice_names(name.capitalize(), values, MIN_ROWS)
+        if len(part.names) > 1:
+            yield part
 
 
 def slice_lengths(battles: Battles) -> Slicing:
@@ -71,13 +75,13 @@ def slice_turns(battles: Battles) -> Slicing:
     return _occupied("Number of turns", names, np.minimum(turns, MAX_TURNS) - 1)
 
 
-def slice_names(title: str, values: "pd.Series[Any]") -> Slicing:
-    """Divide by names, those with the most rows first."""
+def slice_names(title: str, values: "pd.Series[Any]", min_rows: int = 1) -> Slicing:
+    """Divide by names, those with the most rows first; names of fewer than `min_rows` are one part."""
     named = values.fillna("").astype(str).replace("", "missing")
     counts = named.value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
-    names = [str(name) for name in counts.index[:MAX_NAMES]]
+    names = [str(name) for name in counts.index[counts >= min_rows][:MAX_NAMES]]
     codes = {name: position for position, name in enumerate(names)}
-    numbers = np.array([codes.get(name, MAX_NAMES) for name in named], dtype=np.intp)
+    numbers = np.array([codes.get(name, len(names)) for name in named], dtype=np.intp)
     others = len(counts) - len(names)
     return _occupied(title, [*names, f"{others} others"] if others else names, numbers)
 

@@ -19,7 +19,7 @@ from lmsys_ensemble.scorers.base import Scorer
 class LexicalScorer(Scorer):
     """Length, format, refusals, overlap, script and words of the responses, weighed by a fitted model.
 
-    It needs no GPU and no language model, and scores some hundred rows a second. Swapping the responses swaps its
+    It needs no GPU and no language model, and scores hundreds of rows a second. Swapping the responses swaps its
     probabilities exactly. `lmsys_ensemble.training.fit_lexical` and ``lmsys-ensemble fit-lexical`` fit one.
 
     Parameters
@@ -74,7 +74,7 @@ class LexicalScorer(Scorer):
     def score(self, battles: Battles) -> Logits:
         """Return logits of shape (n_rows, n_classes)."""
         model = self._loaded()
-        parts = []
+        parts = [np.empty((0, model.n_classes), dtype=np.float32)]
         for start in range(0, len(battles), CHUNK_ROWS):
             part = battles[start : start + CHUNK_ROWS]
             parts.append(model.logits(read_texts(part)))

@@ -24,11 +24,9 @@ def test_a_model_is_fitted_measured_and_used_by_other_commands(rows, capsys):
     assert "all folds" in out
     assert "log lines" in out
     assert "2 folds by prompt" in err
-    with open("ensemble.yaml", "w") as file:
-        file.write("version: 1\nscorers: [counted]\n")
-    assert run(capsys, "predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")[0] == 0
+    assert run(capsys, "predict", "--config", "counted", "--input", "test.csv", "--output", "p.csv")[0] == 0
     assert len(pd.read_csv("p.csv")) == 20
-    assert run(capsys, "validate", "--config", "ensemble.yaml")[0] == 0
+    assert run(capsys, "validate", "--config", "counted")[0] == 0
     assert run(capsys, *asked)[0] == 2
     code, out, _ = run(capsys, *asked, "--overwrite", "--json")
     assert code == 0

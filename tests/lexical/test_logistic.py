@@ -26,6 +26,7 @@ def test_it_is_the_penalised_maximum_of_the_general_regression():
     inputs = np.hstack([
         features.differences / found.difference_scales, (features.shared - found.shared_means) / found.shared_scales,
     ])  # fmt: skip
+    inputs = np.clip(inputs, -logistic.MAX_DEVIATIONS, logistic.MAX_DEVIATIONS)
     tie = np.average(labels[:, 2], weights=weights)
     prior, basis = np.zeros((8, 3)), np.zeros((8, 8, 3))
     prior[-1, 2] = np.log(2 * tie / (1 - tie))

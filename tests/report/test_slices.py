@@ -49,15 +49,14 @@ def test_sources_come_by_size_and_the_rest_is_one_part():
 
 
 def test_scripts_are_told_from_texts_and_languages_are_those_of_the_table():
-    texts = ["Hello", "Привет", "Hola", "Ciao"]
-    table = pd.DataFrame({"id": range(4), "prompt": texts, "response_a": "a", "response_b": "b"})
-    members = {"one": np.full((4, 3), 1 / 3)}
-    given = table.assign(language=["en", "ru", "es", "it"])
-    inputs = check_inputs(members, [0, 1, 2, 0], task=THREE_WAY, battles=given)
+    texts = ["Hello"] * 12 + ["Привет"] * 11 + ["Hola"] * 10 + ["Ciao"] * 7
+    table = pd.DataFrame({"id": range(40), "prompt": texts, "response_a": "a", "response_b": "b"})
+    members, labels = {"one": np.full((40, 3), 1 / 3)}, np.arange(40) % 3
+    inputs = check_inputs(members, labels, task=THREE_WAY, battles=table.assign(language=table["prompt"]))
     sliced = {part.title: part for part in slice_battles(inputs)}
     assert sliced["Script"].names == ["latin", "cyrillic"]
-    assert sliced["Script"].codes.tolist() == [0, 1, 0, 0]
-    assert sliced["Language"].names == ["en", "es", "it", "ru"]
+    assert sliced["Script"].codes.tolist() == [0] * 12 + [1] * 11 + [0] * 17
+    assert sliced["Language"].names == ["Hello", "Привет", "Hola", "1 others"]
     alike = table.assign(prompt="Hello", language="en")
-    sliced = slice_battles(check_inputs(members, [0, 1, 2, 0], task=THREE_WAY, battles=alike))
+    sliced = slice_battles(check_inputs(members, labels, task=THREE_WAY, battles=alike))
     assert {part.title for part in sliced} == {"Length in characters", "Number of turns"}
