@@ -20,6 +20,7 @@ _EXPORTS = {
     "FakeScorer": "lmsys_ensemble.testing.fake",
     "FaultyScorer": "lmsys_ensemble.testing.faults",
     "GemmaScorer": "lmsys_ensemble.scorers.gemma",
+    "LexicalScorer": "lmsys_ensemble.scorers.lexical",
     "LlamaScorer": "lmsys_ensemble.scorers.llama",
     "SavedScorer": "lmsys_ensemble.scorers.saved",
     "Scorer": "lmsys_ensemble.scorers.base",
@@ -41,6 +42,7 @@ __all__ = [
     "FakeScorer",
     "FaultyScorer",
     "GemmaScorer",
+    "LexicalScorer",
     "LlamaScorer",
     "SavedScorer",
     "Scorer",
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from lmsys_ensemble.scorers.base import Scorer
     from lmsys_ensemble.scorers.classifier import ClassifierScorer
     from lmsys_ensemble.scorers.gemma import GemmaScorer
+    from lmsys_ensemble.scorers.lexical import LexicalScorer
     from lmsys_ensemble.scorers.llama import LlamaScorer
     from lmsys_ensemble.scorers.saved import SavedScorer
     from lmsys_ensemble.testing.check import check_scorer

@@ -156,7 +156,8 @@ class Ensemble(Predictor):
             Battles with labels (see `lmsys_ensemble.parse_labels`). A column ``group``, where there is one, says
             which rows belong together in the bootstrap.
         by : str, optional
-            Column whose values are measured apart, beside all rows together.
+            Column whose values are measured apart, beside all rows together. ``script`` and ``language`` are told from
+            the texts where the table has no such column (the latter with the optional package py3langid).
         swap : bool
             Whether to score every battle a second time with its responses swapped, and measure how consistent the
             verdicts are. Every model is loaded once.
@@ -174,6 +175,8 @@ class Ensemble(Predictor):
         ------
         InputError
             If battles, labels or the column `by` cannot be used; before anything is loaded.
+        MissingDependencyError
+            If languages are to be told and the package for it is not installed.
         ConfigError
             If `swap` is asked of scorers that look probabilities up by id; if a scorer is called ``blend`` or
             ``class prior``; if the blender has to be fitted first, or was fitted on scorers of other names.

@@ -92,6 +92,29 @@ def renormalise(probabilities: ArrayLike) -> Probabilities:
     return result
 
 
+def without_tie(probabilities: ArrayLike) -> Probabilities:
+    """Leave the third class out and renormalise: A against B, given that one of the two wins.
+
+    Parameters
+    ----------
+    probabilities : array-like of shape (n_rows, 3)
+        A wins, B wins, tie.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, 2)
+        Every row sums to 1; one that gave both no probability at all is even.
+
+    Examples
+    --------
+    >>> without_tie([[0.3, 0.1, 0.6], [0.0, 0.0, 1.0]]).round(2).tolist()
+    [[0.75, 0.25], [0.5, 0.5]]
+    """
+    values = np.array(probabilities, dtype=np.float64)[:, :2]
+    values[values.sum(axis=1) == 0] = 1
+    return renormalise(values)
+
+
 def check_probabilities(
     probabilities: ArrayLike,
     *,

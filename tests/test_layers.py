@@ -22,7 +22,7 @@ FLOORS = (
     ("files",),
     ("data", "evaluation", "journal"),
     ("encoding", "blending", "cleaning"),
-    ("modeling", "report"),
+    ("modeling", "report", "lexical"),
     ("scorers", "training", "merging"),
     ("hosting", "config", "testing"),
     ("runtime",),

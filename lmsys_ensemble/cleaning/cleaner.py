@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmsys_ensemble.cleaning.normalization import BattleKey, battle_key, script_of, visible
+from lmsys_ensemble.cleaning.normalization import BattleKey, battle_key, visible
 from lmsys_ensemble.cleaning.prompts import Clusters, join_similar
 from lmsys_ensemble.cleaning.report import (
     REASONS,
@@ -21,6 +21,7 @@ from lmsys_ensemble.cleaning.report import (
 )
 from lmsys_ensemble.cleaning.settings import HygieneSettings
 from lmsys_ensemble.data.battles import Battles, Turns
+from lmsys_ensemble.data.languages import SCRIPT, column_of
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import ROUNDING_TOLERANCE, Probabilities, swap_classes
 from lmsys_ensemble.schema import Task
@@ -261,7 +262,7 @@ class Cleaner:
         ids, prompts = [self._ids[row] for row in rows], [self._keys[row].prompt for row in rows]
         balance = None
         if self._rows.labels is not None:
-            languages = self._rows.languages or [script_of(turns) for turns in self._rows.battles.prompts]
+            languages = self._rows.languages or column_of(self._rows.battles, SCRIPT)
             by = {
                 "source": [self._sources[row] for row in rows],
                 "language": [languages[row] or UNKNOWN for row in rows],

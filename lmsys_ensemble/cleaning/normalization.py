@@ -3,10 +3,8 @@
 import hashlib
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from lmsys_ensemble.data.battles import Battle
 
@@ -15,14 +13,6 @@ _INVISIBLE = re.compile("[\u00ad\u200b\u200c\u200d\u2060\ufeff]+")  # they only 
 # Chinese, Japanese, Thai, Lao, Burmese and Khmer write no spaces between words: every character counts as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
-
-SCRIPT_SAMPLE = 2000
-"""Characters of a text that its script is told from."""
-
-NO_SCRIPT = "none"
-"""What the script of a text without letters is called."""
-
-_KANA_SHARE = 0.05  # Japanese mixes kana with Han characters; Chinese has none
 
 
 def normalise(turns: Iterable[str]) -> str:
@@ -77,34 +67,3 @@ def battle_key(battle: Battle) -> BattleKey:
         a, b = "\0".join(battle.response_a), "\0".join(battle.response_b)
     one, other = (hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest() for text in (a, b))
     return BattleKey(normalise(battle.prompt), (min(one, other), max(one, other)), one > other)
-
-
-def script_of(turns: Iterable[str]) -> str:
-    """Return the script that most letters of a text belong to.
-
-    Languages that share a script are not told apart: English and Spanish are both ``latin``. Text with kana is
-    ``japanese``, whatever else is in it; Han characters alone are ``han``.
-
-    >>> script_of(["Grüße"]), script_of(["Привет, Bob"]), script_of(["今日は"]), script_of(["2 + 2"])
-    ('latin', 'cyrillic', 'japanese', 'none')
-    """
-    sample = unicodedata.normalize("NFKC", " ".join(turns)[:SCRIPT_SAMPLE])
-    counts: Counter[str] = Counter()
-    for character, count in Counter(sample).items():
-        if script := _script(character):
-            counts[script] += count
-    if not counts:
-        return NO_SCRIPT
-    kana = counts.pop("kana", 0)
-    if kana >= _KANA_SHARE * (kana + counts.total()):
-        counts["japanese"] = kana + counts.pop("han", 0)
-    return min(counts, key=lambda script: (-counts[script], script))
-
-
-@lru_cache(maxsize=1 << 16)
-def _script(character: str) -> str:
-    """Return the script of a letter, which is the first word of its Unicode name; '' for anything else."""
-    if not character.isalpha():
-        return ""
-    name = unicodedata.name(character, "other").split()[0].lower()
-    return {"cjk": "han", "hiragana": "kana", "katakana": "kana", "katakana-hiragana": "kana"}.get(name, name)

@@ -11,6 +11,7 @@
 `cleaning`     clean.
 `labelling`    pseudo-label.
 `preparation`  train, import-checkpoint, models, validate.
+`lexical`      fit-lexical.
 `merging`      merge-adapters, merge.
 `scorers`      scorers.
 `runs`         runs show.

@@ -62,7 +62,12 @@ class EvaluateOptions(CommandOptions):
     config: str | None = field(default=None, metadata=_CONFIG)
     input: str = field(metadata=flag(f"labelled battles, {_TABLES}", "FILE"))
     by: str | None = field(
-        default=None, metadata=flag("measure its values apart; default: source, where there is one", "COLUMN")
+        default=None,
+        metadata=flag(
+            "measure its values apart; script and language are told from the texts where there is no such column; "
+            "default: source, where there is one",
+            "COLUMN",
+        ),
     )
     swap: bool = field(default=False, metadata=flag("measure consistency with the responses swapped, too"))
     run_dir: str | None = field(default=None, metadata=flag("keep finished work there, and resume from it", "DIR"))
@@ -269,6 +274,25 @@ class TrainOptions(CommandOptions):
         default=None, metadata=flag("where the recipe's data files lie; default: beside the recipe", "FOLDER")
     )
     device: str = field(default="auto", metadata=flag("cpu, cuda:0, ... or auto (default)"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitLexicalOptions(CommandOptions):
+    """Options of ``fit-lexical``."""
+
+    input: tuple[str, ...] = field(
+        metadata=flag(f"labelled battles, {_TABLES}; SOURCE reads a public format, as for clean", "[SOURCE=]FILE")
+    )
+    output: str = field(metadata=flag("where the model goes", "FOLDER"))
+    overwrite: bool = field(default=False, metadata=flag("replace what an earlier fit left in --output"))
+    task: Literal["three_way", "two_way"] = field(
+        default="three_way", metadata=flag("classes of the labels: with ties (default), or without")
+    )
+    model: Literal["auto", "logistic", "boosted"] = field(
+        default="auto",
+        metadata=flag("a regression, or boosted trees (needs lightgbm); default: trees where lightgbm is installed"),
+    )
+    folds: int = field(default=5, metadata=flag("measure it on N folds by prompt; 0: not at all; default: 5", "N"))
 
 
 @dataclass(frozen=True, kw_only=True)

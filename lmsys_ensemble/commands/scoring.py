@@ -18,11 +18,17 @@ from lmsys_ensemble.commands.targets import (
 )
 from lmsys_ensemble.config import bundled_config, find_config
 from lmsys_ensemble.data.battles import parse_battles, parse_labels
-from lmsys_ensemble.data.submission import build_submission, check_sample, write_submission
+from lmsys_ensemble.data.submission import (
+    SubmissionForm,
+    build_submission,
+    check_sample,
+    submission_form,
+    write_submission,
+)
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.hosting.display import Display
-from lmsys_ensemble.schema import ID_COLUMN
+from lmsys_ensemble.schema import ID_COLUMN, WINNER_COLUMN
 
 
 def submit(options: SubmitOptions) -> Result:
@@ -34,13 +40,17 @@ def submit(options: SubmitOptions) -> Result:
     check_targets(outputs, read, run_dir=options.run.run_dir, prints_json=options.json)
     sample = read_table(options.sample) if options.sample else None
     battles = parse_battles(read_table(options.test))
+    form = SubmissionForm(ensemble.task)
     if sample is not None:  # all that can be wrong with it is known by now
+        form = submission_form(sample, ensemble.task)
         check_sample(sample, battles.ids, task=ensemble.task, source=f"rows of {options.test}")
     pull_bundled(ensemble)
     predictions = ensemble.predict(battles, **options.run.keywords())
     submission = build_submission(predictions, sample, task=ensemble.task)
     write_or_keep(options.out, lambda path: write_submission(submission, path), options.run.run_dir)
-    return _summary(submission, ensemble, options.out)
+    if form.leaves_out_tie(ensemble.task):
+        say("the sample knows no ties and the ensemble does: the tie was left out and the rest renormalised")
+    return _summary(submission, ensemble, options.out, form)
 
 
 def predict(options: PredictOptions) -> Result:
@@ -107,9 +117,8 @@ def pull_bundled(ensemble: Ensemble) -> None:
             ensure_bundled(name, say)
 
 
-def _summary(table: pd.DataFrame, ensemble: Ensemble, path: str | Path) -> Result:
-    columns = list(ensemble.task.columns)
-    means = {str(name): float(table[name].mean()) if len(table) else None for name in columns}
+def _summary(table: pd.DataFrame, ensemble: Ensemble, path: str | Path, form: SubmissionForm | None = None) -> Result:
+    means = _means(table, form or SubmissionForm(ensemble.task))
     head = table.head(5).to_string(index=False, float_format="{:.4f}".format)
     more = f"\n… {len(table) - 5} more rows" if len(table) > 5 else ""
     mean = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if value is not None)
@@ -129,3 +138,12 @@ def _summary(table: pd.DataFrame, ensemble: Ensemble, path: str | Path) -> Resul
         "ids": str(table[ID_COLUMN].dtype),
     }
     return finish(Result(values, text, time_was_up), path)
+
+
+def _means(table: pd.DataFrame, form: SubmissionForm) -> dict[str, float | None]:
+    """Return every class's mean probability, or its share of the verdicts."""
+    shares = {
+        column: table[WINNER_COLUMN] == name if form.verdicts else table[column]
+        for name, column in zip(form.task.classes, form.task.columns, strict=True)
+    }
+    return {column: float(values.mean()) if len(table) else None for column, values in shares.items()}

@@ -12,6 +12,7 @@ from lmsys_ensemble.commands.options import (
     CleanOptions,
     CommandOptions,
     EvaluateOptions,
+    FitLexicalOptions,
     ImportOptions,
     MergeAdaptersOptions,
     MergeOptions,
@@ -122,6 +123,12 @@ def _train() -> "Callable[[TrainOptions], Result]":
     return train
 
 
+def _fit_lexical() -> "Callable[[FitLexicalOptions], Result]":
+    from lmsys_ensemble.commands.lexical import fit_lexical
+
+    return fit_lexical
+
+
 def _validate() -> "Callable[[ValidateOptions], Result]":
     from lmsys_ensemble.commands.preparation import validate
 
@@ -188,6 +195,12 @@ _LISTED = (
         "to --probabilities.",
     ),
     _command("train", "train a LoRA adapter and a head from a recipe", TrainOptions, _train),
+    _command(
+        "fit-lexical", "fit the baseline that needs no language model, in seconds", FitLexicalOptions, _fit_lexical,
+        "Fit a model of what can be counted in two responses (length, format, refusals, overlap, script, words) to "
+        "labelled battles, measure it out of fold, and write a folder that predict and evaluate take as a scorer of "
+        "type lexical. Every language model must beat it.",
+    ),
     _command(
         "merge-adapters", "merge LoRA adapters of one base model into one, heads included", MergeAdaptersOptions,
         _merge_adapters,

@@ -6,6 +6,7 @@
 `tables`         Reading and writing tables; ids, groups and columns are checked here.
 `frames`         Paths, Arrow and polars tables and lists of rows, as DataFrames.
 `battles`        A prompt and two responses, each a sequence of turns; labels.
+`languages`      Script and language of texts.
 `labelled`       Labelled battles, as fitting and measuring take them.
 `corpus`         Labelled battles of one file or several, with sources and groups, as training takes them.
 `merging`        Labelled battles of several origins in one table.

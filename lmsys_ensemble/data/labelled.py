@@ -7,6 +7,7 @@ import pandas as pd
 
 from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
 from lmsys_ensemble.data.frames import TableLike, as_frame
+from lmsys_ensemble.data.languages import COMPUTED, column_of
 from lmsys_ensemble.data.tables import parse_groups
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import Probabilities
@@ -37,13 +38,20 @@ class LabelledBattles:
     def slices(self, by: str | None) -> pd.DataFrame | None:
         """Return the column whose values are measured apart, as a DataFrame.
 
+        ``language`` and ``script`` are told from the texts where the table has no such column; see
+        `lmsys_ensemble.data.languages.column_of`.
+
         Raises
         ------
         InputError
             If it is not there.
+        MissingDependencyError
+            If the language is to be told, and the package for it is not installed.
         """
         if by is None:
             return None
+        if by not in self.table and by in COMPUTED:
+            return pd.DataFrame({by: column_of(self.battles, by)})
         if by not in self.table:
             listed = ", ".join(map(str, self.table))
             raise InputError(f"there is no column {by!r} to evaluate by; the table has {listed}")

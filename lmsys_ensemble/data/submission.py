@@ -1,6 +1,7 @@
 """Submissions: a checked table, written whole or not at all."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,65 @@ import pandas as pd
 from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, encode_table, parse_ids
 from lmsys_ensemble.errors import InputError, SubmissionError
 from lmsys_ensemble.files import write_atomically
-from lmsys_ensemble.probabilities import renormalise
-from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, Task
+from lmsys_ensemble.probabilities import renormalise, without_tie
+from lmsys_ensemble.schema import ID_COLUMN, THREE_WAY, TWO_WAY, WINNER_COLUMN, Task
 
 SUM_TOLERANCE = 1e-6
 """How far a row's sum may lie from 1 in a prediction (which comes from a softmax, not from a rounded file)."""
+
+
+@dataclass(frozen=True)
+class SubmissionForm:
+    """What a competition asks for.
+
+    Attributes
+    ----------
+    task : Task
+        The classes that it knows.
+    verdicts : bool
+        Whether a row is the name of the likeliest class (``id,winner``, as in the WSDM Cup) instead of probabilities.
+    """
+
+    task: Task
+    verdicts: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the submission."""
+        return [ID_COLUMN, *((WINNER_COLUMN,) if self.verdicts else self.task.columns)]
+
+    def leaves_out_tie(self, task: Task) -> bool:
+        """Tell whether predictions of a task have a class for ties that the competition does not know."""
+        return task.n_classes > self.task.n_classes
+
+
+def submission_form(sample: pd.DataFrame, task: Task = THREE_WAY) -> SubmissionForm:
+    """Read off a sample submission what is asked for.
+
+    A sample with the columns ``id`` and ``winner`` asks for names of classes: of A and B, unless the sample names ties.
+    Predictions with ties serve a sample that knows none.
+
+    Raises
+    ------
+    SubmissionError
+        If its columns are neither those of the task, nor without the tie, nor ``id`` and ``winner``; or if ``winner``
+        holds other values than names of classes.
+    """
+    forms = [SubmissionForm(task), *([SubmissionForm(TWO_WAY)] if task.n_classes == THREE_WAY.n_classes else [])]
+    found = sorted(map(str, sample.columns))
+    for form in forms:
+        if found == sorted(form.columns):
+            return form
+    if found != sorted([ID_COLUMN, WINNER_COLUMN]):
+        listed = " or ".join(", ".join(form.columns) for form in (*forms, SubmissionForm(task, verdicts=True)))
+        raise SubmissionError(f"the sample has the columns {', '.join(map(str, sample.columns))}, expected {listed}")
+    named = {str(value) for value in sample[WINNER_COLUMN].dropna()} - {""}
+    unknown = sorted(named - set(task.classes))
+    if unknown:
+        raise SubmissionError(
+            f"the sample's column {WINNER_COLUMN} holds {_listed(unknown)}, expected {', '.join(task.classes)}"
+        )
+    return SubmissionForm(task if named - set(TWO_WAY.classes) else TWO_WAY, verdicts=True)
 
 
 def build_submission(
@@ -28,14 +83,16 @@ def build_submission(
         ``id`` and one column per class, as `Ensemble.predict` returns them; further columns are dropped.
     sample : DataFrame, optional
         The competition's sample submission: the result has its ids (with their dtype), its rows' order and its
-        columns' order. Without one, the rows stay as they are.
+        columns' order. Without one, the rows stay as they are. One with the columns ``id`` and ``winner`` gets the
+        likeliest class of every row (A where A and B are equally likely). Where the sample knows no ties and the
+        predictions do, the tie is left out and the rest renormalised.
     task : Task
         Gives the columns.
 
     Returns
     -------
     DataFrame
-        ``id`` and the classes' columns; every row is finite and sums to 1.
+        ``id`` and the classes' columns, where every row is finite and sums to 1; or ``id`` and ``winner``.
 
     Raises
     ------
@@ -52,12 +109,19 @@ def build_submission(
         raise SubmissionError(f"predictions: {error}") from error
     table = pd.DataFrame(probabilities.loc[:, columns])
     _check_values(table, task)
+    form = SubmissionForm(task)
     if sample is not None:
+        form = submission_form(sample, task)
         wanted = check_sample(sample, ids, task=task)
         table = table.iloc[ids.get_indexer(wanted)].reset_index(drop=True)
         table[ID_COLUMN] = sample[ID_COLUMN].to_numpy()
         columns = [str(name) for name in sample.columns]
-    table[list(task.columns)] = renormalise(table[list(task.columns)].to_numpy())
+    values = renormalise(table[list(task.columns)].to_numpy())
+    if form.leaves_out_tie(task):
+        values = without_tie(values)
+    table[list(form.task.columns)] = values
+    if form.verdicts:
+        table[WINNER_COLUMN] = np.array(form.task.classes, dtype=object)[values.argmax(axis=1)]
     return table.loc[:, columns].reset_index(drop=True)
 
 
@@ -85,13 +149,9 @@ def check_sample(
     Raises
     ------
     SubmissionError
-        If its columns are wrong, ids occur twice, or ids differ; names ids and their kinds.
+        If its columns are wrong (see `submission_form`), ids occur twice, or ids differ; names ids and their kinds.
     """
-    expected = [ID_COLUMN, *task.columns]
-    if sorted(map(str, sample.columns)) != sorted(expected):
-        raise SubmissionError(
-            f"the sample has the columns {', '.join(map(str, sample.columns))}, expected {', '.join(expected)}"
-        )
+    submission_form(sample, task)
     try:
         wanted = parse_ids(sample[ID_COLUMN])
     except InputError as error:

@@ -22,7 +22,7 @@ def slices(findings: Findings) -> Markup | None:
         return None
     note = "Where the blend is good and where it is not, and whether it beats the equal average there, too."
     parts = [_slicing(title, rows, findings) for title, rows in findings.slices.items()]
-    return section("slices", "By length, turns and source", paragraph(note), *parts)
+    return section("slices", "By length, turns, source, language and script", paragraph(note), *parts)
 
 
 def _slicing(title: str, rows: Sequence[SliceFigures], findings: Findings) -> Markup:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lmsys_ensemble.blending.checks import check_members
 from lmsys_ensemble.data.battles import Battles, parse_battles
+from lmsys_ensemble.data.languages import COMPUTED, can_tell, column_of
 from lmsys_ensemble.data.predictions import locate
 from lmsys_ensemble.data.tables import parse_ids
 from lmsys_ensemble.errors import InputError
@@ -41,6 +42,9 @@ class ReportInput:
         Texts.
     sources : Series or None
         Where every battle comes from.
+    told : dict of str to Series
+        ``script`` and ``language`` of every battle: from the table's own columns, else told from the texts, the latter
+        where the package for it is installed.
     """
 
     task: Task
@@ -51,6 +55,7 @@ class ReportInput:
     battles: Battles | None
     sources: "pd.Series[Any] | None"
     swapped: dict[str, Probabilities]
+    told: "dict[str, pd.Series[Any]]"
 
     @property
     def n_rows(self) -> int:
@@ -88,10 +93,10 @@ def check_inputs(
     codes = group_codes(groups, n_rows)
     if not n_rows or codes.max() == 0:
         raise InputError(f"a report needs rows of at least two groups, got {n_rows} rows of {min(n_rows, 1)} group")
-    texts, sources, known = _align_battles(battles, ids, n_rows)
+    texts, table, known = _align_battles(battles, ids, n_rows)
     return ReportInput(
-        task, dict(zip(members, arrays, strict=True)), truth, known, codes, texts, sources,
-        _check_swapped(swapped, members, n_rows, task.n_classes),
+        task, dict(zip(members, arrays, strict=True)), truth, known, codes, texts, table.get(SOURCE_COLUMN),
+        _check_swapped(swapped, members, n_rows, task.n_classes), _tell(texts, table),
     )  # fmt: skip
 
 
@@ -110,13 +115,13 @@ def _check_swapped(
 
 def _align_battles(
     table: pd.DataFrame | None, ids: ArrayLike | None, n_rows: int
-) -> "tuple[Battles | None, pd.Series[Any] | None, pd.Index[Any]]":
-    """Bring battles into the order of the ids; without ids they must be in the order of the rows."""
+) -> "tuple[Battles | None, pd.DataFrame, pd.Index[Any]]":
+    """Bring battles and their table into the order of the ids; without ids they must be in that of the rows."""
     known: pd.Index[Any] = pd.RangeIndex(n_rows) if ids is None else parse_ids(pd.Series(ids))
     if len(known) != n_rows:
         raise InputError(f"got {len(known)} ids for {n_rows} rows; give one per row")
     if table is None:
-        return None, None, known
+        return None, pd.DataFrame(), known
     if ID_COLUMN not in table:
         raise InputError(f"the battles have no column {ID_COLUMN!r}; they have {', '.join(map(str, table))}")
     if ids is not None:
@@ -126,7 +131,18 @@ def _align_battles(
         raise InputError(f"got {len(table)} battles for {n_rows} rows; pass ids, and they are matched by id")
     table = table.reset_index(drop=True)
     battles = parse_battles(table)
-    return battles, table.get(SOURCE_COLUMN), battles.ids
+    return battles, table, battles.ids
+
+
+def _tell(battles: Battles | None, table: pd.DataFrame) -> "dict[str, pd.Series[Any]]":
+    """Return script and language of battles, as far as they can be told."""
+    told: dict[str, pd.Series[Any]] = {}
+    for name in COMPUTED if battles is not None else ():
+        if name in table:
+            told[name] = table[name]
+        elif battles is not None and can_tell(name):
+            told[name] = pd.Series(column_of(battles, name))
+    return told
 
 
 def find_swapped(inputs: ReportInput) -> list[str]:

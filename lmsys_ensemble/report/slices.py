@@ -1,4 +1,4 @@
-"""Parts of the rows to measure apart: by length, number of turns and source."""
+"""Parts of the rows to measure apart: by length, number of turns, source, language and script."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +15,11 @@ N_LENGTH_BINS = 5
 MAX_TURNS = 4
 """Battles of more turns are one part with those of so many."""
 
-MAX_SOURCES = 12
-"""Sources shown apart; the others, which have fewer rows, are one part."""
+MAX_NAMES = 12
+"""Sources, languages or scripts shown apart; the others, which have fewer rows, are one part."""
+
+MIN_ROWS = 10
+"""Rows that a language or a script must have to be shown apart: of those that are told, some are wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,11 @@ def slice_battles(inputs: ReportInput) -> Iterator[Slicing]:
     yield slice_lengths(inputs.battles)
     yield slice_turns(inputs.battles)
     if inputs.sources is not None:
-        yield slice_sources(inputs.sources)
+        yield slice_names("Source", inputs.sources)
+    for name, values in inputs.told.items():
+        part = slice_names(name.capitalize(), values, MIN_ROWS)
+        if len(part.names) > 1:
+            yield part
 
 
 def slice_lengths(battles: Battles) -> Slicing:
@@ -68,15 +75,15 @@ def slice_turns(battles: Battles) -> Slicing:
     return _occupied("Number of turns", names, np.minimum(turns, MAX_TURNS) - 1)
 
 
-def slice_sources(sources: "pd.Series[Any]") -> Slicing:
-    """Divide by source, those with the most rows first."""
-    named = sources.fillna("").astype(str).replace("", "missing")
+def slice_names(title: str, values: "pd.Series[Any]", min_rows: int = 1) -> Slicing:
+    """Divide by names, those with the most rows first; names of fewer than `min_rows` are one part."""
+    named = values.fillna("").astype(str).replace("", "missing")
     counts = named.value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
-    names = [str(name) for name in counts.index[:MAX_SOURCES]]
+    names = [str(name) for name in counts.index[counts >= min_rows][:MAX_NAMES]]
     codes = {name: position for position, name in enumerate(names)}
-    values = np.array([codes.get(name, MAX_SOURCES) for name in named], dtype=np.intp)
+    numbers = np.array([codes.get(name, len(names)) for name in named], dtype=np.intp)
     others = len(counts) - len(names)
-    return _occupied("Source", [*names, f"{others} others"] if others else names, values)
+    return _occupied(title, [*names, f"{others} others"] if others else names, numbers)
 
 
 def _occupied(title: str, names: list[str], codes: NDArray[np.intp]) -> Slicing:

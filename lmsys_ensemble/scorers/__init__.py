@@ -6,6 +6,7 @@
 `classifier`  `ClassifierScorer`: any sequence-classification model.
 `gemma`       `GemmaScorer`.
 `llama`       `LlamaScorer`.
+`lexical`     `LexicalScorer`: what can be counted in the texts.
 `saved`       `SavedScorer`: probabilities that somebody else has computed.
 `registry`    Scorers by name, built-in and third-party alike.
 """

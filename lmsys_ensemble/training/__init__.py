@@ -1,4 +1,4 @@
-"""Training of LoRA adapters and heads. Reaches scoring through the files it writes, never through imports.
+"""Training of adapters, heads and lexical models. Reaches scoring through files it writes, never through imports.
 
 `teacher_settings`  What is learned from teachers, and how.
 `settings`          What ``lmsys-ensemble train recipe.yaml`` reads.
@@ -31,6 +31,8 @@
 `locks`             One process at a time for every fold.
 `folds_card`        What lies beside the folds: an ensemble of all, and a page.
 `folds`             One adapter per fold, each from a fresh base.
+`lexical_card`      The page beside a lexical model.
+`lexical`           A lexical model, fitted to all rows and measured out of fold.
 """
 
 from importlib import import_module
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from lmsys_ensemble.training.finishing import Trained as Trained
     from lmsys_ensemble.training.folds import TrainedFolds as TrainedFolds
     from lmsys_ensemble.training.folds import kfold as kfold
+    from lmsys_ensemble.training.lexical import FittedLexical as FittedLexical
+    from lmsys_ensemble.training.lexical import fit_lexical as fit_lexical
     from lmsys_ensemble.training.run import train as train
     from lmsys_ensemble.training.settings import TrainSettings as TrainSettings
 
@@ -52,11 +56,23 @@ _EXPORTS = {
     "train_adapter": "lmsys_ensemble.training.adapter",
     "TrainedFolds": "lmsys_ensemble.training.folds",
     "kfold": "lmsys_ensemble.training.folds",
+    "FittedLexical": "lmsys_ensemble.training.lexical",
+    "fit_lexical": "lmsys_ensemble.training.lexical",
     "train": "lmsys_ensemble.training.run",
     "TrainSettings": "lmsys_ensemble.training.settings",
     "SeenRowsWarning": "lmsys_ensemble.modeling.learned_rows",
 }
-__all__ = ["SeenRowsWarning", "TrainSettings", "Trained", "TrainedFolds", "kfold", "train", "train_adapter"]
+__all__ = [
+    "FittedLexical",
+    "SeenRowsWarning",
+    "TrainSettings",
+    "Trained",
+    "TrainedFolds",
+    "fit_lexical",
+    "kfold",
+    "train",
+    "train_adapter",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -51,7 +51,7 @@ def _lines(settings: TrainSettings, figures: Mapping[str, Any]) -> list[str]:
         "same source that the fold's model learned from; *length only* is a logistic regression on the responses' "
         "lengths, fitted to the same rows.",
         "",
-        *_markdown(figures_table(figures)),
+        *markdown(figures_table(figures)),
         "",
         *verdict(figures["overall"]),
         "",
@@ -79,6 +79,7 @@ def _lines(settings: TrainSettings, figures: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _markdown(table: pd.DataFrame) -> list[str]:
+def markdown(table: pd.DataFrame) -> list[str]:
+    """Return the lines of a table of texts in Markdown."""
     rows = [[*table.columns], ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return [f"| {' | '.join(row)} |" for row in rows]

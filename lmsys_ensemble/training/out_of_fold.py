@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lmsys_ensemble.data.tables import encode_table, read_table
-from lmsys_ensemble.errors import ConfigError
+from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.folds import group_codes
 from lmsys_ensemble.files import write_atomically
 from lmsys_ensemble.probabilities import Logits, softmax
@@ -21,7 +21,12 @@ FOLD_COLUMN, SOURCE_COLUMN = "fold", "source"
 
 
 def write_fold(path: Path, folds: Folds, fold: int, logits: Logits, task: Task) -> None:
-    """Write what the model of a fold predicts for the rows held out of it.
+    """Write what the model of a fold predicts for the rows held out of it; see `fold_table`."""
+    write_atomically(path, encode_table(fold_table(folds, fold, logits, task), path))
+
+
+def fold_table(folds: Folds, fold: int, logits: Logits, task: Task) -> pd.DataFrame:
+    """Return what the model of a fold predicts for the rows held out of it.
 
     Columns are those of a file of predictions (``id``, one of probabilities per class), ``fold``, ``source``,
     ``group``, and per class ``logit_...`` and ``label_...``. Groups are numbered over all rows.
@@ -33,7 +38,7 @@ def write_fold(path: Path, folds: Folds, fold: int, logits: Logits, task: Task) 
     table[list(task.columns)] = softmax(logits)
     table[_named("logit", task)] = logits
     table[_named("label", task)] = held.labels
-    write_atomically(path, encode_table(table, path))
+    return table
 
 
 def read_folds(paths: Sequence[Path], folds: Folds) -> pd.DataFrame:
@@ -44,14 +49,29 @@ def read_folds(paths: Sequence[Path], folds: Folds) -> pd.DataFrame:
     ConfigError
         If they do not hold every row once.
     """
-    table = pd.concat([read_table(path) for path in paths], ignore_index=True)
+    tables = [read_table(path) for path in paths]
+    try:
+        return in_order(tables, folds)
+    except InputError as error:
+        raise ConfigError(
+            f"{paths[0].parent.parent}: the files {OOF_FILE} of its folds {error}. Remove the fold whose file was "
+            "changed, and train it anew"
+        ) from error
+
+
+def in_order(tables: Sequence[pd.DataFrame], folds: Folds) -> pd.DataFrame:
+    """Return the tables of all folds as one, in the order of the rows.
+
+    Raises
+    ------
+    InputError
+        If they do not hold every row once.
+    """
+    table = pd.concat(tables, ignore_index=True)
     ids = folds.data.battles.ids
     found = pd.Index(table[ID_COLUMN])
     if not found.is_unique or set(found) != set(ids):
-        raise ConfigError(
-            f"{paths[0].parent.parent}: the files {OOF_FILE} of its folds do not hold each of the {len(ids)} rows "
-            "once. Remove the fold whose file was changed, and train it anew"
-        )
+        raise InputError(f"do not hold each of the {len(ids)} rows once")
     ordered: pd.DataFrame = table.iloc[found.get_indexer(ids)].reset_index(drop=True)
     return ordered
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from lmsys_ensemble.data.sources import skipped_lines, skipped_values
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.evaluation.folds import make_folds
 from lmsys_ensemble.files import write_json
+from lmsys_ensemble.schema import Task
 from lmsys_ensemble.training.dataset import split
-from lmsys_ensemble.training.settings import TrainSettings
+from lmsys_ensemble.training.settings import DataSettings, TrainSettings
 
 CLEANING_FILE = "cleaning.json"
 
@@ -58,6 +59,22 @@ class Cleaning:
         if self.report is not None and self.settings is not None:
             values = {"settings": self.settings.model_dump(), **self.report.to_dict(), **values}
         write_json(folder / CLEANING_FILE, values)
+
+
+class Dealing(Protocol):
+    """What rows are cleaned, capped and dealt by; a recipe has it."""
+
+    @property
+    def data(self) -> DataSettings:
+        """Cleaning, and caps per source."""
+
+    @property
+    def task(self) -> Task:
+        """Classes of the labels."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of draws."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +141,7 @@ def divide(data: Labelled, settings: TrainSettings) -> Divided:
     return Divided(_cap(learn, settings), held, report)
 
 
-def deal(data: Labelled, settings: TrainSettings, n_splits: int) -> Folds:
+def deal(data: Labelled, settings: Dealing, n_splits: int) -> Folds:
     """Deal rows into folds by prompt; where ``data.hygiene`` is set, clean them first.
 
     Rows whose prompts are equal or nearly so are in one fold, cleaned or not. Folds have nearly equal shares of every
@@ -149,11 +166,11 @@ def deal(data: Labelled, settings: TrainSettings, n_splits: int) -> Folds:
     return Folds(data, fold_of + 1, report)
 
 
-def group_by_prompt(data: Labelled, settings: TrainSettings, similar_prompts: float | None) -> Labelled:
+def group_by_prompt(data: Labelled, settings: Dealing, similar_prompts: float | None) -> Labelled:
     """Return the same rows, those in one group whose prompts are equal or so similar, or that were in one group."""
     grouping = _ONLY_GROUPS.model_copy(update={"similar_prompts": similar_prompts})
     return replace(data, groups=clean_labelled(data, grouping, None, settings.task)[0].groups)
 
 
-def _cap(data: Labelled, settings: TrainSettings) -> Labelled:
+def _cap(data: Labelled, settings: Dealing) -> Labelled:
     return split(data, settings.data.model_copy(update={"holdout": {}}), settings.seed)[0]

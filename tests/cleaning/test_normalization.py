@@ -1,6 +1,6 @@
 import pytest
 
-from lmsys_ensemble.cleaning.normalization import battle_key, normalise, script_of, words
+from lmsys_ensemble.cleaning.normalization import battle_key, normalise, words
 from lmsys_ensemble.data.battles import Battle
 
 
@@ -37,27 +37,6 @@ def test_the_borders_of_turns_are_spaces_and_other_differences_stay():
 )
 def test_words_have_no_punctuation_and_unspaced_scripts_fall_into_characters(text, found):
     assert words(text) == found
-
-
-@pytest.mark.parametrize(
-    ("text", "script"),
-    [
-        ("Grüße aus Köln", "latin"),
-        ("Привет, Bob", "cyrillic"),
-        ("今日はいい天気", "japanese"),
-        ("カタカナ", "japanese"),
-        ("今天天气很好", "han"),
-        ("안녕하세요", "hangul"),
-        ("مرحبا", "arabic"),
-        ("שלום", "hebrew"),
-        ("नमस्ते", "devanagari"),
-        ("Ｆｕｌｌ", "latin"),
-        ("2 + 2 = 4 🍍", "none"),
-        ("", "none"),
-    ],
-)
-def test_scripts(text, script):
-    assert script_of([text]) == script
 
 
 def test_a_key_is_the_same_in_both_orders_and_says_which():

@@ -16,6 +16,7 @@ LEAST = {
     "clean": ("--input", "a.csv", "--output", "b.csv"),
     "pseudo-label": ("--input", "a.csv", "--output", "b.csv"),
     "train": ("recipe.yaml", "--output", "out"),
+    "fit-lexical": ("--input", "a.csv", "--output", "out"),
     "merge-adapters": ("a", "b", "--output", "out"),
     "merge": ("--adapter", "a", "--output", "out"),
     "validate": (),

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from lmsys_ensemble.blending.blender import MissingMemberWarning
 from lmsys_ensemble.modeling import bundled
@@ -137,3 +138,70 @@ def test_files_do_not_hold_the_tables_index(folder, capsys):
     run(capsys, "submit", "--config", "ensemble.yaml", "--test", "test.csv", "--out", "out.csv")
     assert pd.read_parquet("out.parquet").columns.tolist() == ["id", *THREE_WAY.columns]
     assert pd.read_csv("out.csv").columns.tolist() == ["id", *THREE_WAY.columns]
+
+
+WSDM = pd.DataFrame(
+    {
+        "id": ["a3f", "007", "c9"],
+        "prompt": ["[not a list", "Was ist 2 + 2?", "2 + 2?"],
+        "response_a": ["4", "Vier.", "four"],
+        "response_b": ["5", "5", "null"],
+        "winner": ["model_a", "model_b", "model_a"],
+        "language": ["English", "German", "English"],
+    }
+)
+
+
+@pytest.fixture
+def wsdm(folder):
+    """Write a file and a sample submission as those of the WSDM Cup."""
+    WSDM.to_parquet("wsdm.parquet")
+    pd.DataFrame({"id": WSDM["id"][::-1], "winner": "model_a"}).to_csv("wsdm_sample.csv", index=False)
+    return folder
+
+
+def write_two_way(n_classes):
+    task = {2: "two_way", 3: "three_way"}[n_classes]
+    scorers = [{"type": "fake", "seed": seed, "name": f"s{seed}", "n_classes": n_classes} for seed in (1, 2)]
+    with open("two.yaml", "w") as file:
+        yaml.safe_dump({"version": 1, "task": task, "scorers": scorers}, file)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_submit_writes_winners_for_a_sample_of_winners_and_says_where_ties_were_left_out(wsdm, n_classes, capsys):
+    write_two_way(n_classes)
+    asked = ("submit", "--config", "two.yaml", "--test", "wsdm.parquet", "--sample", "wsdm_sample.csv")
+    code, out, err = run(capsys, *asked, "--out", "submission.csv", "--json")
+    assert code == 0
+    written = pd.read_csv("submission.csv", dtype=str)
+    assert written.columns.tolist() == ["id", "winner"]
+    assert written["id"].tolist() == ["c9", "007", "a3f"]
+    assert run(capsys, "predict", "--config", "two.yaml", "--input", "wsdm.parquet", "--output", "p.csv")[0] == 0
+    predicted = pd.read_csv("p.csv", dtype={"id": str}).set_index("id").loc[written["id"]]
+    likelier = np.where(predicted["winner_model_a"] >= predicted["winner_model_b"], "model_a", "model_b")
+    assert written["winner"].tolist() == likelier.tolist()
+    assert json.loads(out)["mean"] == pytest.approx(
+        {f"winner_{name}": float((likelier == name).mean()) for name in ("model_a", "model_b")}
+    )
+    assert ("the tie was left out" in err) == (n_classes == 3)
+
+
+def test_evaluate_measures_accuracy_of_a_two_way_task_by_language(wsdm, capsys):
+    write_two_way(2)
+    code, out, _ = run(
+        capsys, "evaluate", "--config", "two.yaml", "--input", "wsdm.parquet", "--by", "language", "--json"
+    )
+    assert code == 0
+    figures = pd.DataFrame(json.loads(out)["figures"]).query("metric == 'accuracy' and model == 'blend'")
+    assert figures.set_index("slice")["n_rows"].to_dict() == {"all": 3, "English": 2, "German": 1}
+
+
+def test_evaluate_tells_scripts_itself_where_the_table_has_no_such_column(folder, capsys):
+    table = pd.read_csv("labelled.csv").assign(prompt=['["Привет"]'] * 4 + ['["Hi"]'] * 8)
+    table.to_csv("labelled.csv", index=False)
+    code, out, _ = run(
+        capsys, "evaluate", "--config", "ensemble.yaml", "--input", "labelled.csv", "--by", "script", "--json"
+    )
+    assert code == 0
+    rows = pd.DataFrame(json.loads(out)["figures"]).query("by == 'script'").set_index("slice")["n_rows"]
+    assert rows.to_dict() == {"cyrillic": 4, "latin": 8}

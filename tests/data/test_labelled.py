@@ -36,3 +36,12 @@ def test_battles_labels_and_groups_are_read_together(labelled_table):
 def test_battles_have_no_labels(battles_table):
     with pytest.raises(InputError, match="Battles hold no labels"):
         parse_labelled(parse_battles(battles_table))
+
+
+def test_script_is_told_from_the_prompts_unless_the_table_has_such_a_column(labelled_table):
+    data = parse_labelled(labelled_table)
+    assert set(data.slices("script")["script"]) == {"latin"}
+    given = parse_labelled(labelled_table.assign(script="runes"))
+    assert set(given.slices("script")["script"]) == {"runes"}
+    with pytest.raises(InputError, match="there is no column 'scripts'"):
+        data.slices("scripts")

@@ -136,8 +136,47 @@ def test_ids_that_differ_from_the_samples_are_named(sample_ids, words):
 
 
 def test_a_sample_of_another_competition_is_refused():
-    with pytest.raises(SubmissionError, match="the sample has the columns id, winner, expected id, winner_model_a"):
-        build_submission(predictions_for([1]), pd.DataFrame({"id": [1], "winner": ["tie"]}))
+    listed = (
+        "the sample has the columns id, label, expected id, winner_model_a, winner_model_b, winner_tie or .* or id, "
+    )
+    with pytest.raises(SubmissionError, match=f"{listed}winner$"):
+        build_submission(predictions_for([1]), pd.DataFrame({"id": [1], "label": ["tie"]}))
+    with pytest.raises(SubmissionError, match="column winner holds 'A', expected model_a, model_b"):
+        build_submission(predictions_for([1], TWO_WAY), pd.DataFrame({"id": [1], "winner": ["A"]}), task=TWO_WAY)
+
+
+@pytest.mark.parametrize("task", [TWO_WAY, THREE_WAY])
+def test_a_sample_of_winners_gets_the_likelier_response_in_its_own_order(task):
+    predictions = predictions_for(["x", "y", "z"], task)
+    predictions[list(task.columns)] = [[0.2, 0.8], [0.6, 0.4], [0.5, 0.5]] if task == TWO_WAY else [
+        [0.1, 0.2, 0.7], [0.3, 0.2, 0.5], [0.0, 0.0, 1.0],
+    ]  # fmt: skip
+    sample = pd.DataFrame({"winner": ["model_a", "", "model_b"], "id": ["z", "x", "y"]})
+    submission = build_submission(predictions, sample, task=task)
+    assert submission.columns.tolist() == ["winner", "id"]
+    assert dict(zip(submission["id"], submission["winner"], strict=True)) == {
+        "x": "model_b", "y": "model_a", "z": "model_a",
+    }  # fmt: skip
+    assert submission["id"].tolist() == ["z", "x", "y"]
+
+
+def test_a_sample_of_winners_that_names_ties_gets_ties():
+    predictions = predictions_for([1, 2]).assign(winner_model_a=0.25, winner_model_b=0.25, winner_tie=0.5)
+    sample = pd.DataFrame({"id": [2, 1], "winner": ["tie", "model_a"]})
+    assert build_submission(predictions, sample)["winner"].tolist() == ["tie", "tie"]
+
+
+def test_a_sample_without_ties_gets_probabilities_of_the_two_that_sum_to_1():
+    predictions = predictions_for([1, 2, 3])
+    sample = pd.DataFrame({"id": [3, 1, 2], **dict.fromkeys(TWO_WAY.columns, 0.5)})
+    submission = build_submission(predictions, sample).set_index("id")
+    assert submission.columns.tolist() == list(TWO_WAY.columns)
+    before = predictions.set_index("id").loc[[3, 1, 2], list(TWO_WAY.columns)]
+    np.testing.assert_allclose(submission, before.div(before.sum(axis=1), axis=0))
+    with pytest.raises(SubmissionError, match="expected id, winner_model_a, winner_model_b or id, winner"):
+        build_submission(
+            predictions_for([1], TWO_WAY), pd.DataFrame({"id": [1], **dict.fromkeys(COLUMNS, 0)}), task=TWO_WAY
+        )
 
 
 @pytest.mark.parametrize(
@@ -149,7 +188,7 @@ def test_a_sample_of_another_competition_is_refused():
         ),
         ({"id": ["1", "2", "3"]}, "ids are int64 in the rows of test.csv, (str|object) in the sample"),
         ({"id": [1, 2, 2]}, "sample: 1 ids occur more than once"),
-        ({"winner": ["tie"] * 3}, "the sample has the columns id, .*winner, expected"),
+        ({"label": ["tie"] * 3}, "the sample has the columns id, .*label, expected"),
     ],
 )
 def test_a_sample_is_checked_by_ids_alone(sample, words):

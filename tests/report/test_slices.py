@@ -3,7 +3,9 @@ import pandas as pd
 import pytest
 
 from lmsys_ensemble.data.battles import Battles
-from lmsys_ensemble.report.slices import MAX_SOURCES, slice_lengths, slice_sources, slice_turns
+from lmsys_ensemble.report.inputs import check_inputs
+from lmsys_ensemble.report.slices import MAX_NAMES, slice_battles, slice_lengths, slice_names, slice_turns
+from lmsys_ensemble.schema import THREE_WAY
 
 
 def battles(lengths, turns=None):
@@ -38,9 +40,23 @@ def test_turns_are_counted_and_many_are_one_part():
 
 def test_sources_come_by_size_and_the_rest_is_one_part():
     sources = pd.Series(["b", "a", "b", None, "", "c"])
-    sliced = slice_sources(sources)
+    sliced = slice_names("Source", sources)
     assert sliced.names == ["b", "missing", "a", "c"]
     assert sliced.codes.tolist() == [0, 2, 0, 1, 1, 3]
-    many = slice_sources(pd.Series([f"s{row:03}" for row in range(100)]))
-    assert len(many.names) == MAX_SOURCES + 1
+    many = slice_names("Source", pd.Series([f"s{row:03}" for row in range(100)]))
+    assert len(many.names) == MAX_NAMES + 1
     assert many.names[-1] == "88 others"
+
+
+def test_scripts_are_told_from_texts_and_languages_are_those_of_the_table():
+    texts = ["Hello"] * 12 + ["Привет"] * 11 + ["Hola"] * 10 + ["Ciao"] * 7
+    table = pd.DataFrame({"id": range(40), "prompt": texts, "response_a": "a", "response_b": "b"})
+    members, labels = {"one": np.full((40, 3), 1 / 3)}, np.arange(40) % 3
+    inputs = check_inputs(members, labels, task=THREE_WAY, battles=table.assign(language=table["prompt"]))
+    sliced = {part.title: part for part in slice_battles(inputs)}
+    assert sliced["Script"].names == ["latin", "cyrillic"]
+    assert sliced["Script"].codes.tolist() == [0] * 12 + [1] * 11 + [0] * 17
+    assert sliced["Language"].names == ["Hello", "Привет", "Hola", "1 others"]
+    alike = table.assign(prompt="Hello", language="en")
+    sliced = slice_battles(check_inputs(members, labels, task=THREE_WAY, battles=alike))
+    assert {part.title for part in sliced} == {"Length in characters", "Number of turns"}
