@@ -27,7 +27,7 @@ _EXPORTS = {
     "build_submission": "lmsys_ensemble.data.submission",
     "check_scorer": "lmsys_ensemble.testing.check",
     "parse_battles": "lmsys_ensemble.data.battles",
-    "parse_labels": "lmsys_ensemble.data.battles",
+    "parse_labels": "lmsys_ensemble.data.labels",
     "read_table": "lmsys_ensemble.data.tables",
     "write_report": "lmsys_ensemble.report.page",
     "write_submission": "lmsys_ensemble.data.submission",
@@ -58,7 +58,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from lmsys_ensemble.blending.blender import Blender
-    from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+    from lmsys_ensemble.data.battles import Battles, parse_battles
+    from lmsys_ensemble.data.labels import parse_labels
     from lmsys_ensemble.data.submission import build_submission, write_submission
     from lmsys_ensemble.data.tables import read_table
     from lmsys_ensemble.ensemble import Ensemble

@@ -61,7 +61,7 @@ class CommandParser(argparse.ArgumentParser):
     def _near(name: str, known: Any) -> str:
         if _OTHER_NAMES.get(name) in known:
             return f" (did you mean {_OTHER_NAMES[name]!r}?)"
-        from lmsys_ensemble.files import suggest  # takes a while to import, and most command lines are right
+        from lmsys_ensemble.settings import suggest  # takes a while to import, and most command lines are right
 
         found = suggest(name, known)
         return found if "did you mean" in found else ""

@@ -10,10 +10,11 @@ from pydantic import Field
 
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.errors import CheckError, ConfigError, EnsembleError
-from lmsys_ensemble.files import Settings, parse_settings, read_mapping, suggest, write_atomically
+from lmsys_ensemble.files import read_mapping, write_atomically
 from lmsys_ensemble.schema import TASKS, THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
 from lmsys_ensemble.scorers.registry import build_scorer, scorer_type
+from lmsys_ensemble.settings import Settings, parse_settings, suggest
 
 CONFIG_FILE = "ensemble.yaml"
 SCORER_FILE = "scorer.yaml"

@@ -18,7 +18,7 @@ FOLDER = Path(lmsys_ensemble.__file__).parent
 
 FLOORS = (
     ("schema", "errors", "progress", "terminal", "memory", "flags", "notices", "_version"),
-    ("documents", "probabilities", "streams"),
+    ("documents", "probabilities", "settings", "streams"),
     ("files",),
     ("data", "evaluation", "journal"),
     ("encoding", "blending", "cleaning"),

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from lmsys_ensemble.commands.table import make_parser
-from lmsys_ensemble.files import parse_settings
+from lmsys_ensemble.settings import parse_settings
 from lmsys_ensemble.training.settings import TrainSettings
 from lmsys_ensemble.training.teacher_settings import DistillationSettings
 

@@ -17,8 +17,8 @@ from lmsys_ensemble.blending.weights import (
     select_greedily,
 )
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import suggest
 from lmsys_ensemble.probabilities import Probabilities
+from lmsys_ensemble.settings import suggest
 
 Method: TypeAlias = Literal["equal", "greedy", "linear", "log", "stack", "auto"]
 METHODS: tuple[str, ...] = get_args(Method)

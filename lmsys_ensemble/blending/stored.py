@@ -14,7 +14,8 @@ from lmsys_ensemble.blending.members import check_names
 from lmsys_ensemble.blending.spec import BlenderParameters, ClassName, Method
 from lmsys_ensemble.documents import parse_json
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import Settings, parse_settings, write_json
+from lmsys_ensemble.files import write_json
+from lmsys_ensemble.settings import Settings, parse_settings
 
 FORMAT: Literal["lmsys_ensemble.blender"] = "lmsys_ensemble.blender"
 VERSION: Literal[1] = 1

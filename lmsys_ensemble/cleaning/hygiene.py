@@ -9,8 +9,9 @@ import pandas as pd
 from lmsys_ensemble.cleaning.cleaner import Cleaner, Rows
 from lmsys_ensemble.cleaning.report import CleaningReport
 from lmsys_ensemble.cleaning.settings import HygieneSettings
-from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.frames import TableLike, as_frame
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.schema import GROUP_COLUMN, THREE_WAY, WINNER_COLUMN, Task
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lmsys_ensemble.files import Settings
+from lmsys_ensemble.settings import Settings
 
 
 class HygieneSettings(Settings):

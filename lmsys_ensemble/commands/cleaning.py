@@ -5,15 +5,16 @@ from functools import partial
 
 import pandas as pd
 
-from lmsys_ensemble.commands.options import CleanOptions
 from lmsys_ensemble.commands.output import Result, finish, shown, write_or_keep, write_table
 from lmsys_ensemble.commands.targets import check_suffix, check_table_name, check_targets, named
+from lmsys_ensemble.commands.training_options import CleanOptions
 from lmsys_ensemble.data.merging import merge_sources, with_json_texts
 from lmsys_ensemble.data.predictions import name_files
 from lmsys_ensemble.data.sources import load_source, skipped_lines, skipped_values, split_source
 from lmsys_ensemble.data.tables import read_table
-from lmsys_ensemble.files import parse_settings, write_json
+from lmsys_ensemble.files import write_json
 from lmsys_ensemble.schema import TASKS
+from lmsys_ensemble.settings import parse_settings
 
 
 def clean(options: CleanOptions) -> Result:

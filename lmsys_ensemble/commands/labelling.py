@@ -13,20 +13,21 @@ from numpy.typing import NDArray
 
 from lmsys_ensemble.blending.stored import describe_blender
 from lmsys_ensemble.commands.members import parse_member_files
-from lmsys_ensemble.commands.options import PseudoLabelOptions
 from lmsys_ensemble.commands.output import Result, finish, shown, write_or_keep, write_table
 from lmsys_ensemble.commands.scoring import make_ensemble, pull_bundled, read_by
 from lmsys_ensemble.commands.targets import check_suffix, check_table_name, check_targets, named
+from lmsys_ensemble.commands.training_options import PseudoLabelOptions
 from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.predictions import locate, parse_predictions
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.files import parse_settings, sha256_of, write_json
+from lmsys_ensemble.files import sha256_of, write_json
 from lmsys_ensemble.journal.fingerprints import canonical_json, digest_of
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.runtime.predictor import FALLBACK_COLUMN
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY, Task
+from lmsys_ensemble.settings import parse_settings
 
 SHOWN_DIGITS = 12
 """Of a hash, in the column that says what a label is from; the report has all of them."""

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lmsys_ensemble.commands.options import FitLexicalOptions
 from lmsys_ensemble.commands.output import Result, say
+from lmsys_ensemble.commands.training_options import FitLexicalOptions
 from lmsys_ensemble.data.corpus import DataFile, read_labelled
 from lmsys_ensemble.data.sources import split_source
 from lmsys_ensemble.errors import InputError

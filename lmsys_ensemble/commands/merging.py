@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from lmsys_ensemble.commands.options import MergeAdaptersOptions, MergeOptions
 from lmsys_ensemble.commands.output import Result, say
+from lmsys_ensemble.commands.training_options import MergeAdaptersOptions, MergeOptions
 
 
 def merge_adapters(options: MergeAdaptersOptions) -> Result:

@@ -4,17 +4,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lmsys_ensemble.commands.options import ImportOptions, ModelsOptions, TrainOptions, ValidateOptions
+from lmsys_ensemble.commands.options import ModelsOptions, ValidateOptions
 from lmsys_ensemble.commands.output import Result, say
+from lmsys_ensemble.commands.training_options import ImportOptions, TrainOptions
 from lmsys_ensemble.config import bundled_config, find_config, models_folder
-from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+from lmsys_ensemble.data.battles import Battles, parse_battles
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.tables import parse_groups, read_table
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import CheckError, DeviceError, EnsembleError, InputError, collected
-from lmsys_ensemble.files import check_new_folder, parse_settings, read_object
+from lmsys_ensemble.files import check_new_folder, read_object
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
+from lmsys_ensemble.settings import parse_settings
 
 
 def train(options: TrainOptions) -> Result:

@@ -17,7 +17,8 @@ from lmsys_ensemble.commands.targets import (
     named,
 )
 from lmsys_ensemble.config import bundled_config, find_config
-from lmsys_ensemble.data.battles import parse_battles, parse_labels
+from lmsys_ensemble.data.battles import parse_battles
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.submission import (
     SubmissionForm,
     build_submission,

@@ -9,23 +9,25 @@ from lmsys_ensemble._version import __version__
 from lmsys_ensemble.arguments import CommandParser
 from lmsys_ensemble.commands.options import (
     BlendOptions,
-    CleanOptions,
     CommandOptions,
     EvaluateOptions,
-    FitLexicalOptions,
-    ImportOptions,
-    MergeAdaptersOptions,
-    MergeOptions,
     ModelsOptions,
     PlanOptions,
     PredictOptions,
-    PseudoLabelOptions,
     ReportOptions,
     RunsOptions,
     ScorersOptions,
     SubmitOptions,
-    TrainOptions,
     ValidateOptions,
+)
+from lmsys_ensemble.commands.training_options import (
+    CleanOptions,
+    FitLexicalOptions,
+    ImportOptions,
+    MergeAdaptersOptions,
+    MergeOptions,
+    PseudoLabelOptions,
+    TrainOptions,
 )
 from lmsys_ensemble.flags import add_flags, read_flags
 

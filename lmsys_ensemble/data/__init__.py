@@ -5,7 +5,8 @@
 `json_lines`     JSON lines: one object per line.
 `tables`         Reading and writing tables; ids, groups and columns are checked here.
 `frames`         Paths, Arrow and polars tables and lists of rows, as DataFrames.
-`battles`        A prompt and two responses, each a sequence of turns; labels.
+`battles`        A prompt and two responses, each a sequence of turns.
+`labels`         One column per class, or the winner's name.
 `languages`      Script and language of texts.
 `labelled`       Labelled battles, as fitting and measuring take them.
 `corpus`         Labelled battles of one file or several, with sources and groups, as training takes them.

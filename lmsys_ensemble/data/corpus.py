@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.frames import TableLike, as_frame
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.predictions import name_files
 from lmsys_ensemble.data.sources import load_source
 from lmsys_ensemble.errors import InputError

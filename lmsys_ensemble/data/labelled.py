@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.frames import TableLike, as_frame
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.languages import COMPUTED, column_of
 from lmsys_ensemble.data.tables import parse_groups
 from lmsys_ensemble.errors import InputError

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.frames import TableLike, as_frame
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS, THREE_WAY, TWO_WAY, WINNER_COLUMN

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lmsys_ensemble.data.battles import parse_labels
 from lmsys_ensemble.data.formats import without_suffix
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, parse_groups, parse_ids, read_table
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.notices import warn

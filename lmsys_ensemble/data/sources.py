@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmsys_ensemble.data.battles import Battles, Turns, parse_battles, parse_labels
+from lmsys_ensemble.data.battles import Battles, Turns, parse_battles
 from lmsys_ensemble.data.conversations import UnusableRow, chosen_is_a, same_prompt, split_messages, split_transcript
 from lmsys_ensemble.data.frames import TableLike, as_frame
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.merging import KEPT_COLUMNS, labelled_table
 from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, parse_ids, require_columns
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.files import suggest
 from lmsys_ensemble.probabilities import Probabilities
 from lmsys_ensemble.schema import ID_COLUMN, TEXT_COLUMNS, THREE_WAY, TWO_WAY, WINNER_COLUMN
+from lmsys_ensemble.settings import suggest
 
 A_WINS, B_WINS, TIE = 0, 1, 2
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 from lmsys_ensemble.data.battles import Battle, Turns
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import suggest
 from lmsys_ensemble.schema import PROMPT, RESPONSE_A, RESPONSE_B, TEXT_COLUMNS
+from lmsys_ensemble.settings import suggest
 
 
 @dataclass(frozen=True, slots=True)

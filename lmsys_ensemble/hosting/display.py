@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import suggest
+from lmsys_ensemble.settings import suggest
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save
 
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ConfigError, GoldenError, IntegrityError
-from lmsys_ensemble.files import Settings, parse_settings, read_mapping, sha256_of, write_atomically, write_json
+from lmsys_ensemble.files import read_mapping, sha256_of, write_atomically, write_json
 from lmsys_ensemble.lexical.boosting import import_lightgbm
 from lmsys_ensemble.lexical.features import FEATURES_VERSION, feature_names, read_texts
 from lmsys_ensemble.lexical.logistic import Logistic
@@ -26,6 +26,7 @@ from lmsys_ensemble.lexical.settings import LexicalSettings
 from lmsys_ensemble.lexical.tfidf import NO_TFIDF, Tfidf
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import Task
+from lmsys_ensemble.settings import Settings, parse_settings
 
 FileName = Literal["lexical.safetensors", "vocabulary.json", "trees.txt"]
 RECORD_FILE, GOLDEN_FILE = "lexical.json", "golden.json"

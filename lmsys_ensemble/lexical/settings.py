@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from lmsys_ensemble.files import Settings
 from lmsys_ensemble.schema import Task, task_of
+from lmsys_ensemble.settings import Settings
 
 ModelKind = Literal["auto", "logistic", "boosted"]
 

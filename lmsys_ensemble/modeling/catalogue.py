@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import suggest
+from lmsys_ensemble.settings import suggest
 
 PREFIX = "bundled:"
 

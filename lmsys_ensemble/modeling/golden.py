@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import ConfigError, GoldenError
-from lmsys_ensemble.files import Settings, parse_settings, read_mapping, write_json
+from lmsys_ensemble.files import read_mapping, write_json
 from lmsys_ensemble.probabilities import Logits, softmax
+from lmsys_ensemble.settings import Settings, parse_settings
 
 GOLDEN_FILE = "golden.json"
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from lmsys_ensemble.errors import ConfigError, DeviceError
-from lmsys_ensemble.files import suggest
 from lmsys_ensemble.modeling.capacity import shape_of
+from lmsys_ensemble.settings import suggest
 
 CPU_TOKENS, LEAST_TOKENS, MOST_TOKENS = 1024, 2048, 65536
 """Tokens of a batch: on the CPU, and the bounds on GPUs, where matrix products of 65,536 rows gain nothing more."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from lmsys_ensemble.errors import ModelError, collected
-from lmsys_ensemble.files import suggest
 from lmsys_ensemble.modeling.adapters import account_for_shapes, read_adapter_header, shapes_of
 from lmsys_ensemble.modeling.checkpoints import HEAD_NAMES, check_base_config, check_base_folder
 from lmsys_ensemble.modeling.golden import check_golden_fits, read_golden
@@ -20,6 +19,7 @@ from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.skeleton import adapter_skeleton
 from lmsys_ensemble.modeling.tensorfiles import TensorEntry, read_header
+from lmsys_ensemble.settings import suggest
 
 _EMBEDDINGS = ("embed_tokens.weight", "tok_embeddings.weight", "word_embeddings.weight")
 

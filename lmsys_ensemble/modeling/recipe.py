@@ -14,8 +14,9 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from lmsys_ensemble.encoding.templates import Template, get_template
 from lmsys_ensemble.encoding.truncation import Policy
 from lmsys_ensemble.errors import ConfigError, IntegrityError
-from lmsys_ensemble.files import Settings, parse_settings, read_mapping, read_object, sha256_of, write_json
+from lmsys_ensemble.files import read_mapping, read_object, sha256_of, write_json
 from lmsys_ensemble.schema import TASKS, THREE_WAY, Task
+from lmsys_ensemble.settings import Settings, parse_settings
 
 RECIPE_FILE = "recipe.json"
 SCHEMA_VERSION = 1

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from lmsys_ensemble.errors import ConfigError, ModelError
-from lmsys_ensemble.files import suggest
 from lmsys_ensemble.modeling.bundled import bundled_folder, ensure_bundled, is_ready
 from lmsys_ensemble.modeling.catalogue import BUNDLED_MODELS, get_bundled, is_bundled
+from lmsys_ensemble.settings import suggest
 
 HUB_NAMES = {
     "gemma-2-2b": "google/gemma-2-2b",

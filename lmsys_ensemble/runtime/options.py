@@ -99,7 +99,9 @@ class RunOptions:
         """
         for name in keywords:
             if name not in RunKeywords.__annotations__:
-                from lmsys_ensemble.files import suggest  # takes a while to import, and the command line reads options
+                from lmsys_ensemble.settings import (
+                    suggest,  # takes a while to import, and the command line reads options
+                )
 
                 raise ConfigError(f"a run has no option {name!r}{suggest(name, RunKeywords.__annotations__)}")
         return cls(**keywords)

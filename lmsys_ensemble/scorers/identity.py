@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsys_ensemble.errors import CheckError, ConfigError, ModelError, collected
-from lmsys_ensemble.files import read_object, suggest
+from lmsys_ensemble.files import read_object
 from lmsys_ensemble.modeling.golden import GOLDEN_FILE, OTHER_BASE_TOLERANCE
 from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, dequantized_from, read_recipe
+from lmsys_ensemble.settings import suggest
 
 if TYPE_CHECKING:
     from lmsys_ensemble.scorers.classifier import ClassifierScorer

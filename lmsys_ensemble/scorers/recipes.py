@@ -3,8 +3,8 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
-from lmsys_ensemble.files import parse_settings
 from lmsys_ensemble.modeling.recipe import Recipe, check_contradictions, read_recipe
+from lmsys_ensemble.settings import parse_settings
 
 if TYPE_CHECKING:
     from lmsys_ensemble.scorers.classifier import ClassifierScorer

@@ -24,8 +24,8 @@ from typing import Any, get_type_hints
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from lmsys_ensemble.errors import ConfigError, MissingDependencyError, RegistryError
-from lmsys_ensemble.files import suggest
 from lmsys_ensemble.scorers.base import Scorer
+from lmsys_ensemble.settings import suggest
 
 GROUP = "lmsys_ensemble.scorers"
 

@@ -18,13 +18,14 @@ from lmsys_ensemble.data.corpus import Labelled, as_labelled, data_hash, rows_by
 from lmsys_ensemble.data.frames import TableLike
 from lmsys_ensemble.data.tables import encode_table
 from lmsys_ensemble.errors import ConfigError, InputError
-from lmsys_ensemble.files import check_new_folder, parse_settings, write_atomically
+from lmsys_ensemble.files import check_new_folder, write_atomically
 from lmsys_ensemble.lexical.features import Features
 from lmsys_ensemble.lexical.files import save_model
 from lmsys_ensemble.lexical.model import LexicalModel, count_features, fit_model
 from lmsys_ensemble.lexical.settings import LexicalSettings
 from lmsys_ensemble.modeling.golden import golden_battles
 from lmsys_ensemble.probabilities import Logits
+from lmsys_ensemble.settings import parse_settings
 from lmsys_ensemble.training.lexical_card import lexical_card
 from lmsys_ensemble.training.out_of_fold import OOF_FILE, fold_table, in_order, measure_folds, write_all
 from lmsys_ensemble.training.rows import CLEANING_FILE, Cleaning, Folds, deal

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from lmsys_ensemble.encoding.prefixes import Family
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import suggest
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapters import head_name, inject_lora
 from lmsys_ensemble.modeling.attention import SequenceAttention
@@ -26,6 +25,7 @@ from lmsys_ensemble.modeling.packing import pack, to_device
 from lmsys_ensemble.modeling.pooling import pad_batch, plan_pooling, pool, pool_packed
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.skeleton import empty_classifier
+from lmsys_ensemble.settings import suggest
 from lmsys_ensemble.training.settings import LoraSettings, TrainSettings
 
 _LAYER = re.compile(r"(?:^|\.)(layers?)\.(\d+)(?:\.|$)")

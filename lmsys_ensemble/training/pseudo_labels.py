@@ -13,9 +13,9 @@ from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.frames import TableLike, as_frame
 from lmsys_ensemble.data.merging import SOURCE_COLUMN, with_json_texts
 from lmsys_ensemble.errors import InputError
-from lmsys_ensemble.files import Settings
 from lmsys_ensemble.probabilities import Probabilities, check_probabilities, log_probabilities, softmax
 from lmsys_ensemble.schema import THREE_WAY, WINNER_COLUMN, Task
+from lmsys_ensemble.settings import Settings
 from lmsys_ensemble.training.labelling_report import KEPT, REASONS, PseudoLabelReport, make_report
 
 ORIGIN_COLUMN, CONFIDENCE_COLUMN, LABELLED_BY_COLUMN = "origin", "pseudo_confidence", "labelled_by"

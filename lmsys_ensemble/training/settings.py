@@ -12,9 +12,10 @@ from lmsys_ensemble.data.corpus import DataFile
 from lmsys_ensemble.data.sources import split_source
 from lmsys_ensemble.encoding.truncation import Policy
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import Settings, parse_settings, read_mapping
+from lmsys_ensemble.files import read_mapping
 from lmsys_ensemble.modeling.recipe import HeadRecipe, SpecialTokensRecipe
 from lmsys_ensemble.schema import Task, task_of
+from lmsys_ensemble.settings import Settings, parse_settings
 from lmsys_ensemble.training.teacher_settings import DistillationSettings
 
 

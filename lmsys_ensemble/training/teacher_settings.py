@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from lmsys_ensemble.files import Settings
+from lmsys_ensemble.settings import Settings
 
 
 class TeacherSettings(Settings):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lmsys_ensemble.cleaning.hygiene import clean
 from lmsys_ensemble.cleaning.settings import HygieneSettings
-from lmsys_ensemble.data.battles import parse_labels
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.schema import TWO_WAY
 from tests.cleaning.test_hygiene import CONTRADICTING, EMPTY, LONG, TIE, A, B, changes, labels_of, make_table

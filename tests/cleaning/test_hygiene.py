@@ -7,8 +7,9 @@ import pytest
 from lmsys_ensemble.cleaning.hygiene import clean, clean_labelled
 from lmsys_ensemble.cleaning.normalization import normalise
 from lmsys_ensemble.cleaning.settings import HygieneSettings
-from lmsys_ensemble.data.battles import parse_battles, parse_labels
+from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.data.corpus import read_labelled
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.evaluation.folds import make_folds

@@ -2,7 +2,7 @@ import pytest
 
 from lmsys_ensemble.cleaning.settings import HygieneSettings
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import parse_settings
+from lmsys_ensemble.settings import parse_settings
 
 
 def test_settings_that_are_none_get_a_suggestion():

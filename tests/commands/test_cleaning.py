@@ -6,7 +6,8 @@ import pytest
 
 from lmsys_ensemble.cli import main
 from lmsys_ensemble.commands.table import make_parser
-from lmsys_ensemble.data.battles import parse_battles, parse_labels
+from lmsys_ensemble.data.battles import parse_battles
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.sources import SOURCES
 from lmsys_ensemble.data.tables import read_table
 from tests.cleaning.test_hygiene import make_table

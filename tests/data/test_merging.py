@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmsys_ensemble.data.battles import parse_battles, parse_labels
+from lmsys_ensemble.data.battles import parse_battles
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.merging import merge_sources
 from lmsys_ensemble.errors import InputError
 

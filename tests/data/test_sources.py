@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmsys_ensemble.data.battles import parse_battles, parse_labels
+from lmsys_ensemble.data.battles import parse_battles
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.sources import SOURCES, load_source
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY

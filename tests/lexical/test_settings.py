@@ -3,9 +3,9 @@
 import pytest
 
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import parse_settings
 from lmsys_ensemble.lexical.settings import LexicalSettings
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
+from lmsys_ensemble.settings import parse_settings
 
 
 def test_the_task_has_as_many_classes():

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lmsys_ensemble.data.battles import parse_battles, parse_labels
+from lmsys_ensemble.data.battles import parse_battles
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.training.examples import Examples
 from lmsys_ensemble.training.model import build_model
 from lmsys_ensemble.training.settings import TrainSettings

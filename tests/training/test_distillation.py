@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lmsys_ensemble.data.battles import Battles, parse_battles, parse_labels
+from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.corpus import Labelled
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.files import sha256_of
 from lmsys_ensemble.modeling.recipe import read_recipe

@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
 
-from lmsys_ensemble.data.battles import parse_battles, parse_labels
+from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.data.corpus import Labelled
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.errors import ModelError
 from lmsys_ensemble.modeling.forward import ForwardPass
 from lmsys_ensemble.probabilities import softmax, swap_classes

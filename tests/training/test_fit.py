@@ -3,7 +3,8 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from lmsys_ensemble.data.battles import parse_battles, parse_labels
+from lmsys_ensemble.data.battles import parse_battles
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.modeling.adapters import inject_lora
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier

@@ -13,7 +13,7 @@ import yaml
 
 from lmsys_ensemble.blending.blender import Blender
 from lmsys_ensemble.cli import main
-from lmsys_ensemble.data.battles import parse_labels
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.predictions import read_labels, read_predictions
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import ConfigError, EnsembleError, InputError

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmsys_ensemble.data.battles import parse_labels
 from lmsys_ensemble.data.corpus import as_labelled
+from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.predictions import read_labels, read_predictions
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.probabilities import softmax

@@ -1,7 +1,7 @@
 import pytest
 
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import parse_settings
+from lmsys_ensemble.settings import parse_settings
 from lmsys_ensemble.training.teacher_settings import DistillationSettings, TermSettings
 
 TEACHERS = [{"file": "a.csv"}]
