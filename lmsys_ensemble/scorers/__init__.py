@@ -6,6 +6,8 @@
 `classifier`  `ClassifierScorer`: any sequence-classification model.
 `gemma`       `GemmaScorer`.
 `llama`       `LlamaScorer`.
+`choice_identity`  What a choice scorer is made of: checks and fingerprint.
+`choice`      `ChoiceScorer`: a language model that is asked which response is better.
 `saved`       `SavedScorer`: probabilities that somebody else has computed.
 `registry`    Scorers by name, built-in and third-party alike.
 """

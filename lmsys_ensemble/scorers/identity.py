@@ -8,6 +8,7 @@ from lmsys_ensemble.files import read_object
 from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, read_recipe
 
 if TYPE_CHECKING:
+    from lmsys_ensemble.scorers.choice import ChoiceScorer
     from lmsys_ensemble.scorers.classifier import ClassifierScorer
 
 
@@ -72,7 +73,7 @@ def check_base_identity(scorer: "ClassifierScorer", base: Path, recipe: Recipe) 
         raise ConfigError(f"{scorer.model} is not the base model of {scorer.adapter}, {named.name}: {', '.join(other)}")
 
 
-def weights_in_memory(scorer: "ClassifierScorer") -> str:
+def weights_in_memory(scorer: "ClassifierScorer | ChoiceScorer") -> str:
     """Return what a model's weights are once they are loaded, in the words of ``quantization``.
 
     "none" also where the model has not been fetched yet, or cannot be read: checking and loading tell that.
