@@ -19,7 +19,7 @@ from lmsys_ensemble.errors import InputError, ScoringError
 from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.probabilities import Logits, log_softmax
-from lmsys_ensemble.progress import Progress
+from lmsys_ensemble.progress import GroupedProgress
 from lmsys_ensemble.schema import Task, task_of
 from lmsys_ensemble.scorers import choice_identity, identity
 from lmsys_ensemble.scorers.base import Costs, Scorer
@@ -279,7 +279,7 @@ class ChoiceScorer(Scorer):
         forward, encoder = self._loaded()
         if not len(prepared):
             return np.empty((0, self.task.n_classes), dtype=np.float32)
-        progress = _ByBattle(self.progress, len(encoder.questions))
+        progress = GroupedProgress(self.progress, len(encoder.questions))
         logits = forward.score(prepared, self.tokens_per_batch, progress)
         answers = log_answers(logits, encoder.columns)
         if self._prior is not None:
@@ -308,30 +308,3 @@ class ChoiceScorer(Scorer):
         Left out is what only rounds otherwise: the device, the batch size, versions of torch and transformers.
         """
         return choice_identity.fingerprint_choices(self, self._base_folder())
-
-
-class _ByBattle:
-    """Reports battles where rows are questions: a battle is finished with the last of its questions."""
-
-    def __init__(self, progress: Progress, n_questions: int):
-        self._progress = progress
-        self._n_questions = n_questions
-        self._n_finished = 0
-        self._failed: set[int] = set()
-
-    def phase(self, what: str) -> None:
-        self._progress.phase(what)
-
-    def advance(self, n_rows: int, n_tokens: int) -> None:
-        before = self._n_finished // self._n_questions
-        self._n_finished += n_rows
-        self._progress.advance(self._n_finished // self._n_questions - before, n_tokens)
-
-    def retried(self, why: str) -> None:
-        self._progress.retried(why)
-
-    def row_failed(self, row: int, why: str) -> None:
-        battle = row // self._n_questions
-        if battle not in self._failed:
-            self._failed.add(battle)
-            self._progress.row_failed(battle, why)
