@@ -14,6 +14,7 @@ from lmsys_ensemble._version import __version__
 _EXPORTS = {
     "Battles": "lmsys_ensemble.data.battles",
     "Blender": "lmsys_ensemble.blending.blender",
+    "ChoiceScorer": "lmsys_ensemble.scorers.choice",
     "ClassifierScorer": "lmsys_ensemble.scorers.classifier",
     "Ensemble": "lmsys_ensemble.ensemble",
     "EnsembleError": "lmsys_ensemble.errors",
@@ -36,6 +37,7 @@ _EXPORTS = {
 __all__ = [
     "Battles",
     "Blender",
+    "ChoiceScorer",
     "ClassifierScorer",
     "Ensemble",
     "EnsembleError",
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from lmsys_ensemble.errors import EnsembleError
     from lmsys_ensemble.report.page import write_report
     from lmsys_ensemble.scorers.base import Scorer
+    from lmsys_ensemble.scorers.choice import ChoiceScorer
     from lmsys_ensemble.scorers.classifier import ClassifierScorer
     from lmsys_ensemble.scorers.gemma import GemmaScorer
     from lmsys_ensemble.scorers.lexical import LexicalScorer

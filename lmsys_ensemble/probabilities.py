@@ -48,6 +48,14 @@ def softmax(logits: ArrayLike, temperature: float = 1.0) -> Probabilities:
     return result
 
 
+def log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
+    """Turn logits into logarithms of probabilities, in float64, over the last axis of an array of any shape."""
+    values = np.asarray(logits, dtype=np.float64)
+    shifted = values - values.max(axis=-1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
 def mark_failed(logits: ArrayLike, reported: Mapping[int, str]) -> tuple[Logits, dict[int, str]]:
     """Find the rows that failed: those that were reported, and those with a logit that is not finite.
 

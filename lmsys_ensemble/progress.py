@@ -48,3 +48,42 @@ class NoProgress:
 
     def row_failed(self, row: int, why: str) -> None:
         """Do nothing."""
+
+
+class GroupedProgress:
+    """Passes reports on where several rows are one: a row is finished with the last of its group.
+
+    Parameters
+    ----------
+    progress : Progress
+        Told of rows.
+    size : int
+        Rows of every group; they lie one behind the other.
+    """
+
+    def __init__(self, progress: Progress, size: int):
+        self._progress = progress
+        self._size = size
+        self._n_finished = 0
+        self._failed: set[int] = set()
+
+    def phase(self, what: str) -> None:
+        """Pass it on."""
+        self._progress.phase(what)
+
+    def advance(self, n_rows: int, n_tokens: int) -> None:
+        """Report as many whole groups as are finished by now."""
+        before = self._n_finished // self._size
+        self._n_finished += n_rows
+        self._progress.advance(self._n_finished // self._size - before, n_tokens)
+
+    def retried(self, why: str) -> None:
+        """Pass it on."""
+        self._progress.retried(why)
+
+    def row_failed(self, row: int, why: str) -> None:
+        """Report a group with the first of its rows that fails."""
+        group = row // self._size
+        if group not in self._failed:
+            self._failed.add(group)
+            self._progress.row_failed(group, why)

@@ -9,6 +9,7 @@ from lmsys_ensemble.probabilities import (
     PROBABILITY_FLOOR,
     check_probabilities,
     log_probabilities,
+    log_softmax,
     mark_failed,
     renormalise,
     softmax,
@@ -36,6 +37,13 @@ def test_softmax_rows_are_probabilities_that_keep_the_order_of_the_logits(logits
 def test_softmax_ignores_a_constant_and_divides_by_the_temperature(logits, constant, temperature):
     assert softmax(logits.astype(np.float64) + constant) == pytest.approx(softmax(logits), abs=1e-9)
     assert softmax(logits, temperature) == pytest.approx(softmax(logits / np.float64(temperature)), abs=1e-12)
+
+
+@given(LOGITS)
+def test_log_softmax_is_the_logarithm_of_softmax_and_works_on_the_last_axis(logits):
+    assert np.exp(log_softmax(logits)) == pytest.approx(softmax(logits), abs=1e-12)
+    assert (log_softmax(logits[None, :, None])[0, :, 0] == log_softmax(logits)).all()
+    assert np.isfinite(log_softmax([[1e30, 0.0]])).all()
 
 
 def test_softmax_of_known_values():

@@ -11,11 +11,13 @@ from lmsys_ensemble.config import bundled_config, find_config, models_folder
 from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.data.tables import parse_groups, read_table
+from lmsys_ensemble.encoding.choice_prompts import make_wordings
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import CheckError, DeviceError, EnsembleError, InputError, collected
 from lmsys_ensemble.files import check_new_folder, read_object
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
+from lmsys_ensemble.scorers.choice import ChoiceScorer
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
 from lmsys_ensemble.settings import parse_settings
 
@@ -188,6 +190,9 @@ def validate(options: ValidateOptions) -> Result:
         if isinstance(scorer, ClassifierScorer):
             recipe = scorer.recipe()
             detail = f", template {recipe.template.name}, at most {recipe.max_tokens} tokens, {recipe.truncation}"
+        elif isinstance(scorer, ChoiceScorer):
+            asked = "; ".join(wording.name for wording in make_wordings(scorer.prompts, scorer.labels))
+            detail = f", {asked}, at most {scorer.max_tokens} tokens, {scorer.truncation}"
         lines.append(f"  {scorer.name}: {type(scorer).__name__} on {scorer.device}{detail}")
         lines += [f"    {note}" for note in _notes(scorer)]
     return Result({**values, **data}, "\n".join([*lines, *data_lines]))
@@ -211,10 +216,11 @@ def _notes(scorer: Scorer) -> Iterator[str]:
             check_device(scorer.device)
         except DeviceError:
             yield f"{scorer.device} is not on this machine"
-    if isinstance(scorer, ClassifierScorer):
+    if isinstance(scorer, ClassifierScorer | ChoiceScorer):
         from lmsys_ensemble.modeling.sources import locate_base
 
-        if locate_base(scorer.model, scorer.revision or scorer.recipe().base_model.revision) is None:
+        trained = scorer.recipe().base_model.revision if isinstance(scorer, ClassifierScorer) else None
+        if locate_base(scorer.model, scorer.revision or trained) is None:
             yield f"{scorer.model} has not been fetched yet; it will be checked when it has"
 
 

@@ -110,6 +110,8 @@ class Encoder:
         What is cut from battles that are too long, see `lmsys_ensemble.encoding.truncation`.
     bos_id, eos_id : int or None
         Ids put before and behind every sequence; None for none.
+    before, after : sequence of int
+        More ids that every sequence begins and ends with, inside of those.
     owns_tokenizer : bool
         Whether nobody else will use `tokenizer`: a copy of a large one takes as long as to read it.
 
@@ -128,6 +130,8 @@ class Encoder:
         truncation: Policy = "balanced",
         bos_id: int | None = None,
         eos_id: int | None = None,
+        before: Sequence[int] = (),
+        after: Sequence[int] = (),
         owns_tokenizer: bool = False,
     ):
         self.tokenizer = tokenizer if owns_tokenizer else copy.deepcopy(tokenizer)
@@ -137,8 +141,8 @@ class Encoder:
         self.template = template
         self.max_tokens = max_tokens
         self.truncation = truncation
-        self.before = [] if bos_id is None else [bos_id]
-        self.after = [] if eos_id is None else [eos_id]
+        self.before = [*([] if bos_id is None else [bos_id]), *before]
+        self.after = [*after, *([] if eos_id is None else [eos_id])]
         self.budget = max_tokens - len(self.before) - len(self.after)
         self._literals: dict[str, list[int]] = {}
         if truncation not in POLICIES:

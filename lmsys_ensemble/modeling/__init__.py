@@ -41,6 +41,10 @@
 `golden`          ``golden.json``: inputs with the logits they must give.
 `warming`         Compiling kernels while loading.
 `assembly`        Base, head and adapter put together and checked.
+`language`        Language models with their output matrix, and adapters for them.
+`label_head`      A language model's output for the label tokens only.
+`chat`            What stands around the texts of a battle: a chat template, or plain words.
+`choices`         Language model, adapter, label head put together; contextual calibration.
 `importing`       Other people's checkpoints become safetensors with a recipe.
 """
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -31,6 +31,9 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 ADAPTER_TENSORS = "the adapter's tensors"
 
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
+
+AdapterTask: TypeAlias = Literal["SEQ_CLS", "CAUSAL_LM"]
+"""What an adapter is for, in PEFT's words: a classifier, which it brings the head of, or a language model."""
 
 MERGE_ROUNDING = 0.05
 """Largest share of a LoRA update that may be lost to rounding when it is merged in half precision."""
@@ -87,14 +90,15 @@ def head_name(model: torch.nn.Module) -> str:
     raise ModelError(f"{type(model).__name__} has no classification head called {' or '.join(HEAD_NAMES)}")
 
 
-def inject_lora(model: Any, config: LoraConfig) -> Any:
-    """Put LoRA layers and a trainable copy of the head into `model`, and return the PEFT model around it.
+def inject_lora(model: Any, config: LoraConfig, task: AdapterTask = "SEQ_CLS") -> Any:
+    """Put LoRA layers and a trainable copy of a classifier's head into `model`, and return the PEFT model around it.
 
     The base model that the configuration names is not followed: `model` is the base.
     """
-    config.task_type = "SEQ_CLS"
-    config.modules_to_save = sorted({*(config.modules_to_save or [])} - set(HEAD_NAMES))
-    config.modules_to_save.append(head_name(model))
+    config.task_type = task
+    if task == "SEQ_CLS":
+        config.modules_to_save = sorted({*(config.modules_to_save or [])} - set(HEAD_NAMES))
+        config.modules_to_save.append(head_name(model))
     check_lora_patterns(config, [name for name, _ in model.named_modules()], "adapter_config.json")
     config.base_model_name_or_path = None  # peft warns where it is not the folder that the base came from
     try:
@@ -122,8 +126,8 @@ def _old_name_of_checkpointing(model: Any) -> Iterator[None]:
         model.__class__ = kind
 
 
-def attach_adapter(model: Any, adapter: Adapter, merge: bool | None = None) -> Any:
-    """Attach an adapter and its head to a base model.
+def attach_adapter(model: Any, adapter: Adapter, merge: bool | None = None, task: AdapterTask = "SEQ_CLS") -> Any:
+    """Attach an adapter, with its head where it has one, to a base model.
 
     Parameters
     ----------
@@ -134,7 +138,9 @@ def attach_adapter(model: Any, adapter: Adapter, merge: bool | None = None) -> A
     merge : bool, optional
         Whether the LoRA weights are added to the base's. By default they are where that is exact enough: in float32,
         and in half precision where rounding loses no more than `MERGE_ROUNDING` of any update; never where the base
-        is quantised.
+        is quantised, or where the update is of a matrix that is both embedding and output.
+    task : {"SEQ_CLS", "CAUSAL_LM"}
+        Whether the adapter must bring a classifier's head.
 
     Returns
     -------
@@ -147,22 +153,37 @@ def attach_adapter(model: Any, adapter: Adapter, merge: bool | None = None) -> A
         If keys are missing, unexpected, mis-shaped or not finite; lists them.
     """
     adapter.config.inference_mode = True
-    wrapped = inject_lora(model, adapter.config)
+    wrapped = inject_lora(model, adapter.config, task)
     account_for_keys(get_peft_model_state_dict(wrapped, save_embedding_layers=False), adapter.weights, adapter.folder)
     set_peft_model_state_dict(wrapped, dict(adapter.weights))
     loss = None if is_quantised(model) else merge_rounding(wrapped)
-    merged = loss is not None and loss <= MERGE_ROUNDING if merge is None else merge
+    tied = task == "CAUSAL_LM" and _updates_tied_matrix(model)
+    merged = loss is not None and loss <= MERGE_ROUNDING and not tied if merge is None else merge
     if merged and loss is None:
         raise ModelError(f"{adapter.folder}: merge=True on a quantised base would round the update away")
+    if merged and tied:
+        raise ModelError(
+            f"{adapter.folder}: merge=True would change embeddings and output, which are one; leave it out"
+        )
     if merged:
         result = wrapped.merge_and_unload()
         logger.info("merged the LoRA weights of %s (largest rounding loss %.1e)", adapter.folder.name, loss)
     else:
         result = wrapped.get_base_model()
         why = "the base is quantised" if loss is None else f"rounding would lose {loss:.1%} of an update"
+        why = "embeddings and output are one matrix" if tied else why
         logger.info("left the LoRA weights of %s unmerged: %s", adapter.folder.name, why if merge is None else "asked")
     result.requires_grad_(False)
     return result.eval()
+
+
+def _updates_tied_matrix(model: Any) -> bool:
+    """Tell whether LoRA is on one side only of a matrix that is both embedding and output; merging changes both."""
+    sides = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if not any(isinstance(side, LoraLayer) for side in sides):
+        return False
+    weights = [side.get_base_layer().weight if isinstance(side, LoraLayer) else side.weight for side in sides]
+    return bool(weights[0] is weights[1])
 
 
 def account_for_keys(

@@ -64,10 +64,7 @@ def assemble(
         logger.warning("this CPU has no instructions for %s: float32 is faster", dtype_name(load.dtype))
     own_head = recipe.head.pooling != "last_token" or recipe.head.hidden_size is not None
     model = load_classifier(base, load, head_follows=read is not None or own_head, also_follow=_other_modules(read))
-    stored = stored_quantization(base)
-    form = settings.quantization if stored is None else stored.counts_as
-    if form == "nf4" and _is_to_be_unpacked(settings, model, load):
-        unpack_weights(model, load.dtype)
+    form = unpack_where_asked(model, base, settings, load)
     prepare_head(model, recipe.head, len(recipe.classes))
     if read is not None:
         model = attach_adapter(model, read, settings.merge)
@@ -94,5 +91,14 @@ def assemble(
     return forward
 
 
-def _is_to_be_unpacked(settings: ComputeSettings, model: Any, load: LoadSettings) -> bool:
-    return has_room_unpacked(model, load.dtype, load.device) if settings.unpack is None else settings.unpack
+def unpack_where_asked(model: Any, base: Path, settings: ComputeSettings, load: LoadSettings) -> str:
+    """Unpack 4-bit weights once, if that is asked for or there is room; return how the weights were loaded.
+
+    In the words of ``quantization``: ``none``, ``nf4`` or ``int8``.
+    """
+    stored = stored_quantization(base)
+    form = settings.quantization if stored is None else stored.counts_as
+    asked = settings.unpack
+    if form == "nf4" and (has_room_unpacked(model, load.dtype, load.device) if asked is None else asked):
+        unpack_weights(model, load.dtype)
+    return form

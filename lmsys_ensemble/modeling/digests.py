@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lmsys_ensemble.data.battles import Battles
-from lmsys_ensemble.encoding.tokens import Encoder
+from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.files import read_object, sha256_of
 from lmsys_ensemble.modeling.golden import golden_battles
 from lmsys_ensemble.modeling.tensorfiles import read_header
@@ -74,7 +74,16 @@ def adapter_identity(folder: Path) -> dict[str, Any]:
     return {**weights, "config": {key: value for key, value in config.items() if key not in NO_PART_OF_AN_ADAPTER}}
 
 
-def encoding_digest(encoder: Encoder) -> str:
+class EncoderLike(Protocol):
+    """What makes token ids of battles."""
+
+    max_tokens: int
+
+    def encode(self, battles: Battles) -> Encoded:
+        """Encode battles, in their order."""
+
+
+def encoding_digest(encoder: EncoderLike) -> str:
     """Return a hash of the token ids that an encoder makes of a few battles, short ones and ones that are cut.
 
     Template, tokenizer, truncation, control tokens and the code that puts them together all leave their mark in it,

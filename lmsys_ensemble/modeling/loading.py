@@ -7,7 +7,7 @@ get each other's dtypes, silently; and it exchanges functions of ``torch.nn.init
 
 import logging
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,6 +191,34 @@ def load_classifier(
     ModelError
         If weights are missing or do not fit, listing them.
     """
+    following = {*HEAD_NAMES, *also_follow} if head_follows else set()
+
+    def account(report: dict[str, Any], n_layers: int) -> None:
+        _account_for_keys(folder, report, n_layers, head_follows, following)
+
+    return load_pretrained(AutoModelForSequenceClassification, folder, settings, HEAD_NAMES, account)
+
+
+def load_pretrained(
+    kind: Any,
+    folder: Path,
+    settings: LoadSettings,
+    unquantized: Sequence[str],
+    account: Callable[[dict[str, Any], int], None],
+) -> Any:
+    """Load a model of one of transformers' auto classes in evaluation mode.
+
+    Parameters
+    ----------
+    kind : type
+        ``AutoModelForSequenceClassification`` or ``AutoModelForCausalLM``.
+    folder, settings
+        As for `load_classifier`.
+    unquantized : sequence of str
+        Modules that stay as they are where linear layers are quantised.
+    account : callable
+        Given transformers' report of keys and the number of layers; raises where a weight is missing or strange.
+    """
     if settings.quantization not in QUANTIZATIONS:
         raise ConfigError(f"unknown quantization {settings.quantization!r}; known: {', '.join(QUANTIZATIONS)}")
     check_base_folder(folder)
@@ -199,15 +227,15 @@ def load_classifier(
     if settings.attn_implementation != "auto":
         options["attn_implementation"] = settings.attn_implementation
     if settings.quantization != "none" and stored is None:
-        options["quantization_config"] = quantization_config(settings.quantization, settings.dtype, list(HEAD_NAMES))
+        options["quantization_config"] = quantization_config(settings.quantization, settings.dtype, list(unquantized))
     with LOAD_LOCK, quiet_transformers():
         config = load_config(folder, settings)
         if stored is not None:
-            adapt_config(config, stored, dtype_name(settings.dtype))
+            adapt_config(config, stored, dtype_name(settings.dtype), unquantized)
         form = settings.quantization if stored is None else stored.method
         later = can_follow(config.get_text_config(), settings.dtype, settings.device, form)
         try:
-            model, report = AutoModelForSequenceClassification.from_pretrained(
+            model, report = kind.from_pretrained(
                 folder,
                 config=config,
                 dtype=settings.dtype,
@@ -231,7 +259,7 @@ def load_classifier(
                 f"{str(error).splitlines()[0]} Leave it at 'auto'"
             ) from error
     n_layers = config.get_text_config().num_hidden_layers
-    _account_for_keys(folder, report, n_layers, head_follows, {*HEAD_NAMES, *also_follow} if head_follows else set())
+    account(report, n_layers)
     if later:
         transfer(model, settings.device)
     if stored is not None and stored.weights == "none":

@@ -4,7 +4,7 @@ transformers' own quantisers do the work. This module looks before they run: whe
 are installed and what is asked for agrees with it; and it keeps classification heads out of the quantised layers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -184,12 +184,17 @@ def _expressions(values: Any) -> Iterator[str]:
                 yield from _expressions(value)
 
 
-def adapt_config(config: Any, stored: StoredQuantization, dtype_name: str) -> None:
-    """Change a loaded configuration so that transformers quantises no head and computes in `dtype_name`."""
+def adapt_config(
+    config: Any, stored: StoredQuantization, dtype_name: str, unquantized: Sequence[str] = HEAD_NAMES
+) -> None:
+    """Change a loaded configuration so that transformers quantises no head and computes in `dtype_name`.
+
+    `unquantized` are the modules that count as heads.
+    """
     holder = config if getattr(config, ENTRY, None) is not None else config.get_text_config()
     values = dict(getattr(holder, ENTRY))
     if stored.method == "bitsandbytes":
-        kept = [*(values.get("llm_int8_skip_modules") or []), *HEAD_NAMES]
+        kept = [*(values.get("llm_int8_skip_modules") or []), *unquantized]
         values["llm_int8_skip_modules"] = sorted(set(kept))
         if stored.bits == 4:
             values["bnb_4bit_compute_dtype"] = dtype_name

@@ -77,7 +77,7 @@ def locate_base(source: str | Path, revision: str | None = None) -> Path | None:
     return _cached_from_hub(hub_name, revision)
 
 
-_HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model"]
+_HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]
 
 
 def _cached_from_hub(name: str, revision: str) -> Path | None:

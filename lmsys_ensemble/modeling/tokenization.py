@@ -8,11 +8,15 @@ from lmsys_ensemble.modeling.loading import load_tokenizer
 from lmsys_ensemble.modeling.recipe import Recipe
 
 
+def tokenizer_key(base: Path) -> str:
+    """Return a text that is another one where a file of the tokenizer was changed since."""
+    files = sorted({*base.glob("*.json"), *base.glob("*.model"), *base.glob("*.txt"), *base.glob("*.jinja")})
+    return f"{base.resolve()} {[(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files]}"
+
+
 def encoder_key(base: Path, recipe: Recipe) -> str:
     """Return what an encoder is made of, as text; another text where a file of the tokenizer was changed since."""
-    files = sorted({*base.glob("*.json"), *base.glob("*.model"), *base.glob("*.txt")})
-    stamps = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
-    return f"{base.resolve()} {stamps} {recipe.model_dump_json(exclude={'training', 'validation'})}"
+    return f"{tokenizer_key(base)} {recipe.model_dump_json(exclude={'training', 'validation'})}"
 
 
 def make_encoder(base: Path, recipe: Recipe) -> Encoder:

@@ -7,6 +7,8 @@
 `gemma`       `GemmaScorer`.
 `llama`       `LlamaScorer`.
 `lexical`     `LexicalScorer`: what can be counted in the texts.
+`choice_identity`  What a choice scorer is made of: checks and fingerprint.
+`choice`      `ChoiceScorer`: a language model that is asked which response is better.
 `saved`       `SavedScorer`: probabilities that somebody else has computed.
 `registry`    Scorers by name, built-in and third-party alike.
 """
