@@ -1,11 +1,8 @@
 """Scorer that asks a language model which response is better, and reads the probabilities of its next token."""
 
-import gc
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +12,20 @@ from lmsys_ensemble.encoding.choice_prompts import parse_labels
 from lmsys_ensemble.encoding.choices import ChoiceEncoder
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.encoding.truncation import Policy
-from lmsys_ensemble.errors import InputError, ScoringError
 from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.probabilities import Logits, log_softmax
 from lmsys_ensemble.progress import GroupedProgress
 from lmsys_ensemble.schema import Task, task_of
 from lmsys_ensemble.scorers import choice_identity, identity
-from lmsys_ensemble.scorers.base import Costs, Scorer
+from lmsys_ensemble.scorers.base import Costs
+from lmsys_ensemble.scorers.model import ModelScorer
 
 if TYPE_CHECKING:
     from lmsys_ensemble.modeling.forward import ForwardPass
 
 
-class ChoiceScorer(Scorer):
+class ChoiceScorer(ModelScorer):
     """A causal language model as a judge: its next token's probabilities, renormalised over the labels.
 
     The model reads a prompt and two responses, is asked which is better, and is not made to write anything: what it
@@ -78,10 +75,6 @@ class ChoiceScorer(Scorer):
         How they are cut, see `lmsys_ensemble.encoding.truncation`.
     """
 
-    needs_device: ClassVar[bool] = True
-    path_settings: ClassVar[tuple[str, ...]] = ("model", "adapter")
-    neutral_settings: ClassVar[tuple[str, ...]] = ("tokens_per_batch",)
-
     def __init__(
         self,
         model: str,
@@ -106,6 +99,7 @@ class ChoiceScorer(Scorer):
         truncation: Policy = "balanced",
         tokens_per_batch: int | None = None,
     ):
+        super().__init__()
         self.model = model
         self.adapter = adapter
         self.revision = revision
@@ -126,26 +120,9 @@ class ChoiceScorer(Scorer):
         self.max_tokens = max_tokens
         self.truncation = truncation
         self.tokens_per_batch = tokens_per_batch
-        self._forward: ForwardPass | None = None
-        self._prior: NDArray[np.float64] | None = None
         self._encoder: ChoiceEncoder | None = None
         self._encoder_key = ""
-        self._device = device
-        self._shares: tuple[tuple[str, str | None, str], bool] | None = None
-        self._encoding = threading.RLock()  # no two threads may share a tokenizer
-
-    @property
-    def compute(self) -> ComputeSettings:
-        """Where and in which number formats it computes; passed on as one object."""
-        return ComputeSettings.of(self)
-
-    @property
-    def shareable(self) -> bool:  # type: ignore[override]
-        """Whether several threads may score at once: not with quantised layers, which keep state as they run."""
-        key = (self.model, self.revision, self.quantization)
-        if self._shares is None or self._shares[0] != key:  # a run counts on the same answer
-            self._shares = key, identity.weights_in_memory(self) == "none"
-        return self._shares[1]
+        self._prior: NDArray[np.float64] | None = None
 
     @property
     def task(self) -> Task:  # type: ignore[override]
@@ -164,29 +141,26 @@ class ChoiceScorer(Scorer):
         DeviceError
             If there is no such device.
         """
-        from lmsys_ensemble.modeling import hardware
-        from lmsys_ensemble.modeling.choices import assemble_choices, content_free_prior
-        from lmsys_ensemble.modeling.warming import warm_up
+        super().load(device)
 
-        asked = device or self.device
-        self._device = hardware.check_device(hardware.list_devices()[0] if asked == "auto" else asked)
+    def _assemble(self, compute: ComputeSettings) -> "ForwardPass":
+        from lmsys_ensemble.modeling.choices import assemble_choices, content_free_prior
+
         choice_identity.check_choice_settings(self)
         self.progress.phase("fetching")
         folder = self._base_folder()
         self.progress.phase("loading")
         encoder = self.encoder(folder)
-        with hardware.current_device(self._device):
-            forward = assemble_choices(
-                folder,
-                replace(self.compute, device=self._device),
-                encoder.label_ids,
-                adapter=Path(self.adapter) if self.adapter else None,
-                soft_capping=self.soft_capping is not False,
-            )
-            warm_up(forward, self.tokens_per_batch)
+        forward = assemble_choices(
+            folder,
+            compute,
+            encoder.label_ids,
+            adapter=Path(self.adapter) if self.adapter else None,
+            soft_capping=self.soft_capping is not False,
+        )
         with self._encoding:
             self._prior = None if self.calibration == "none" else content_free_prior(forward, encoder)
-        self._forward = forward
+        return forward
 
     def check(self, battles: Battles | None = None) -> None:
         """Check settings, base, adapter, tokenizer and labels without loading weights or fetching anything.
@@ -225,27 +199,9 @@ class ChoiceScorer(Scorer):
         with self._encoding:
             return encoding_digest(self.encoder(base))
 
-    def encode(self, battles: Battles) -> Encoded:
-        """Return token ids and the account of what was cut; the questions of a battle lie one behind the other.
-
-        Raises
-        ------
-        InputError
-            If `battles` are not `Battles`; `lmsys_ensemble.parse_battles` makes them of a table.
-        """
-        if not isinstance(battles, Battles):
-            raise InputError(
-                f"encode takes Battles, got type {type(battles).__name__}; write encode(parse_battles(table))"
-            )
-        with self._encoding:
-            encoder = self._encoder
-            if encoder is None:
-                encoder = self.encoder(self._base_folder())
-            return encoder.encode(battles)
-
-    def prepare(self, battles: Battles) -> Encoded:
-        """Return token ids, as `encode` does."""
-        return self.encode(battles)
+    def _encode(self, battles: Battles) -> Encoded:
+        """Return token ids; the questions of a battle lie one behind the other."""
+        return (self._encoder or self.encoder(self._base_folder())).encode(battles)
 
     def costs(self, battles: Battles) -> Costs:
         """Return tokens, operations and memory, from the tokenizer and the model's configuration."""
@@ -261,46 +217,17 @@ class ChoiceScorer(Scorer):
             None if shape is None else shape.weight_bytes(number_format if number_format != "auto" else "float16"),
         )
 
-    def score(self, battles: Battles) -> Logits:
-        """Return logarithms of probabilities of shape (n_rows, n_classes), float32, in the order of `battles`.
-
-        Raises
-        ------
-        ScoringError
-            If the scorer is not loaded.
-        """
-        self._loaded()
-        return self.score_prepared(self.prepare(battles))
-
-    def score_prepared(self, prepared: Encoded) -> Logits:
-        """Return what `score` does, for token ids."""
+    def _logits(self, forward: "ForwardPass", prepared: Encoded) -> Logits:
+        """Return logarithms of probabilities, averaged over the questions of every battle."""
         from lmsys_ensemble.modeling.choices import log_answers
 
-        forward, encoder = self._loaded()
-        if not len(prepared):
-            return np.empty((0, self.task.n_classes), dtype=np.float32)
+        encoder = self._encoder or self.encoder(self._base_folder())
         progress = GroupedProgress(self.progress, len(encoder.questions))
-        logits = forward.score(prepared, self.tokens_per_batch, progress)
-        answers = log_answers(logits, encoder.columns)
+        answers = log_answers(forward.score(prepared, self.tokens_per_batch, progress), encoder.columns)
         if self._prior is not None:
             answers = log_softmax(answers - self._prior)
         result: Logits = log_softmax(answers.mean(axis=1)).astype(np.float32)
         return result
-
-    def _loaded(self) -> "tuple[ForwardPass, ChoiceEncoder]":
-        if self._forward is None or self._encoder is None:
-            raise ScoringError(f"{self.name} is not loaded; call load(), or use it in a with statement")
-        return self._forward, self._encoder
-
-    def close(self) -> None:
-        """Free the model's memory."""
-        if self._forward is None:
-            return
-        from lmsys_ensemble.modeling.hardware import free_memory
-
-        self._forward = self._prior = None
-        gc.collect()
-        free_memory(self._device)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return base model, adapter, questions, labels, number formats: all that can change a result.

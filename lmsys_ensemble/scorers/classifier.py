@@ -1,30 +1,24 @@
 """Scorers that run a sequence-classification model, with or without a LoRA adapter."""
 
-import gc
-import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
-from lmsys_ensemble.errors import InputError, ScoringError
 from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
-from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers import identity
-from lmsys_ensemble.scorers.base import Costs, Scorer
+from lmsys_ensemble.scorers.base import Costs
+from lmsys_ensemble.scorers.model import ModelScorer
 from lmsys_ensemble.scorers.recipes import followed_recipe, trained_recipe
 
 if TYPE_CHECKING:
     from lmsys_ensemble.modeling.forward import ForwardPass
 
 
-class ClassifierScorer(Scorer):
+class ClassifierScorer(ModelScorer):
     """Any ``AutoModelForSequenceClassification``: DeBERTa, ModernBERT, Qwen, and every other.
 
     What a model was trained with (template, length, truncation, control tokens, label order, pooling) is taken from
@@ -69,9 +63,7 @@ class ClassifierScorer(Scorer):
         the same, and logs by how much they differ.
     """
 
-    needs_device: ClassVar[bool] = True
-    path_settings: ClassVar[tuple[str, ...]] = ("model", "adapter")
-    neutral_settings: ClassVar[tuple[str, ...]] = ("tokens_per_batch",)
+    neutral_settings: ClassVar[tuple[str, ...]] = (*ModelScorer.neutral_settings, "other_base")
 
     default_template: ClassVar[str] = "turns"
     default_max_tokens: ClassVar[int] = 2048
@@ -101,6 +93,7 @@ class ClassifierScorer(Scorer):
         tokens_per_batch: int | None = None,
         other_base: str = "refuse",
     ):
+        super().__init__()
         self.model = model
         self.adapter = adapter
         self.revision = revision
@@ -120,26 +113,9 @@ class ClassifierScorer(Scorer):
         self.bos = bos
         self.eos = eos
         self.pad_token_id = pad_token_id
-        self._forward: ForwardPass | None = None
         self._encoder: Encoder | None = None
-        self._device = device
-        self._has_warned = False
         self._encoder_key = ""
-        self._shares: tuple[tuple[str, str | None, str], bool] | None = None
-        self._encoding = threading.RLock()  # no two threads may share a tokenizer
-
-    @property
-    def compute(self) -> ComputeSettings:
-        """Where and in which number formats it computes; passed on as one object."""
-        return ComputeSettings.of(self)
-
-    @property
-    def shareable(self) -> bool:  # type: ignore[override]
-        """Whether several threads may score at once: not with quantised layers, which keep state as they run."""
-        key = (self.model, self.revision, self.quantization)
-        if self._shares is None or self._shares[0] != key:  # a run counts on the same answer
-            self._shares = key, identity.weights_in_memory(self) == "none"
-        return self._shares[1]
+        self._has_warned = False
 
     @property
     def task(self) -> Task:  # type: ignore[override]
@@ -177,28 +153,24 @@ class ClassifierScorer(Scorer):
         DeviceError
             If there is no such device.
         """
-        from lmsys_ensemble.modeling import hardware
-        from lmsys_ensemble.modeling.assembly import assemble
-        from lmsys_ensemble.modeling.warming import warm_up
+        super().load(device)
 
-        asked = device or self.device
-        self._device = hardware.check_device(hardware.list_devices()[0] if asked == "auto" else asked)
+    def _assemble(self, compute: ComputeSettings) -> "ForwardPass":
+        from lmsys_ensemble.modeling.assembly import assemble
+
         recipe = self.recipe()
         self.progress.phase("fetching")
         folder = self._base_folder(recipe)
         self.progress.phase("loading")
         self.encoder(folder, recipe)
-        with hardware.current_device(self._device):
-            forward = assemble(
-                folder,
-                recipe,
-                replace(self.compute, device=self._device),
-                adapter=Path(self.adapter) if self.adapter else None,
-                golden_folder=self.recipe_folder,
-                other_base=identity.is_other_base(folder, recipe),
-            )
-            warm_up(forward, self.tokens_per_batch)
-        self._forward = forward
+        return assemble(
+            folder,
+            recipe,
+            compute,
+            adapter=Path(self.adapter) if self.adapter else None,
+            golden_folder=self.recipe_folder,
+            other_base=identity.is_other_base(folder, recipe),
+        )
 
     def check(self, battles: Battles | None = None) -> None:
         """Check settings, recipe, base, adapter and tokenizer without loading weights or fetching anything.
@@ -218,24 +190,12 @@ class ClassifierScorer(Scorer):
         identity.check_base_identity(self, folder, recipe)
         return folder
 
-    def encode(self, battles: Battles) -> Encoded:
-        """Return token ids and the account of what was cut, without loading the model's weights.
-
-        Raises
-        ------
-        InputError
-            If `battles` are not `Battles`; `lmsys_ensemble.parse_battles` makes them of a table.
-        """
-        if not isinstance(battles, Battles):
-            raise InputError(
-                f"encode takes Battles, got type {type(battles).__name__}; write encode(parse_battles(table))"
-            )
-        with self._encoding:
-            encoder = self._encoder
-            if encoder is None:
-                recipe = self.recipe()
-                encoder = self.encoder(self._base_folder(recipe), recipe)
-            return encoder.encode(battles)
+    def _encode(self, battles: Battles) -> Encoded:
+        encoder = self._encoder
+        if encoder is None:
+            recipe = self.recipe()
+            encoder = self.encoder(self._base_folder(recipe), recipe)
+        return encoder.encode(battles)
 
     def encoder(self, base: Path, recipe: Recipe) -> Encoder:
         """Return the encoder of a base model and a recipe, made once; large tokenizers take seconds."""
@@ -254,10 +214,6 @@ class ClassifierScorer(Scorer):
         with self._encoding:
             return encoding_digest(self.encoder(base, recipe))
 
-    def prepare(self, battles: Battles) -> Encoded:
-        """Return token ids, as `encode` does."""
-        return self.encode(battles)
-
     def costs(self, battles: Battles) -> Costs:
         """Return tokens, operations and memory, from the tokenizer and the model's configuration."""
         encoded = self.encode(battles)
@@ -271,38 +227,6 @@ class ClassifierScorer(Scorer):
             int(encoded.retention["truncated"].sum()),
             None if shape is None else shape.weight_bytes(number_format if number_format != "auto" else "float16"),
         )
-
-    def score(self, battles: Battles) -> Logits:
-        """Return float32 logits of shape (n_rows, n_classes) in the order of `battles`.
-
-        Raises
-        ------
-        ScoringError
-            If the scorer is not loaded.
-        """
-        self._loaded()
-        return self.score_prepared(self.prepare(battles))
-
-    def score_prepared(self, prepared: Encoded) -> Logits:
-        """Return what `score` does, for token ids."""
-        if not len(prepared):
-            return np.empty((0, self.task.n_classes), dtype=np.float32)
-        return self._loaded().score(prepared, self.tokens_per_batch, self.progress)
-
-    def _loaded(self) -> "ForwardPass":
-        if self._forward is None:
-            raise ScoringError(f"{self.name} is not loaded; call load(), or use it in a with statement")
-        return self._forward
-
-    def close(self) -> None:
-        """Free the model's memory."""
-        if self._forward is None:
-            return
-        from lmsys_ensemble.modeling.hardware import free_memory
-
-        self._forward = None
-        gc.collect()
-        free_memory(self._device)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return base model, adapter, recipe, the way to token ids, number formats: all that can change a result.

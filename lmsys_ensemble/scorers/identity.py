@@ -10,8 +10,8 @@ from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, dequantized_from,
 from lmsys_ensemble.settings import suggest
 
 if TYPE_CHECKING:
-    from lmsys_ensemble.scorers.choice import ChoiceScorer
     from lmsys_ensemble.scorers.classifier import ClassifierScorer
+    from lmsys_ensemble.scorers.model import ModelScorer
 
 OTHER_BASES = ("refuse", "measure")
 """What becomes of a base whose weights are not those that an adapter was trained on."""
@@ -108,7 +108,7 @@ def _check_other_base(scorer: "ClassifierScorer", base: Path, recipe: Recipe) ->
         raise ConfigError(f"{told}, and without {GOLDEN_FILE} there is nothing to measure the difference by")
 
 
-def weights_in_memory(scorer: "ClassifierScorer | ChoiceScorer") -> str:
+def weights_in_memory(scorer: "ModelScorer") -> str:
     """Return what a model's weights are once they are loaded, in the words of ``quantization``.
 
     "none" also where the model has not been fetched yet, or cannot be read: checking and loading tell that.
