@@ -20,6 +20,7 @@ from lmsys_ensemble.merging.parts import (
     SCORER_FILE,
     Base,
     Part,
+    check_base,
     find_base,
     read_parts,
     scorer_settings,
@@ -28,6 +29,7 @@ from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE
 from lmsys_ensemble.modeling.assembly import assemble
+from lmsys_ensemble.modeling.digests import describe_base_files
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden
 from lmsys_ensemble.modeling.learned_rows import LEARNED_KEY, read_learned_rows, united
 from lmsys_ensemble.modeling.recipe import Recipe, write_recipe
@@ -55,6 +57,9 @@ def average_adapters(
     say: Callable[[str], None] = logger.info,
 ) -> dict[str, Any]:
     """Merge LoRA adapters of one base model (such as those of folds) into one adapter, heads included.
+
+    The base is rounded as it was in training (``quantization`` of the adapters' ``scorer.yaml``): adapters are
+    measured so, and the merged one is loaded so.
 
     Parameters
     ----------
@@ -87,7 +92,8 @@ def average_adapters(
     Raises
     ------
     ConfigError, InputError
-        If the adapters are not of one kind (names the setting), or an argument is wrong; before anything is loaded.
+        If the adapters are not of one kind (names the setting) or not of one base, or an argument is wrong; before
+        anything is loaded.
     ModelError
         If an adapter cannot be averaged (DoRA), or heads are of different shapes.
 
@@ -107,6 +113,9 @@ def average_adapters(
     recipe = parts[0].recipe
     data = read_rows(rows, parts)
     found = find_base(base, parts[0])
+    for part in parts:
+        check_base(found, part)
+    quantization = parts[0].quantization
     mean = average([part.adapter for part in parts], [part.weight for part in parts], rank)
     say(f"merged {len(parts)} adapters: rank {mean.largest_rank}, {mean.lost:.2%} of the update lost")
     encoder = make_encoder(found.folder, recipe)
@@ -114,17 +123,22 @@ def average_adapters(
     with whole_folder(target) as folder, hardware.current_device(device):
         recipe = _write_adapter(folder, mean, parts, recipe, found)
         golden = encoder.encode(golden_battles())
-        scored = _score(found, recipe, folder, device, golden)
-        write_golden(folder, golden, scored, _number_format(device))
+        scored = _score(found, recipe, folder, device, golden, quantization)
+        write_golden(folder, golden, scored, _number_format(device, quantization))
         if data is not None:
             say(f"measuring on {len(data)} rows")
             encoded = encoder.encode(data.battles)
-            by_part = {part.name: softmax(_score(found, part.recipe, part.folder, device, encoded)) for part in parts}
+            by_part = {
+                part.name: softmax(_score(found, part.recipe, part.folder, device, encoded, quantization))
+                for part in parts
+            }
             averaged = np.average(list(by_part.values()), axis=0, weights=[part.weight for part in parts])
-            merged = softmax(_score(found, recipe, folder, device, encoded))
+            merged = softmax(_score(found, recipe, folder, device, encoded, quantization))
             result["figures"] = compare(data, {**by_part, AVERAGE: averaged, MERGED: merged}, MERGED, AVERAGE)
             recipe = write_recipe(folder, recipe.model_copy(update={"validation": result["figures"]}), FILES)
         scorer = scorer_settings(parts[0], found, target)
+        if quantization != "none":
+            scorer["quantization"] = quantization
         write_atomically(folder / SCORER_FILE, yaml.safe_dump(scorer, sort_keys=False))
         write_atomically(folder / "README.md", merged_card(target.name, recipe))
     return result
@@ -145,17 +159,25 @@ def _write_adapter(folder: Path, mean: Averaged, parts: Sequence[Part], recipe: 
         }
         for part in parts
     ]
-    training: dict[str, Any] = {"merged_from": provenance, "rank": mean.largest_rank, "lost": round(mean.lost, 6)}
+    training: dict[str, Any] = {
+        "merged_from": provenance,
+        "rank": mean.largest_rank,
+        "lost": round(mean.lost, 6),
+        **describe_base_files(base.folder),
+    }
     learned = united([read_learned_rows(part.folder, part.recipe) for part in parts])
     if learned is not None:
         training[LEARNED_KEY] = learned.write(folder)
     return write_recipe(folder, recipe.model_copy(update={"training": training, "validation": {}}), FILES)
 
 
-def _number_format(device: str) -> str:
+def _number_format(device: str, quantization: str) -> str:
+    if quantization != "none":
+        return quantization
     return hardware.dtype_name(hardware.resolve_dtype("auto", device))
 
 
-def _score(base: Base, recipe: Recipe, adapter: Path, device: str, encoded: Encoded) -> Any:
-    forward = assemble(base.folder, recipe, ComputeSettings(device=device), adapter=adapter, golden_folder=adapter)
+def _score(base: Base, recipe: Recipe, adapter: Path, device: str, encoded: Encoded, quantization: str) -> Any:
+    compute = ComputeSettings(device=device, quantization=quantization)
+    forward = assemble(base.folder, recipe, compute, adapter=adapter, golden_folder=adapter)
     return forward.score(encoded, _TOKENS_PER_BATCH)

@@ -28,6 +28,7 @@ from lmsys_ensemble.merging.parts import (
     UNMERGED,
     Base,
     Part,
+    check_base,
     find_base,
     read_part,
     scorer_settings,
@@ -152,6 +153,8 @@ def export_merged(
     device = hardware.check_device(hardware.list_devices()[0] if device == "auto" else device)
     part = read_part(adapter)
     found = find_base(base, part)
+    if base is None:  # one that is named may be in another number format; golden rows then tell whether it is the one
+        check_base(found, part)
     stored_as = stored_quantization(found.folder)
     if stored_as is not None:
         raise ConfigError(

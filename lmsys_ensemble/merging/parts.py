@@ -11,6 +11,7 @@ from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import read_object
 from lmsys_ensemble.merging.averaging import check_can_average, check_whole_modules
 from lmsys_ensemble.modeling.adapters import Adapter, read_adapter
+from lmsys_ensemble.modeling.digests import BASE_HASHES, is_base_of
 from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, describe_base, read_recipe
 from lmsys_ensemble.modeling.sources import locate_base, resolve_base
 
@@ -33,6 +34,12 @@ class Part:
     def folder(self) -> Path:
         """Folder of the adapter."""
         return self.adapter.folder
+
+    @property
+    def quantization(self) -> str:
+        """What its base is rounded to when it is loaded: as its ``scorer.yaml`` says, else as it was trained."""
+        settings = self.recipe.training.get("settings", {})
+        return str(_scorer_file(self.folder).get("quantization") or settings.get("quantization") or "none")
 
 
 @dataclass(frozen=True)
@@ -107,11 +114,23 @@ def _recipe_of(folder: Path) -> Recipe:
 
 
 def check_same_kind(first: Part, other: Part) -> None:
-    """Raise `ConfigError` if two adapters' recipes differ in what scoring takes from them."""
+    """Raise `ConfigError` if two adapters are of different bases, or differ in what scoring takes from them."""
     values, others = (
-        part.recipe.model_dump(mode="json", exclude={"training", "validation", "files"}) for part in (first, other)
+        {
+            **part.recipe.model_dump(mode="json", exclude={"training", "validation", "files"}),
+            "quantization": part.quantization,
+        }
+        for part in (first, other)
     )
-    differences = list(_differences(values, others))
+    differences = _differences(values, others)
+    hashes, other_hashes = ({name: part.recipe.training.get(name) for name in BASE_HASHES} for part in (first, other))
+    if not differences and any(
+        None not in (hashes[name], other_hashes[name]) and hashes[name] != other_hashes[name] for name in BASE_HASHES
+    ):
+        raise ConfigError(
+            f"{first.folder} and {other.folder} cannot be merged: the files of their base models, both called "
+            f"{first.recipe.base_model.name}, are not the same. Merge adapters of one base"
+        )
     if differences:
         said = "; ".join(f"{name} is {value!r} and {another!r}" for name, value, another in differences)
         raise ConfigError(f"{first.folder} and {other.folder} cannot be merged, they were trained differently: {said}")
@@ -156,6 +175,15 @@ def find_base(asked: str | None, part: Part) -> Base:
     if other:
         raise ConfigError(f"{name} is not the base model of {part.folder}, {recipe.name}: {', '.join(other)}")
     return Base(name, folder)
+
+
+def check_base(base: Base, part: Part) -> None:
+    """Raise `ConfigError` if a base model's files are not those that an adapter was trained on, as far as is known."""
+    if is_base_of(part.recipe.training, base.folder) is False:
+        raise ConfigError(
+            f"{base.name} is not the base model of {part.folder}: its files are not those that the adapter was trained "
+            "on. Say with --base where these are"
+        )
 
 
 def _scorer_file(folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lmsys_ensemble.modeling.adapters import (
     read_adapter_header,
     shapes_of,
 )
+from lmsys_ensemble.modeling.digests import is_base_of
 from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, read_recipe
 from lmsys_ensemble.modeling.skeleton import adapter_skeleton, empty_classifier
 from lmsys_ensemble.modeling.sources import HUB_NAMES
@@ -26,7 +27,7 @@ _LORA = {"r": "r", "lora_alpha": "alpha", "use_rslora": "rslora", "use_dora": "d
 """PEFT's names of what must be the same, and the recipe's."""
 
 
-def check_first_stage(settings: TrainSettings, recipe: Recipe, base: Path, digest: str) -> None:
+def check_first_stage(settings: TrainSettings, recipe: Recipe, base: Path) -> None:
     """Make sure that the recipe's ``init_adapter`` fits; only its headers and its configuration are read.
 
     Parameters
@@ -37,8 +38,6 @@ def check_first_stage(settings: TrainSettings, recipe: Recipe, base: Path, diges
         What inference will know of the new adapter.
     base : Path
         Folder of the base model.
-    digest : str
-        Hash of the base model.
 
     Raises
     ------
@@ -56,7 +55,7 @@ def check_first_stage(settings: TrainSettings, recipe: Recipe, base: Path, diges
             "'lmsys-ensemble import-checkpoint'"
         )
     wanted = lora_config(settings.lora, empty_classifier(base, recipe))
-    faults = [*_base_faults(recipe, first, digest), *_head_faults(recipe, first), *_lora_faults(wanted, config)]
+    faults = [*_base_faults(recipe, first, base), *_head_faults(recipe, first), *_lora_faults(wanted, config)]
     if faults:
         raise ConfigError(
             f"the adapter in init_adapter {folder} is another one: {'; '.join(faults)}. A second stage has base, LoRA "
@@ -80,11 +79,11 @@ def load_first_stage(wrapped: Any, settings: TrainSettings) -> None:
     set_peft_model_state_dict(wrapped, dict(weights))
 
 
-def _base_faults(recipe: Recipe, first: Recipe, digest: str) -> Iterator[str]:
+def _base_faults(recipe: Recipe, first: Recipe, base: Path) -> Iterator[str]:
     now, then = recipe.base_model, first.base_model
-    known = first.training.get("base_digest")
+    known = is_base_of(first.training, base)
     if known is not None:  # what its files hold says more than what it is called
-        if known != digest:
+        if not known:
             yield f"base_model is {now.name}, whose files are not those of {then.name} that it was trained on"
         return
     for key in SHAPE_KEYS:

@@ -9,12 +9,16 @@ import yaml
 
 from lmsys_ensemble import ClassifierScorer
 from lmsys_ensemble.config import read_config
+from lmsys_ensemble.data.corpus import read_labelled
 from lmsys_ensemble.errors import ConfigError, InputError, ModelError
 from lmsys_ensemble.files import sha256_of, write_json
 from lmsys_ensemble.merging.adapters import average_adapters
+from lmsys_ensemble.merging.export import export_merged
+from lmsys_ensemble.modeling.digests import describe_base_files
 from lmsys_ensemble.modeling.recipe import describe_base, read_recipe, write_recipe
 from lmsys_ensemble.probabilities import softmax
-from tests.tiny import encode, make_battles, make_recipe, plain_logits, plain_model, save_adapter
+from lmsys_ensemble.schema import THREE_WAY
+from tests.tiny import encode, make_battles, make_recipe, plain_logits, plain_model, save_adapter, save_base
 from tests.training.synthetic import make_preferences
 
 FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -89,9 +93,6 @@ def read_config_of(folder):
 
 
 def test_figures_compare_the_merged_adapter_with_the_average_of_probabilities(checkpoints, folds, merged, labelled):
-    from lmsys_ensemble.data.corpus import read_labelled
-    from lmsys_ensemble.schema import THREE_WAY
-
     data, base = read_labelled([labelled], THREE_WAY), checkpoints.base("llama")
     ids = encode(data.battles).ids
     by_fold = [softmax(plain_logits(plain_model(base, adapter=fold), ids)) for fold in folds]
@@ -141,6 +142,43 @@ def test_adapters_of_different_bases_are_told_apart(checkpoints, folds, tmp_path
     other = make_fold(checkpoints.base("gemma2"), tmp_path / "other", 5)
     with pytest.raises(ConfigError, match=r"base_model.model_type is 'llama' and 'gemma2'"):
         average_adapters([folds[0], other], tmp_path / "out")
+
+
+def test_bases_of_one_name_and_shape_are_told_apart_by_their_files(checkpoints, tmp_path):
+    """What lies at the base's place may have changed since, too."""
+    base = checkpoints.base("llama")
+    changed = save_base("llama", tmp_path / base.name, initializer_range=0.1)
+    one, two = (
+        make_fold(base, tmp_path / f"fold-{k}", k, recipe={"training": describe_base_files(base)}) for k in (1, 2)
+    )
+    other = make_fold(changed, tmp_path / "other", 3, recipe={"training": describe_base_files(changed)})
+    with pytest.raises(ConfigError, match=r"fold-1 and .*other cannot be merged: the files of their base models, both"):
+        average_adapters([one, other], tmp_path / "out", device="cpu")
+    with pytest.raises(ConfigError, match=r"llama-base is not the base model of .*fold-1: its files are not those"):
+        average_adapters([one, two], tmp_path / "out", base=str(changed), device="cpu")
+    (two / "scorer.yaml").write_text(yaml.safe_dump({"type": "llama", "model": str(changed), "adapter": "."}))
+    with pytest.raises(ConfigError, match=r"llama-base is not the base model of .*fold-2: its files are not those"):
+        export_merged(two, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+    average_adapters([one, two], tmp_path / "out", device="cpu")
+    assert describe_base_files(base).items() <= read_recipe(tmp_path / "out").training.items()
+
+
+def test_adapters_of_a_rounded_base_are_measured_and_loaded_with_it(checkpoints, folds, labelled, tmp_path):
+    base, folds = checkpoints.base("llama"), [shutil.copytree(fold, tmp_path / fold.name) for fold in folds[:2]]
+    settings = {"type": "llama", "model": str(base), "adapter": ".", "quantization": "nf4"}
+    (folds[0] / "scorer.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(ConfigError, match="quantization is 'nf4' and 'none'"):
+        average_adapters(folds, tmp_path / "out", device="cpu")
+    (folds[1] / "scorer.yaml").write_text(yaml.safe_dump(settings))
+    done = average_adapters(folds, tmp_path / "out", rows=[labelled], device="cpu")
+    assert yaml.safe_load((tmp_path / "out" / "scorer.yaml").read_text())["quantization"] == "nf4"
+    assert json.loads((tmp_path / "out" / "golden.json").read_text())["dtype"] == "nf4"
+    data = read_labelled([labelled], THREE_WAY)
+    for adapter, name in ((folds[0], "fold-1"), (tmp_path / "out", "merged")):
+        with ClassifierScorer(str(base), adapter=str(adapter), device="cpu", quantization="nf4") as scorer:
+            losses = -np.log((data.labels * softmax(scorer.score(data.battles))).sum(axis=1))
+        assert done["figures"]["log_loss"][name] == pytest.approx(losses.mean(), abs=1e-4)
 
 
 def test_heads_of_different_shapes_are_told_apart_before_the_base_is_looked_for(checkpoints, folds, tmp_path):

@@ -1,0 +1,9 @@
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    """Keep hashes of base models out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMSYS_ENSEMBLE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
