@@ -6,10 +6,14 @@ kept by these: a folder per base, layer and arithmetic, in it files of many rows
 file without an index was never finished and is never read.
 """
 
+import errno
 import hashlib
 import json
+import mmap
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,9 @@ STORED_FORMAT = torch.bfloat16
 
 MOST_OF_FREE_DISK = 0.5
 """Share of the free disk that new hidden states may take."""
+
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 class HiddenStates:
@@ -86,23 +93,32 @@ class HiddenStore:
             lacking = {key: row for row, key in enumerate(keys) if key not in known}
             rows = np.array(sorted(lacking.values()), dtype=np.intp)
             new = 2 * self._hidden_size * int(encoded.lengths[rows].sum())
-            there = 2 * self._hidden_size * int(encoded.lengths.sum()) - new
+            there = 2 * self._hidden_size * sum(len(known[key]) for key in known.keys() & set(keys))
             free = shutil.disk_usage(self.folder).free
             if new > MOST_OF_FREE_DISK * free:
-                self._say(
-                    f"hidden states below layer {first_layer} would take {_size(new)} of {_size(free)} free in "
-                    f"{self.folder.parent}: they are computed in every epoch instead (another folder: --cache FOLDER)"
-                )
+                self._say_no_room(first_layer, new, free)
                 return None
             self._say(
                 f"hidden states below layer {first_layer}: {_size(new)} to compute, {_size(there)} there already, in "
                 f"{self.folder}; it may be deleted at any time between runs"
             )
             if len(rows):
-                self._compute(backbone, first_layer, encoded, rows, [keys[row] for row in rows], tokens_per_batch,
-                              on_batch)  # fmt: skip
+                try:
+                    self._compute(backbone, first_layer, encoded, rows, [keys[row] for row in rows], tokens_per_batch,
+                                  on_batch)  # fmt: skip
+                except OSError as error:
+                    if error.errno not in _NO_ROOM:
+                        raise
+                    self._say_no_room(first_layer, new, shutil.disk_usage(self.folder).free)
+                    return None
                 known = self._read()
         return HiddenStates([known[key] for key in keys])
+
+    def _say_no_room(self, first_layer: int, new: int, free: int) -> None:
+        self._say(
+            f"hidden states below layer {first_layer} would take {_size(new)} of {_size(free)} free in "
+            f"{self.folder.parent}: they are computed in every epoch instead (another folder: --cache FOLDER)"
+        )
 
     def _read(self) -> dict[str, Tensor]:
         """Return the states of every row that is kept, by its key, without reading them."""
@@ -116,7 +132,7 @@ class HiddenStore:
             n_tokens = sum(length for _, length in entries)
             if not path.is_file() or path.stat().st_size != 2 * self._hidden_size * n_tokens:
                 continue
-            values = _map(path, n_tokens, self._hidden_size, shared=False)
+            values = _map(path, n_tokens, self._hidden_size)
             start = 0
             for key, length in entries:
                 known[key] = values[start : start + length]
@@ -139,21 +155,56 @@ class HiddenStore:
         numbers = [int(path.stem.partition("-")[2]) for path in self.folder.glob("part-*.json")]
         path = self.folder / f"part-{max(numbers, default=0) + 1}.bin"
         lengths = encoded.lengths[rows]
-        values = _map(path, int(lengths.sum()), self._hidden_size, shared=True)
-        compute_hidden_states(
-            backbone, first_layer, [encoded.ids[row] for row in rows], values, tokens_per_batch, on_batch
-        )
-        del values
+        with _new_file(path, int(lengths.sum()), self._hidden_size) as values:
+            compute_hidden_states(
+                backbone, first_layer, [encoded.ids[row] for row in rows], values, tokens_per_batch, on_batch
+            )
         entries = [[key, int(length)] for key, length in zip(keys, lengths, strict=True)]
         write_json(self.folder / "about.json", self._identity)
         write_json(path.with_suffix(".json"), {"rows": entries})
 
 
-def _map(path: Path, n_tokens: int, hidden_size: int, *, shared: bool) -> Tensor:
+def _map(path: Path, n_tokens: int, hidden_size: int) -> Tensor:
     if not n_tokens:
         return torch.empty(0, hidden_size, dtype=STORED_FORMAT)
-    values = torch.from_file(str(path), shared=shared, size=n_tokens * hidden_size, dtype=STORED_FORMAT)
+    values = torch.from_file(str(path), shared=False, size=n_tokens * hidden_size, dtype=STORED_FORMAT)
     return values.view(-1, hidden_size)
+
+
+@contextmanager
+def _new_file(path: Path, n_tokens: int, hidden_size: int) -> Iterator[Tensor]:
+    """Yield a tensor whose values are those of a new file; after the block they are on the disk.
+
+    Raises
+    ------
+    OSError
+        If the disk has no room; there is no file then.
+    """
+    n_bytes = STORED_FORMAT.itemsize * n_tokens * hidden_size
+    with path.open("w+b") as file:
+        try:
+            _reserve(file.fileno(), n_bytes)
+        except OSError:
+            path.unlink()
+            raise
+        if not n_bytes:
+            yield torch.empty(0, hidden_size, dtype=STORED_FORMAT)
+            return
+        memory = mmap.mmap(file.fileno(), n_bytes)
+        yield torch.frombuffer(memory, dtype=STORED_FORMAT).view(-1, hidden_size)
+        memory.flush()  # the index comes next, and must not outlive a power cut that the values do not
+        os.fsync(file.fileno())
+
+
+def _reserve(descriptor: int, n_bytes: int) -> None:
+    """Give an empty file its size and room on the disk: writing to the memory of one without room ends the process."""
+    if n_bytes and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, n_bytes)
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
+    os.ftruncate(descriptor, n_bytes)
 
 
 def _size(n_bytes: int) -> str:

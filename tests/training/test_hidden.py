@@ -1,5 +1,7 @@
 """Hidden states below the first trained layer: exact, kept, found again, and never half."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.training import hidden
 from lmsys_ensemble.training.hidden import HiddenStore
 from tests.tiny import encode, make_battles
+from tests.training.disk import files_of_at_most
 
 IDENTITY = {"base_digest": "0", "first_layer": 2}
 
@@ -119,3 +122,44 @@ def test_a_disk_without_room_is_told_and_not_filled(tmp_path, backbone, monkeypa
     assert "computed in every epoch instead (another folder: --cache FOLDER)" in told[0]
     assert told.tokens == 0
     assert not list(tmp_path.glob("*/part-*"))
+
+
+def test_a_disk_that_has_filled_up_meanwhile_is_told_and_leaves_nothing(tmp_path, backbone):
+    encoded, told = encode(make_battles(20)), Told()
+    with files_of_at_most(int(encoded.lengths.sum()) * 64):
+        assert get(tmp_path, backbone, encoded, told) is None
+    assert "computed in every epoch instead" in told[-1]
+    assert told.tokens == 0
+    assert not list(tmp_path.glob("*/part-*"))
+
+
+def test_room_is_reserved_before_and_values_are_on_the_disk_before_the_index(tmp_path, backbone, monkeypatch):
+    encoded, events = encode(make_battles(40)), []
+    compute, sync = hidden.compute_hidden_states, os.fsync
+
+    def note_room(*arguments):
+        (path,) = tmp_path.glob("*/part-1.bin")
+        events.append(path.stat().st_blocks * 512 >= path.stat().st_size == 2 * 64 * encoded.lengths.sum())
+        compute(*arguments)
+
+    def note_file(descriptor):
+        (path,) = tmp_path.glob("*/part-1.bin")
+        events.append(os.path.samestat(os.fstat(descriptor), path.stat()))
+        events.append(bool(list(tmp_path.glob("*/*part-1.json*"))))
+        sync(descriptor)
+
+    monkeypatch.setattr(hidden, "compute_hidden_states", note_room)
+    monkeypatch.setattr(os, "fsync", note_file)
+    get(tmp_path, backbone, encoded, Told())
+    room, values_first, with_index, *_ = events
+    assert room, "a sparse file would end the process where the disk is full"
+    assert (values_first, with_index) == (True, False)
+
+
+def test_rows_that_are_the_same_count_once(tmp_path, backbone):
+    encoded, told = encode(make_battles(3).take(np.array([0, 1, 2, 2, 2]))), Told()
+    get(tmp_path, backbone, encoded, told)
+    new = f"{2 * 64 * encoded.lengths[:3].sum() / 1e6:.1f} MB"
+    assert f"{new} to compute, 0.0 MB there already" in told[0]
+    get(tmp_path, backbone, encoded, told)
+    assert f"0.0 MB to compute, {new} there already" in told[1]
