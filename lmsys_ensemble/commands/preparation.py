@@ -15,6 +15,7 @@ from lmsys_ensemble.encoding.choice_prompts import make_wordings
 from lmsys_ensemble.ensemble import Ensemble
 from lmsys_ensemble.errors import CheckError, DeviceError, EnsembleError, InputError, collected
 from lmsys_ensemble.files import check_new_folder, read_object
+from lmsys_ensemble.hosting.interrupt import terminable
 from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
 from lmsys_ensemble.scorers.choice import ChoiceScorer
@@ -24,10 +25,13 @@ from lmsys_ensemble.settings import parse_settings
 
 def train(options: TrainOptions) -> Result:
     """Train an adapter and a head, or one of each per fold."""
-    if options.folds is not None:
-        return _train_folds(options, options.folds)
-    if options.fold is not None:
+    if options.fold is not None and options.folds is None:
         raise InputError(f"--fold {options.fold} is one of how many? Give --folds N, too")
+    with terminable():
+        return _train_one(options) if options.folds is None else _train_folds(options, options.folds)
+
+
+def _train_one(options: TrainOptions) -> Result:
     from lmsys_ensemble.training.run import train as run
 
     figures = run(

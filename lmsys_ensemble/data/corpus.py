@@ -1,6 +1,7 @@
 """Battles with labels, sources and groups, out of one file or several."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -147,3 +148,9 @@ def data_hash(data: Labelled) -> str:
         digest.update(content.encode())
         digest.update(np.round(label, 6).tobytes())
     return digest.hexdigest()
+
+
+def origin_hash(*parts: Labelled) -> str:
+    """Return a SHA-256 over ids, sources and groups of all rows, in order: what `data_hash` leaves out."""
+    columns = [(part.battles.ids.tolist(), part.sources.tolist(), part.groups.tolist()) for part in parts]
+    return hashlib.sha256(json.dumps(columns, default=str).encode(errors="surrogatepass")).hexdigest()

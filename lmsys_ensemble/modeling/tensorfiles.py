@@ -134,6 +134,15 @@ def save_shards(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, shard
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write tensors as safetensors, readable for whoever may read the folder (`save_file` makes it private)."""
-    save_file(dict(tensors), path, metadata={"format": "pt"})
+    """Write tensors as safetensors, readable for whoever may read the folder (`save_file` makes it private).
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written: no room on the disk, for instance.
+    """
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
     path.chmod(0o644)

@@ -26,9 +26,11 @@
 `unseen`            Whether what a run starts from has learned from rows held out.
 `job`               What the training of one adapter goes by.
 `finishing`         What was saved is measured and described.
+`locks`             One process at a time for an output, or a fold.
+`output`            The folder of a training, and how a result takes its place.
 `adapter`           One adapter, from labelled rows to a folder that scores.
 `run`               One training run, from a recipe to a folder.
-`locks`             One process at a time for every fold.
+`fold_places`       Where folds lie, and how they take the places of others.
 `folds_card`        What lies beside the folds: an ensemble of all, and a page.
 `folds`             One adapter per fold, each from a fresh base.
 `lexical_card`      The page beside a lexical model.

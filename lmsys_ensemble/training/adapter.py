@@ -2,22 +2,24 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapters import save_adapter
-from lmsys_ensemble.training.checkpoints import CHECKPOINTS, check_same_run
+from lmsys_ensemble.training.checkpoints import CHECKPOINTS
 from lmsys_ensemble.training.dataset import encode_both_orders
 from lmsys_ensemble.training.distillation import recipe_objective
 from lmsys_ensemble.training.examples import Examples, Objective, row_weights
-from lmsys_ensemble.training.finishing import LAST_FILE, Trained, finish, measure_again, nothing_held
+from lmsys_ensemble.training.finishing import Trained, finish, measure_again, nothing_held
 from lmsys_ensemble.training.first_stage import load_first_stage
 from lmsys_ensemble.training.fit import Fitted, fit_lora
 from lmsys_ensemble.training.hidden import STORED_FORMAT, HiddenStore
 from lmsys_ensemble.training.job import Job, plan_job
 from lmsys_ensemble.training.model import arithmetic, build_model
+from lmsys_ensemble.training.output import begin, is_finished, last_step, result_folder, take_place
 from lmsys_ensemble.training.processes import is_main, wait_for_main
 from lmsys_ensemble.training.settings import TrainSettings
 from lmsys_ensemble.training.watching import CURVES_FILE
@@ -50,7 +52,8 @@ def train_adapter(
         Rows to learn from, and rows held out (maybe none); the latter influence no weight unless
         ``settings.evaluation`` stops early or keeps the best.
     folder : Path
-        Where the adapter goes; checkpoints lie in it until it is whole.
+        Where the adapter goes; it is made in ``checkpoints`` of this folder until it is whole, and then takes the place
+        of one that was there.
     device : str
         ``cpu``, ``cuda:0`` and so on.
     resume : bool
@@ -71,13 +74,22 @@ def train_adapter(
     job = plan_job(settings, learn, held, folder, device)
     make_objective = make_objective or recipe_objective(job.settings, learn)
     with hardware.current_device(device):
-        if resume and (folder / LAST_FILE).is_file():
+        trained = Trained(folder, {}, nothing_held(job))
+        if resume and is_finished(folder, job.run):
             say(f"{folder} is whole: nothing is trained")
-            return measure_again(job)
+            if is_main():
+                take_place(folder)
+                trained = measure_again(job)
+            return trained
         if is_main():
-            check_same_run(folder / CHECKPOINTS, job.run)
+            begin(folder, job.run, anew=not resume)
+        if resume:
+            step = last_step(folder)
+            say(f"{folder}: training {'begins anew' if step is None else f'goes on from step {step}'}")
         fitted = _learn(job, make_objective, resume=resume, cache=cache, say=say)
-        trained = finish(job, fitted, say) if is_main() else Trained(folder, {}, nothing_held(job))
+        if is_main():
+            trained = replace(finish(replace(job, folder=result_folder(folder)), fitted, say), folder=folder)
+            take_place(folder)
     wait_for_main()
     return trained
 
@@ -105,17 +117,17 @@ def _learn(
         store=_hidden_store(job, wrapped, cache, say) if cache is not None else None,
         folder=job.folder / CHECKPOINTS,
         resume=resume,
-        curves=job.folder / CURVES_FILE,
+        curves=result_folder(job.folder) / CURVES_FILE,
     )
     if is_main():
-        save_adapter(wrapped, job.folder, settings.base_model)
+        save_adapter(wrapped, result_folder(job.folder), settings.base_model)
     return fitted
 
 
 def _hidden_store(job: Job, wrapped: Any, cache: Path, say: Callable[[str], object]) -> HiddenStore:
     """Return where hidden states of this base, layer and arithmetic are kept."""
     identity = {
-        "base_digest": job.run["base_digest"],
+        "base_sha256": job.run["base_sha256"],
         "first_layer": job.settings.lora.first_layer,
         "quantization": job.settings.quantization,
         "arithmetic": str(arithmetic(job.settings.autocast, job.device)),

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import read_object, write_atomically, write_json
+from lmsys_ensemble.files import write_atomically
 
 CHECKPOINTS = "checkpoints"
 RUN_FILE = "run.json"
 COMPLETE_FILE = "complete"
 _NO_PART_OF_THE_RUN = ("name", "report_to", "checkpoint_steps")
 """Settings that may change between an interruption and its resumption."""
+
+HASHES = ("data_sha256", "held_sha256", "ids_sources_groups_sha256", "base_sha256")
+"""What a run is known by beside its settings: texts and labels of its rows, what else is told of them, and the base."""
 
 
 def mark_complete(checkpoint: Path) -> None:
@@ -32,22 +35,32 @@ def last_complete(folder: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
+def unwritten(checkpoint: Path, error: Exception) -> str:
+    """Return what to say of a checkpoint that could not be written, after removing what there is of it."""
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    last = last_complete(checkpoint.parent)
+    kept = f"{last} is kept: free some space, and resume from there" if last else "There is no earlier one"
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{checkpoint} cannot be written; the disk is probably full ({why}). {kept}"
+
+
 def describe_run(
-    settings: Mapping[str, Any], data: str, held: str | None, base: str, inputs: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any], hashes: Mapping[str, Any], inputs: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return what a run is known by: recipe, rows, base model, and what else it reads, if anything."""
+    """Return what a run is known by.
+
+    Parameters
+    ----------
+    settings : mapping
+        The recipe.
+    hashes : mapping
+        Those of rows and base model, see `HASHES`.
+    inputs : mapping, optional
+        Hashes of what else it reads, if anything.
+    """
     kept = {name: value for name, value in settings.items() if name not in _NO_PART_OF_THE_RUN}
-    run = {"settings": kept, "data_sha256": data, "held_sha256": held, "base_digest": base}
+    run = {"settings": kept, **hashes}
     return {**run, "inputs": dict(inputs)} if inputs else run
-
-
-def check_same_run(folder: Path, run: Mapping[str, Any]) -> None:
-    """Make sure that checkpoints are of `run`; where there are none yet, say of which they will be."""
-    path = folder / RUN_FILE
-    if not path.is_file():
-        write_json(path, dict(run))
-        return
-    compare_runs(read_object(path), run, folder)
 
 
 def compare_runs(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

@@ -1,6 +1,5 @@
 """After training: what was saved is loaded as inference loads it, measured, and described."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from lmsys_ensemble.modeling.recipe import Recipe, read_recipe, write_recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.probabilities import Logits, softmax
 from lmsys_ensemble.training.card import model_card
-from lmsys_ensemble.training.checkpoints import CHECKPOINTS, compare_runs, describe_run
+from lmsys_ensemble.training.checkpoints import HASHES, compare_runs, describe_run
 from lmsys_ensemble.training.curves import PICTURE_FILE, draw_curves
 from lmsys_ensemble.training.fit import Fitted
 from lmsys_ensemble.training.job import FILES, Job
@@ -62,7 +61,6 @@ def finish(job: Job, fitted: Fitted, say: Callable[[str], object]) -> Trained:
     recipe = write_recipe(job.folder, job.recipe.model_copy(update={"training": training}), FILES)
     trained = _measure(job, recipe, fitted, say)
     _write_scorer(job)
-    shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
     return trained
 
 
@@ -74,16 +72,32 @@ def measure_again(job: Job) -> Trained:
     ConfigError
         If it is of another run; names what differs.
     """
-    recipe = read_recipe(job.folder)
-    if recipe is None:
-        raise ConfigError(f"{job.folder} holds {LAST_FILE} but no recipe.json; train it anew with --overwrite")
-    known, run = recipe.training, job.run
-    before = describe_run(
-        known.get("settings", {}), known.get("data_sha256", ""), run["held_sha256"], run["base_digest"],
-        known.get("inputs", {}),
-    )  # fmt: skip
-    compare_runs(before, run, job.folder)
+    recipe = _recipe_of(job.folder)
+    compare_runs(_run_of(recipe), job.run, job.folder)
     return Trained(job.folder, recipe.validation, _score_held(job, None))
+
+
+def run_of_result(folder: Path) -> dict[str, Any]:
+    """Return what the run is known by that a folder is the result of, as its recipe says.
+
+    Raises
+    ------
+    ConfigError
+        If it has no recipe.
+    """
+    return _run_of(_recipe_of(folder))
+
+
+def _recipe_of(folder: Path) -> Recipe:
+    recipe = read_recipe(folder)
+    if recipe is None:
+        raise ConfigError(f"{folder} holds {LAST_FILE} but no recipe.json; train it anew with --overwrite")
+    return recipe
+
+
+def _run_of(recipe: Recipe) -> dict[str, Any]:
+    known = recipe.training
+    return describe_run(known.get("settings", {}), {name: known.get(name) for name in HASHES}, known.get("inputs"))
 
 
 def nothing_held(job: Job) -> Logits:

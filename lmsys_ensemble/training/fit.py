@@ -126,7 +126,11 @@ def fit_lora(
         if held_data is not None and settings.evaluation.patience is not None:
             watching.append(EarlyStoppingCallback(settings.evaluation.patience))
         trainer = AdapterTrainer(trainee, arguments, settings, data, objective, held_data, watching)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            stop.add_note(f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}")
+            raise
         state = trainer.state
     wrapped.eval()
     kept = state.best_global_step if arguments.load_best_model_at_end else state.global_step

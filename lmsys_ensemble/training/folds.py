@@ -4,10 +4,7 @@ import gc
 import hashlib
 import json
 import logging
-import re
-import secrets
-import shutil
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,29 +15,29 @@ import pandas as pd
 from lmsys_ensemble.data.corpus import data_hash
 from lmsys_ensemble.data.frames import TableLike
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.files import check_new_folder, read_object, whole_folder, write_json
+from lmsys_ensemble.files import check_new_folder, write_json
+from lmsys_ensemble.flags import spell
 from lmsys_ensemble.modeling import hardware
-from lmsys_ensemble.modeling.digests import base_digest
+from lmsys_ensemble.modeling.digests import base_sha256
 from lmsys_ensemble.modeling.sources import resolve_base
+from lmsys_ensemble.training import fold_places
 from lmsys_ensemble.training.adapter import train_adapter
-from lmsys_ensemble.training.checkpoints import compare_runs, describe_run
+from lmsys_ensemble.training.checkpoints import describe_run
 from lmsys_ensemble.training.distillation import recipe_objective
-from lmsys_ensemble.training.finishing import LAST_FILE
-from lmsys_ensemble.training.folds_card import CARD_FILE, CONFIG_FILE, write_card, write_ensemble
-from lmsys_ensemble.training.inputs import describe_inputs, stage_of_fold
-from lmsys_ensemble.training.job import plain_settings
-from lmsys_ensemble.training.locks import holds_only_locks, in_turn, reserved
-from lmsys_ensemble.training.out_of_fold import LABELS_FILE, OOF_FILE, measure_folds, read_folds, write_all, write_fold
+from lmsys_ensemble.training.fold_places import FIGURES_FILE
+from lmsys_ensemble.training.folds_card import write_card, write_ensemble
+from lmsys_ensemble.training.inputs import FOLD, describe_inputs, stage_of_fold
+from lmsys_ensemble.training.job import plain_settings, plan_job
+from lmsys_ensemble.training.locks import in_turn, reserved
+from lmsys_ensemble.training.out_of_fold import OOF_FILE, measure_folds, read_folds, write_all, write_fold
+from lmsys_ensemble.training.output import is_begun, says_how_to_go_on
 from lmsys_ensemble.training.processes import is_main
-from lmsys_ensemble.training.rows import CLEANING_FILE, Cleaning, Folds, deal
+from lmsys_ensemble.training.rows import Cleaning, Folds, deal
 from lmsys_ensemble.training.run import check_run, default_cache, open_recipe, read_rows
 from lmsys_ensemble.training.settings import TrainSettings
 from lmsys_ensemble.training.unseen import check_folds_unseen
 
 logger = logging.getLogger(__name__)
-
-FOLD_FILE, FIGURES_FILE = "fold.json", "folds.json"
-_FOLDER = re.compile(r"fold-([1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,8 @@ def kfold(
     output : str or Path
         Folder that receives ``fold-1`` and so on; see `TrainedFolds`.
     overwrite : bool
-        Begin anew: all folds, or the one named by `fold`.
+        Begin anew: all folds, or the one named by `fold`. Those that are there stay, with what was made of them, until
+        all that replace them are whole; a later call without it goes on with the replacements.
 
     Raises
     ------
@@ -126,9 +124,12 @@ def kfold(
     settings = open_recipe(recipe, data_folder)
     _check_settings(settings)
     folder = Path(output)
-    present = _present(folder) if is_main() else ()
-    if is_main() and not present and not holds_only_locks(folder):
-        check_new_folder(folder, overwrite=overwrite)
+    there, states = fold_places.present(folder), Path(cache or default_cache())
+    replaced = overwrite and bool(there if fold is None else there & {fold})
+    if is_main():
+        if not there and not fold_places.holds_nothing_yet(folder):
+            check_new_folder(folder, overwrite=overwrite)
+        check_new_folder(states, "--cache", overwrite=True, cure="name a folder")
     device = check_run(settings, device)
     tell = say if is_main() else logger.debug
     skipped: dict[str, dict[object, str]] = {}
@@ -139,18 +140,25 @@ def kfold(
     check_folds_unseen(settings, folds, chosen)
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"holdout": {}})})
     run = _describe(settings, folds)
-    states = Path(cache or default_cache())
-    anew = set() if not overwrite else {*chosen} if fold is not None else {*chosen, *present}
-    with reserved(folder, {*chosen, *anew}) if is_main() else nullcontext():
-        whole = _begin(folder, chosen, anew, run)
+    _check_jobs(settings, folds, chosen, folder, device)
+    place = fold_places.following if replaced else fold_places.place
+    with reserved(folder, {*chosen, *(there if replaced and fold is None else ())}) if is_main() else nullcontext():
+        whole = _begin(folder, chosen, run, replaced, place)
         tell(f"{len(folds.data)} rows in {n_splits} folds by prompt; data.holdout is for runs without folds")
         for number in chosen:
             if number in whole:
                 tell(f"fold {number} of {n_splits} is whole: nothing is trained")
                 continue
             tell(f"fold {number} of {n_splits}")
-            _train_one(settings, folds, number, run, _place(folder, number), device, states, tell)
+            _train_one(settings, folds, number, run, place(folder, number), device, states, tell)
         return _assemble(settings, folds, folder, run, cleaning, tell)
+
+
+def _check_jobs(settings: TrainSettings, folds: Folds, chosen: Sequence[int], folder: Path, device: str) -> None:
+    """Check the recipe against the base model, and the first stage of every fold, before anything is changed."""
+    own_stages = FOLD in (settings.init_adapter or "")
+    for number in chosen if own_stages else chosen[:1]:
+        plan_job(stage_of_fold(settings, number), *folds.divide(number), fold_places.place(folder, number), device)
 
 
 def _check_folds(n_splits: int, fold: int | None) -> tuple[int, ...]:
@@ -170,27 +178,6 @@ def _check_settings(settings: TrainSettings) -> None:
         )
 
 
-def _place(folder: Path, fold: int) -> Path:
-    return folder / f"fold-{fold}"
-
-
-def _present(folder: Path) -> tuple[int, ...]:
-    """Return the numbers of the folds that were begun in a folder."""
-    found = []
-    for path in folder.glob("fold-*") if folder.is_dir() else ():
-        named = _FOLDER.fullmatch(path.name)
-        if not named:
-            continue
-        if not (path / FOLD_FILE).is_file():
-            raise ConfigError(f"{path} holds no {FOLD_FILE}: it is not of a training with folds. Give another folder")
-        found.append(int(named[1]))
-    return tuple(sorted(found))
-
-
-def _is_whole(place: Path) -> bool:
-    return (place / LAST_FILE).is_file() and (place / OOF_FILE).is_file()
-
-
 def _describe(settings: TrainSettings, folds: Folds) -> dict[str, Any]:
     """Return what a training with folds is known by: recipe, rows, how they were dealt, base model."""
     base = resolve_base(settings.base_model, settings.revision)
@@ -200,44 +187,28 @@ def _describe(settings: TrainSettings, folds: Folds) -> dict[str, Any]:
     data = folds.data
     columns = (data.battles.ids.tolist(), data.sources.tolist(), data.groups.tolist(), folds.fold_of.tolist())
     digest = hashlib.sha256(json.dumps(columns, default=str).encode(errors="surrogatepass")).hexdigest()
-    run = describe_run(values, data_hash(data), None, base_digest(base), describe_inputs(settings))
-    del run["held_sha256"]
-    return {"n_splits": folds.n_splits, **run, "ids_sources_groups_sha256": digest}
+    hashes = {"data_sha256": data_hash(data), "ids_sources_groups_sha256": digest, "base_sha256": base_sha256(base)}
+    return {"n_splits": folds.n_splits, **describe_run(values, hashes, describe_inputs(settings))}
 
 
-def _begin(folder: Path, chosen: tuple[int, ...], anew: Set[int], run: dict[str, Any]) -> set[int]:
-    """Remove folds that begin anew, begin the first that is to be trained, and return those that are whole.
+def _begin(
+    folder: Path, chosen: tuple[int, ...], run: dict[str, Any], replaced: bool, place: Callable[[Path, int], Path]
+) -> set[int]:
+    """Begin the first fold that is to be trained, or the replacements of folds, and return those that are whole.
 
     Other processes have begun folds by then or begin them afterwards: all are of one run, or one of the calls fails.
     """
     if not is_main():
-        return {number for number in chosen if number not in anew and _is_whole(_place(folder, number))}
+        return {number for number in chosen if not replaced and fold_places.is_whole(place(folder, number))}
     with in_turn(folder):
-        present = {*_present(folder)}
-        for number in sorted(present - anew):
-            place = _place(folder, number)
-            compare_runs(read_object(place / FOLD_FILE).get("run", {}), run, place)
-        if anew:
-            _forget(folder, anew & present)
-        whole = {number for number in chosen if _is_whole(_place(folder, number))}
+        if len(chosen) == 1 or not replaced:
+            fold_places.check_runs(folder, run, run["n_splits"], but=chosen if replaced else ())
+        if replaced:
+            fold_places.replace(folder, chosen, run)
+        whole = {number for number in chosen if fold_places.is_whole(place(folder, number))}
         for number in [number for number in chosen if number not in whole][:1]:
-            _mark(_place(folder, number), number, run)
+            fold_places.mark(place(folder, number), number, run)
         return whole
-
-
-def _mark(place: Path, fold: int, run: dict[str, Any]) -> None:
-    """Say whose a fold is: another process finds its folder with that file in it, or not at all."""
-    with whole_folder(place) as folder:
-        write_json(folder / FOLD_FILE, {"fold": fold, "run": run})
-
-
-def _forget(folder: Path, folds: Set[int]) -> None:
-    """Remove folds that begin anew, and what was made of all folds."""
-    for number in folds:
-        removed = folder / f".fold-{number}.{secrets.token_hex(6)}"  # at once: no other process sees a half of it
-        shutil.rmtree(_place(folder, number).rename(removed))
-    for name in (OOF_FILE, LABELS_FILE, FIGURES_FILE, CONFIG_FILE, CARD_FILE, CLEANING_FILE):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _train_one(
@@ -252,12 +223,15 @@ def _train_one(
 ) -> None:
     """Train the adapter of a fold, or go on with it, and score the rows held out."""
     learn, held = folds.divide(fold)
+    resume = is_begun(place)
     if is_main():
-        _mark(place, fold, run)
+        fold_places.mark(place, fold, run)
     named = stage_of_fold(settings, fold).model_copy(update={"name": f"{settings.name}-fold-{fold}"})
-    trained = train_adapter(named, learn, held, folder=place, device=device, resume=True, cache=cache, say=say)
-    if is_main():
-        write_fold(place / OOF_FILE, folds, fold, trained.held_logits, settings.task)
+    again = f"fold {fold}, asked for again without {spell('overwrite=True')},"
+    with says_how_to_go_on(place, again):
+        trained = train_adapter(named, learn, held, folder=place, device=device, resume=resume, cache=cache, say=say)
+        if is_main():
+            write_fold(place / OOF_FILE, folds, fold, trained.held_logits, settings.task)
     del trained
     gc.collect()  # the Trainer and its model refer to each other
     hardware.free_memory(device)
@@ -275,12 +249,14 @@ def _assemble(
     if not is_main():
         return TrainedFolds(folder, *_finished(folds, folder), None, None)
     with in_turn(folder):
-        cleaning.write(folder)
+        fold_places.take_places(folder, folds.n_splits)
+        if not fold_places.replacements(folder):
+            cleaning.write(folder)
         finished, missing = _finished(folds, folder)
         if missing:
             return TrainedFolds(folder, finished, missing, None, None)
         say("measuring all rows out of fold")
-        table = read_folds([_place(folder, number) / OOF_FILE for number in finished], folds)
+        table = read_folds([fold_places.place(folder, number) / OOF_FILE for number in finished], folds)
         write_all(folder, table, settings.task)
         figures = {"n_splits": folds.n_splits, **measure_folds(table, folds, settings.task), "run": run}
         write_ensemble(folder, settings, folds.n_splits)
@@ -292,5 +268,5 @@ def _assemble(
 def _finished(folds: Folds, folder: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the numbers of the folds that are whole, and of those that are not."""
     numbers = range(1, folds.n_splits + 1)
-    finished = tuple(number for number in numbers if _is_whole(_place(folder, number)))
+    finished = tuple(number for number in numbers if fold_places.is_whole(fold_places.place(folder, number)))
     return finished, tuple(number for number in numbers if number not in finished)

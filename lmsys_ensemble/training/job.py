@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmsys_ensemble.data.corpus import Labelled, data_hash, rows_by_source
+from lmsys_ensemble.data.corpus import Labelled, data_hash, origin_hash, rows_by_source
 from lmsys_ensemble.encoding.tokens import Encoder
 from lmsys_ensemble.files import read_object
 from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE
-from lmsys_ensemble.modeling.digests import base_digest
+from lmsys_ensemble.modeling.digests import base_digest, base_sha256
 from lmsys_ensemble.modeling.recipe import Recipe, TemplateRecipe, describe_base
 from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
-from lmsys_ensemble.training.checkpoints import describe_run
+from lmsys_ensemble.training.checkpoints import HASHES, describe_run
 from lmsys_ensemble.training.first_stage import check_first_stage
 from lmsys_ensemble.training.inputs import describe_inputs, without_paths
 from lmsys_ensemble.training.model import check_layers, check_targets
@@ -66,7 +66,8 @@ class Job:
         """Return what ``recipe.json`` says of the training before it has begun."""
         return {
             "settings": plain_settings(self.settings),
-            **{name: self.run[name] for name in ("data_sha256", "base_digest", "inputs") if name in self.run},
+            **{name: self.run[name] for name in (*HASHES, "inputs") if name in self.run},
+            "base_digest": base_digest(self.base),
             "rows": rows_by_source(self.learn),
         }
 
@@ -89,11 +90,15 @@ def plan_job(settings: TrainSettings, learn: Labelled, held: Labelled, folder: P
     check_layers(settings.lora, recipe.head.layers or recipe.base_model.num_hidden_layers)
     check_targets(base, recipe, settings.lora)
     encoder = make_encoder(base, recipe)
-    digest = base_digest(base)
-    held_hash = data_hash(held) if len(held) else None
-    run = describe_run(plain_settings(settings), data_hash(learn), held_hash, digest, describe_inputs(settings))
+    hashes = {
+        "data_sha256": data_hash(learn),
+        "held_sha256": data_hash(held) if len(held) else None,
+        "ids_sources_groups_sha256": origin_hash(learn, held),
+        "base_sha256": base_sha256(base),
+    }
+    run = describe_run(plain_settings(settings), hashes, describe_inputs(settings))
     if settings.init_adapter is not None:
-        check_first_stage(settings, recipe, base, digest)
+        check_first_stage(settings, recipe, base)
     return Job(settings, recipe, base, scorer_model, encoder, learn, held, folder, device, run)
 
 

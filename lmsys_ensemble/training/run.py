@@ -1,8 +1,8 @@
 """One training run, from a recipe to a folder."""
 
 import logging
-import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,17 @@ from lmsys_ensemble.data.frames import TableLike
 from lmsys_ensemble.encoding.templates import get_template
 from lmsys_ensemble.errors import ConfigError, InputError, MissingDependencyError
 from lmsys_ensemble.files import check_new_folder
+from lmsys_ensemble.flags import spell
 from lmsys_ensemble.modeling.bundled import cache_folder
 from lmsys_ensemble.modeling.sources import locate_base
 from lmsys_ensemble.training.adapter import train_adapter
-from lmsys_ensemble.training.checkpoints import CHECKPOINTS
-from lmsys_ensemble.training.finishing import LAST_FILE
 from lmsys_ensemble.training.inputs import FOLD, locate_inputs
+from lmsys_ensemble.training.locks import reserved_output
+from lmsys_ensemble.training.output import check_output, says_how_to_go_on
 from lmsys_ensemble.training.processes import is_main, own_device
-from lmsys_ensemble.training.rows import CLEANING_FILE, Cleaning, divide
+from lmsys_ensemble.training.rows import Cleaning, divide
 from lmsys_ensemble.training.settings import TrainSettings, data_files, read_train_settings
 from lmsys_ensemble.training.unseen import check_unseen
-from lmsys_ensemble.training.watching import EVENTS
 
 logger = logging.getLogger(__name__)
 
@@ -82,21 +82,16 @@ def train(
     SeenRowsWarning
         If the first stage may have learned from rows held out.
     """
-    folder = Path(output)
-    if is_main() and not resume:
-        check_new_folder(
-            folder,
-            overwrite=overwrite,
-            cure="a trained adapter is not replaced unasked: give a new folder, --overwrite, or --resume to go on",
-        )
+    folder, kept = Path(output), Path(cache) if cache else default_cache()
+    if is_main():
+        check_output(folder, overwrite=overwrite, resume=resume)
+        check_new_folder(kept, "--cache", overwrite=True, cure="name a folder")
     settings = open_recipe(recipe, data_folder)
     if FOLD in (settings.init_adapter or ""):
         raise ConfigError(f"init_adapter names {FOLD}, and there are no folds: name one folder, or give --folds N")
     device = check_run(settings, device)
     skipped: dict[str, dict[object, str]] = {}
     data = read_rows(recipe, settings, df, data_folder, skipped)
-    if overwrite and not resume and is_main():
-        _forget(folder)
     divided = divide(data, settings)
     learn, held = divided.learn, divided.held
     check_rows(settings, learn, held)
@@ -105,10 +100,14 @@ def train(
     cleaning = Cleaning(settings.data.hygiene, divided.report, skipped)
     cleaning.say(tell)
     tell(f"{len(learn)} rows to learn from, {len(held)} held out")
-    kept = Path(cache) if cache else default_cache()
-    trained = train_adapter(settings, learn, held, folder=folder, device=device, resume=resume, cache=kept, say=tell)
-    if is_main():
-        cleaning.write(folder)
+    with reserved_output(folder) if is_main() else nullcontext(), says_how_to_go_on(folder, spell("resume=True")):
+        if is_main():
+            check_output(folder, overwrite=overwrite, resume=resume)
+        trained = train_adapter(
+            settings, learn, held, folder=folder, device=device, resume=resume, cache=kept, say=tell
+        )  # fmt: skip
+        if is_main():
+            cleaning.write(folder)
     return trained.figures
 
 
@@ -167,11 +166,3 @@ def check_rows(settings: TrainSettings, learn: Labelled, held: Labelled) -> None
         raise ConfigError(
             "evaluation.patience and keep_best choose by rows held out, and there are none; set data.holdout"
         )
-
-
-def _forget(folder: Path) -> None:
-    """Remove the file that marks a folder as complete, and checkpoints and event files of an earlier run."""
-    for name in (LAST_FILE, CLEANING_FILE):
-        (folder / name).unlink(missing_ok=True)
-    for name in (CHECKPOINTS, EVENTS):
-        shutil.rmtree(folder / name, ignore_errors=True)

@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from lmsys_ensemble.errors import ModelError
+from lmsys_ensemble.errors import ModelError, OutputError
 from lmsys_ensemble.evaluation.metrics import accuracy, log_loss
 from lmsys_ensemble.modeling.adapters import account_for_keys
 from lmsys_ensemble.modeling.tensorfiles import save_tensors
 from lmsys_ensemble.probabilities import Logits, softmax
 from lmsys_ensemble.training.batches import StepLoader, Steps, divide
-from lmsys_ensemble.training.checkpoints import mark_complete
+from lmsys_ensemble.training.checkpoints import mark_complete, unwritten
 from lmsys_ensemble.training.examples import Examples, Objective
 from lmsys_ensemble.training.hidden import HiddenStates
 from lmsys_ensemble.training.model import Trainee
@@ -215,10 +215,14 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
             save_tensors(learned, folder / WEIGHTS_FILE)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each writes the state of its own random numbers
-        if self.args.should_save:
-            mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        place = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each writes the state of its own random numbers
+            if self.args.should_save:
+                mark_complete(place)
+        except (OSError, RuntimeError) as error:  # the latter is what torch raises where a file cannot be written
+            raise OutputError(unwritten(place, error)) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._restore(Path(resume_from_checkpoint))

@@ -22,6 +22,7 @@ from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.scorers.saved import SavedScorer
 from lmsys_ensemble.training import Trained, kfold
 from lmsys_ensemble.training import folds as folds_module
+from lmsys_ensemble.training.fold_places import place
 from tests.tiny import save_base
 from tests.training.synthetic import make_preferences
 from tests.training.test_locks import held_elsewhere
@@ -284,26 +285,80 @@ def test_other_settings_or_data_are_refused_before_anything_is_loaded(run, base,
         kfold(recipe, output=folder, device="cpu", **{"n_splits": 3, **options})
 
 
-def test_overwriting_removes_what_was_trained_and_what_was_made_of_it(run, base, tmp_path, monkeypatch):
+def everything(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Trainer:
+    """Takes the place of training: notes which folds it was asked for, and is interrupted in one of them."""
+
+    def __init__(self, interrupted_in=None):
+        self.trained, self.interrupted_in = [], interrupted_in
+
+    def __call__(self, settings, learn, held, *, folder, **_):
+        self.trained.append(folder.name)
+        if folder.name == self.interrupted_in:
+            self.interrupted_in = None
+            raise KeyboardInterrupt
+        (folder / "scorer.yaml").touch()
+        return Trained(folder, {}, np.zeros((len(held), 3), dtype=np.float32))
+
+
+def test_folds_are_replaced_together_once_all_that_replace_them_are_whole(run, base, tmp_path, monkeypatch):
     recipe, folder, _, _ = run
     copy = shutil.copytree(folder, tmp_path / "copy")
-    trained = []
+    before, trainer = everything(copy), Trainer("next-fold-2")
+    monkeypatch.setattr(folds_module, "train_adapter", trainer)
+    other = write_inputs(tmp_path, base, optimizer={**SETTINGS["optimizer"], "learning_rate": 1e-3})
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        train(other, copy, overwrite=True)
+    assert "asked for again without overwrite=True, begins anew" in stopped.value.__notes__[0]
+    assert before.items() <= everything(copy).items()
+    with pytest.raises(ConfigError, match=r"next-fold-1 is of another run: .*learning_rate is 0\.002, was 0\.001"):
+        train(recipe, copy)
+    assert train(other, copy, fold=3).missing == (2,)
+    assert before.items() <= everything(copy).items()
+    done = train(other, copy)
+    assert trainer.trained == ["next-fold-1", "next-fold-2", "next-fold-3", "next-fold-2"]
+    assert names(copy) == names(folder)
+    assert done.figures["run"]["settings"]["optimizer"]["learning_rate"] == 1e-3
+    assert json.loads((copy / "fold-3" / "fold.json").read_text())["run"] == done.figures["run"]
+    assert not (copy / "fold-1" / WEIGHTS).exists(), "what was there is gone"
 
-    def note(*_, folder, **__):
-        trained.append(folder.name)
-        return Trained(folder, {}, np.empty((0, 3)))
 
-    monkeypatch.setattr(folds_module, "train_adapter", note)
-    monkeypatch.setattr(folds_module, "write_fold", lambda *_: None)
-    left = train(recipe, copy, fold=2, overwrite=True)
-    assert trained == ["fold-2"]
-    assert (left.finished, left.missing) == ((1, 3), (2,))
-    assert not any((copy / name).exists() for name in MADE_OF_ALL)
+def test_one_fold_or_all_of_another_number_are_replaced(run, base, tmp_path, monkeypatch):
+    recipe, folder, _, _ = run
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    monkeypatch.setattr(folds_module, "train_adapter", Trainer())
     other = write_inputs(tmp_path, base, seed=5)
-    with pytest.raises(ConfigError, match=r"settings\.seed is 5, was 0"):
+    with pytest.raises(ConfigError, match=r"fold-1 is of another run: settings\.seed is 5, was 0"):
         train(other, copy, fold=2, overwrite=True)
-    assert kfold(other, n_splits=2, output=copy, device="cpu", overwrite=True).missing == (1, 2)
-    assert names(copy) == ["fold-1", "fold-2"]
+    train(recipe, copy, fold=2, overwrite=True)
+    assert [(copy / f"fold-{fold}" / WEIGHTS).exists() for fold in (1, 2, 3)] == [True, False, True]
+    assert names(copy) == names(folder)
+    assert kfold(other, n_splits=2, output=copy, device="cpu", overwrite=True).finished == (1, 2)
+    assert names(copy) == [name for name in names(folder) if name != "fold-3"]
+
+
+def test_what_is_wrong_is_told_before_anything_is_replaced(run, base, tmp_path, monkeypatch):
+    copy = shutil.copytree(run[1], tmp_path / "copy")
+    before = everything(copy)
+    monkeypatch.setattr(folds_module, "train_adapter", lambda *_, **__: pytest.fail("trained"))
+    recipe = write_inputs(tmp_path, base, lora={**SETTINGS["lora"], "target_modules": ["W_pack"]})
+    with pytest.raises(ConfigError, match="no linear layer called 'W_pack'"):
+        train(recipe, copy, overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cache .*file is a file, expected a folder"):
+        train(run[0], copy, overwrite=True, cache=tmp_path / "file")
+    assert everything(copy) == before
+    assert names(copy) == names(run[1])
+
+
+def test_a_fold_that_was_killed_before_it_said_anything_is_none(run, tmp_path, monkeypatch):
+    (tmp_path / "new" / "fold-3").mkdir(parents=True)
+    (tmp_path / "new" / "fold-3" / ".fold.json.1f").touch()
+    monkeypatch.setattr(folds_module, "train_adapter", Trainer())
+    assert train(run[0], tmp_path / "new").finished == (1, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -378,5 +433,5 @@ def test_folds_of_another_process_are_of_the_same_run_or_none_is_begun(run, base
             train(recipe, new, fold=2)
         assert names(new) == ["fold-1"]
         shutil.rmtree(new / "fold-1")
-        assert folds_module._begin(new, (2,), set(), {}) == set()
+        assert folds_module._begin(new, (2,), {"n_splits": 3}, False, place) == set()
     assert names(new) == ["fold-2"]

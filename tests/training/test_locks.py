@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.training.locks import holds_only_locks, in_turn, reserved
+from lmsys_ensemble.training.fold_places import holds_nothing_yet
+from lmsys_ensemble.training.locks import in_turn, reserved
 
 ROOT = Path(__file__).parents[2]
 
 HOLD = """
 import sys
 from pathlib import Path
+from lmsys_ensemble.training.fold_places import holds_nothing_yet
 from lmsys_ensemble.training.locks import reserved
 
 with reserved(Path(sys.argv[1]), [int(sys.argv[2])]):
@@ -38,7 +40,7 @@ def held_elsewhere(folder, fold):
 def test_a_fold_is_kept_from_other_processes_until_its_own_ends_however_that_ends(tmp_path):
     folder = tmp_path / "folds"
     with held_elsewhere(folder, 2):
-        assert holds_only_locks(folder)
+        assert holds_nothing_yet(folder)
         with reserved(folder, [1, 3]), in_turn(folder):
             pass
         words = r"fold 2 in .*folds is being trained by another process\. Wait until"
@@ -46,12 +48,3 @@ def test_a_fold_is_kept_from_other_processes_until_its_own_ends_however_that_end
             pytest.fail("reserved what another process holds")
     with reserved(folder, [1, 2]):
         pass
-
-
-def test_a_folder_with_anything_but_locks_is_no_new_one(tmp_path):
-    assert not holds_only_locks(tmp_path / "none")
-    assert not holds_only_locks(tmp_path)
-    with reserved(tmp_path, [1]), in_turn(tmp_path):
-        assert holds_only_locks(tmp_path)
-    (tmp_path / "mine").touch()
-    assert not holds_only_locks(tmp_path)
