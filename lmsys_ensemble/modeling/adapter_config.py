@@ -8,7 +8,7 @@ from typing import Any
 
 from peft import LoraConfig, PeftConfig
 
-from lmsys_ensemble.errors import ConfigError, ModelError
+from lmsys_ensemble.errors import CheckError, ConfigError, ModelError
 from lmsys_ensemble.files import read_object
 from lmsys_ensemble.modeling.patterns import Way, check_patterns
 
@@ -26,12 +26,14 @@ def read_lora_config(folder: Path) -> LoraConfig:
 
     Raises
     ------
+    CheckError
+        If there is none.
     ModelError
         If it is no LoRA adapter, or a setting is one that cannot be.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise ModelError(f"{folder} holds no {CONFIG_FILE}; is it a folder that PEFT saved?")
+        raise CheckError([f"{folder} holds no {CONFIG_FILE}; is it a folder that PEFT saved?"])
     try:
         values = read_object(path)
     except ConfigError as error:

@@ -18,7 +18,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from lmsys_ensemble.errors import ModelError
+from lmsys_ensemble.errors import CheckError, ModelError
 from lmsys_ensemble.modeling.adapter_config import check_lora_patterns, check_ranks, read_lora_config
 from lmsys_ensemble.modeling.checkpoints import HEAD_NAMES
 from lmsys_ensemble.modeling.loading import LOAD_LOCK
@@ -59,13 +59,15 @@ def read_adapter_header(folder: Path) -> tuple[LoraConfig, Shapes]:
 
     Raises
     ------
+    CheckError
+        If there is no such folder, or no adapter in it, or its weights are pickled.
     ModelError
-        If it is no LoRA adapter, or its weights are pickled.
+        If it is no LoRA adapter.
     IntegrityError
         If the weights' file is damaged.
     """
     if not folder.is_dir():
-        raise ModelError(f"there is no adapter folder {folder}")
+        raise CheckError([f"there is no adapter folder {folder}"])
     config = read_lora_config(folder)
     path = folder / WEIGHTS_FILE
     if not path.is_file():
@@ -76,7 +78,7 @@ def read_adapter_header(folder: Path) -> tuple[LoraConfig, Shapes]:
             if pickled.is_file()
             else ""
         )
-        raise ModelError(f"{folder} holds no {WEIGHTS_FILE}{cure}")
+        raise CheckError([f"{folder} holds no {WEIGHTS_FILE}{cure}"])
     shapes = {key: entry.shape for key, entry in read_header(path).items()}
     check_ranks(config, shapes, folder)
     return config, shapes

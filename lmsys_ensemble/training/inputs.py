@@ -75,7 +75,10 @@ def _check_stage(stage: Path) -> None:
 
 def without_paths(settings: TrainSettings) -> TrainSettings:
     """Return settings as they are passed on: with names instead of paths of this machine."""
+    files = [_without_folder(file) for file in settings.data.files]
     changes: dict[str, Any] = {}
+    if files != settings.data.files:
+        changes["data"] = settings.data.model_copy(update={"files": files})
     if settings.distillation is not None:
         paths = [Path(teacher.file) for teacher in settings.distillation.teachers]
         names = [path.name for path in paths]
@@ -116,3 +119,11 @@ def _with_files(settings: TrainSettings, files: list[str]) -> Any:
         teacher.model_copy(update={"file": file}) for teacher, file in zip(distillation.teachers, files, strict=True)
     ]
     return distillation.model_copy(update={"teachers": teachers})
+
+
+def _without_folder(file: str) -> str:
+    """Return an entry of ``data.files`` without the folder, where that is a place on this machine."""
+    source, separator, path = ("", "", file) if Path(file).is_absolute() else file.partition("=")
+    if not Path(path or source).is_absolute():
+        return file
+    return f"{source}{separator}{Path(path).name}"

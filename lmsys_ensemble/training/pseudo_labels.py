@@ -7,9 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lmsys_ensemble.cleaning.hygiene import clean
-from lmsys_ensemble.cleaning.settings import HygieneSettings
-from lmsys_ensemble.data.battles import Battles, parse_battles
+from lmsys_ensemble.cleaning.normalization import battle_key
+from lmsys_ensemble.data.battles import Battle, Battles, parse_battles
 from lmsys_ensemble.data.frames import TableLike, as_frame
 from lmsys_ensemble.data.merging import SOURCE_COLUMN, with_json_texts
 from lmsys_ensemble.errors import InputError
@@ -98,7 +97,7 @@ def pseudo_label(
     labels = softmax(log_probabilities(given), chosen.temperature) if chosen.temperature != 1 else given
     verdicts = _Verdicts(labels)
     if evaluation is not None:
-        verdicts.drop(_overlapping(frame, battles, evaluation, task), "overlap")
+        verdicts.drop(_overlapping(battles, evaluation), "overlap")
     if incomplete is not None:
         verdicts.drop(np.asarray(incomplete, dtype=bool), "incomplete")
     verdicts.drop(verdicts.confidence < chosen.min_confidence, "confidence")
@@ -158,16 +157,25 @@ class _Verdicts:
         self.drop(beyond, reason)
 
 
-def _overlapping(frame: pd.DataFrame, battles: Battles, evaluation: TableLike, task: Task) -> NDArray[np.bool_]:
-    rules = HygieneSettings(empty="keep", identical="keep", duplicates="keep", similar_prompts=None)
-    _, report = clean(frame, rules, evaluation, task)
-    found: NDArray[np.bool_] = battles.ids.isin(report.ids("dropped", "overlap"))
-    return found
+def _overlapping(battles: Battles, evaluation: TableLike) -> NDArray[np.bool_]:
+    """Tell which rows are among those of the evaluation set, in either order."""
+    try:
+        held = {_texts_of(battle) for battle in parse_battles(evaluation)}
+    except InputError as error:
+        raise InputError(f"the evaluation set: {error}") from error
+    return np.array([_texts_of(battle) in held for battle in battles], dtype=bool)
+
+
+def _texts_of(battle: Battle) -> tuple[str, tuple[bytes, bytes]]:
+    key = battle_key(battle)
+    return key.prompt, key.responses
 
 
 def _nothing_left(report: PseudoLabelReport, verdicts: _Verdicts, task: Task) -> str:
     if not len(verdicts.reasons):
         return "there are no rows to label"
+    if set(verdicts.reasons) == {"overlap"}:
+        return f"none of {len(verdicts.reasons)} rows is left: all are in the evaluation set; give other battles"
     why = "; ".join(f"{count}: {REASONS[reason]}" for reason, count in report.counts().items() if reason != KEPT)
     counts = np.bincount(verdicts.likeliest, minlength=task.n_classes)
     never = [name for name, count in zip(task.classes, counts, strict=True) if not count]

@@ -29,6 +29,10 @@ def test_the_command_line_merges_to_a_smaller_rank(folds, tmp_path, capsys):
     assert "lost" in (target / "README.md").read_text()
     assert main(["merge-adapters", *map(str, folds), "--output", str(target), "--device", "cpu"]) == 2
     assert "is not empty; give a new folder, or --overwrite" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "empty").mkdir()
+    for name, words in (("empty", "holds no adapter_config.json"), ("none", "there is no adapter folder")):
+        assert main(["merge-adapters", str(folds[0]), str(tmp_path / name), "--output", str(tmp_path / "out")]) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_command_line_merges_and_refuses_what_it_must(checkpoints, tmp_path, capsys):

@@ -50,6 +50,12 @@ def test_a_recipe_without_inputs_stays_as_it_is(folder):
     assert describe_inputs(settings) == {}
 
 
+def test_data_files_are_named_without_places_on_this_machine(tmp_path):
+    files = ["one.csv", "sub/two.csv", "arena=three.csv", f"{tmp_path}/four.csv", f"arena={tmp_path}/five.csv"]
+    named = without_paths(make_settings(data={"files": files}))
+    assert named.data.files == ["one.csv", "sub/two.csv", "arena=three.csv", "four.csv", "arena=five.csv"]
+
+
 def test_what_is_not_there_is_named_with_the_cure(folder):
     with pytest.raises(ConfigError, match=r"not there: .*no\.csv; they lie beside the data, .* --data FOLDER"):
         locate_inputs(asked("b.csv", "no.csv"), folder / "recipes", folder / "data")

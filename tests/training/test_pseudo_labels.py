@@ -116,7 +116,7 @@ def test_rows_of_the_evaluation_set_get_no_label_in_either_order():
     labelled, report = label(evaluation=other)
     assert labelled["id"].tolist() == [11, 12, 13, 14, 15, 16, 17]
     assert report.to_dict()["dropped"] == {"overlap": [10]}
-    with pytest.raises(InputError, match="leaves none of 8 rows"):
+    with pytest.raises(InputError, match="all are in the evaluation set"):
         label(evaluation=TABLE)
 
 
@@ -149,3 +149,12 @@ def test_what_cannot_be_labelled_is_refused(table, settings, message):
 def test_a_class_that_nothing_is_of_is_named_where_balance_leaves_nothing():
     with pytest.raises(InputError, match="no row's likeliest class is model_b or tie"):
         label(said=np.tile([0.75, 0.25, 0.0], (8, 1)), balance=True)
+
+
+def test_battles_that_are_all_in_the_evaluation_set_are_told_as_such():
+    with pytest.raises(InputError, match=r"none of 8 rows is left: all are in the evaluation set; give other battles"):
+        label(evaluation=TABLE)
+    with pytest.raises(InputError, match=r"none of 8 rows is left \(4: prompt and responses are in .*; 4: conf"):
+        label(evaluation=TABLE.iloc[:4], min_confidence=0.99)
+    with pytest.raises(InputError, match=r"the evaluation set: .*response_b"):
+        label(evaluation=TABLE.drop(columns="response_b"))

@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lmsys_ensemble.cli import main
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.recipe import read_recipe
-from lmsys_ensemble.training import train
+from lmsys_ensemble.training import train, trainer
+from tests.training.disk import files_of_at_most
 from tests.training.test_run import SETTINGS, contents, write_inputs
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +77,9 @@ def test_a_run_that_was_killed_is_resumed_to_the_same_weights(runs):
     assert not (killed / WEIGHTS).exists()
     written = sorted(path.name for path in (killed / "checkpoints").iterdir())
     assert len([name for name in written if name.startswith("checkpoint-")]) == 2, "the last one is not whole"
-    train(runs / "train.yaml", output=killed, device="cpu", resume=True)
+    said = []
+    train(runs / "train.yaml", output=killed, device="cpu", resume=True, say=said.append)
+    assert any(line.startswith(f"{killed}: training goes on from step ") for line in said)
     assert contents(killed).keys() == contents(whole).keys()
     for name, content in contents(whole).items():
         assert contents(killed)[name] == content, name
@@ -100,6 +104,29 @@ def test_another_recipe_is_not_resumed_into_a_folder(runs, tmp_path, checkpoints
         ConfigError, match=r"is of another run: settings\.optimizer\.learning_rate is 0\.001, was 0\.002"
     ):
         train(recipe, output=copy, device="cpu", resume=True)
+
+
+def test_a_run_that_is_stopped_or_fills_the_disk_says_what_is_kept_and_how_it_goes_on(
+    runs, tmp_path, monkeypatch, capsys
+):
+    copy = shutil.copytree(runs / "interrupted", tmp_path / "copy")
+    places = copy / "checkpoints"
+    last, following = sorted(int(path.name.partition("-")[2]) for path in places.glob("checkpoint-*"))
+    words = ["train", str(runs / "train.yaml"), "--output", str(copy), "--device", "cpu", "--resume"]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "mark_complete", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(words) == 128 + signal.SIGTERM
+    said = capsys.readouterr().err.splitlines()
+    assert f"{copy}: training goes on from step {last}" in said
+    assert said[-3] == "interrupted"
+    assert said[-2].startswith(f"stopped at step {following} of ")
+    assert said[-1] == f"--resume goes on from step {last}"
+    with files_of_at_most(24_000):  # room for what learns, but not for the state of the optimiser
+        assert main(words) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{places / f'checkpoint-{following}'} cannot be written; the disk is probably full (" in said
+    assert f"{places / f'checkpoint-{last}'} is kept: free some space, and resume from there" in said
+    assert [path.name for path in places.glob("checkpoint-*")] == [f"checkpoint-{last}"]
 
 
 def test_two_processes_learn_what_one_does(checkpoints, tmp_path):
