@@ -129,7 +129,7 @@ def kfold(
     if is_main():
         if not there and not fold_places.holds_nothing_yet(folder):
             check_new_folder(folder, overwrite=overwrite)
-        check_new_folder(states, "--cache", overwrite=True, cure="name a folder")
+        check_new_folder(states, spell("cache=").rstrip("="), overwrite=True, cure="name a folder")
     device = check_run(settings, device)
     tell = say if is_main() else logger.debug
     skipped: dict[str, dict[object, str]] = {}

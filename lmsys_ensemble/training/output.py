@@ -57,7 +57,8 @@ def check_output(folder: Path, *, overwrite: bool, resume: bool) -> None:
     check_new_folder(
         folder,
         overwrite=overwrite or resume or not there,
-        cure="a trained adapter is not replaced unasked: give a new folder, --overwrite, or --resume to go on",
+        cure=f"a trained adapter is not replaced unasked: give a new folder, {spell('overwrite=True')}, or "
+        f"{spell('resume=True')} to go on",
     )
     if resume and there and not is_begun(folder):
         raise ConfigError(
@@ -131,7 +132,7 @@ def take_place(folder: Path) -> None:
 
 @contextmanager
 def says_how_to_go_on(folder: Path, again: str) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM say from which step a training goes on.
+    """Let Ctrl-C and SIGTERM say from which step a training goes on, behind what is noted already.
 
     Parameters
     ----------
@@ -144,12 +145,9 @@ def says_how_to_go_on(folder: Path, again: str) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
         if is_main():
-            step = last_step(folder)
-            stop.add_note(
-                f"{again} goes on from step {step}"
-                if step is not None
-                else f"there is no checkpoint yet: {again} begins anew"
-            )
+            step, before = last_step(folder), "".join(f"{note}; " for note in getattr(stop, "__notes__", []))
+            how = f"there is no checkpoint yet, {again} begins anew"
+            stop.__notes__ = [before + (how if step is None else f"{again} goes on from step {step}")]
         raise
 
 

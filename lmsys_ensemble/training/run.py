@@ -85,7 +85,7 @@ def train(
     folder, kept = Path(output), Path(cache) if cache else default_cache()
     if is_main():
         check_output(folder, overwrite=overwrite, resume=resume)
-        check_new_folder(kept, "--cache", overwrite=True, cure="name a folder")
+        check_new_folder(kept, spell("cache=").rstrip("="), overwrite=True, cure="name a folder")
     settings = open_recipe(recipe, data_folder)
     if FOLD in (settings.init_adapter or ""):
         raise ConfigError(f"init_adapter names {FOLD}, and there are no folds: name one folder, or give --folds N")

@@ -154,12 +154,14 @@ def test_what_is_no_training_is_not_gone_on_with(tmp_path):
 
 def test_it_says_from_where_it_goes_on_when_it_is_stopped(tmp_path):
     make_result(tmp_path, "", "checkpoints/checkpoint-3/complete", "checkpoints/checkpoint-4/half")
+    stop = KeyboardInterrupt()
+    stop.add_note("stopped at step 4 of 9")
     with pytest.raises(KeyboardInterrupt) as stopped, says_how_to_go_on(tmp_path, "resume=True"):
-        raise KeyboardInterrupt
-    assert stopped.value.__notes__ == ["resume=True goes on from step 3"]
+        raise stop
+    assert stopped.value.__notes__ == ["stopped at step 4 of 9; resume=True goes on from step 3"]
     with pytest.raises(SystemExit) as stopped, says_how_to_go_on(tmp_path / "new", "resume=True"):
         raise SystemExit(143)
-    assert stopped.value.__notes__ == ["there is no checkpoint yet: resume=True begins anew"]
+    assert stopped.value.__notes__ == ["there is no checkpoint yet, resume=True begins anew"]
 
 
 def test_an_adapter_stays_until_the_one_that_replaces_it_is_whole(trained, base, tmp_path, monkeypatch):
@@ -177,7 +179,7 @@ def test_an_adapter_stays_until_the_one_that_replaces_it_is_whole(trained, base,
     monkeypatch.setattr(adapter_module, "fit_lora", interrupt)
     with pytest.raises(KeyboardInterrupt) as stopped:
         train(write(tmp_path, base), output=folder, device="cpu", overwrite=True)
-    assert stopped.value.__notes__ == ["there is no checkpoint yet: resume=True begins anew"]
+    assert stopped.value.__notes__ == ["there is no checkpoint yet, resume=True begins anew"]
     assert before.items() <= everything(folder).items()
     said = []
     with pytest.raises(KeyboardInterrupt):
