@@ -229,7 +229,7 @@ def test_train_keeps_hidden_states_where_it_is_told_and_takes_them_from_there(fo
     kept.write_bytes(bytes(len(before[1])))
     assert run(capsys, *words, "three")[0] == 0
     assert weights_in("three") != weights_in("one"), "what is kept is what is learned from"
-    assert not (folder / "cache").exists()
+    assert not (folder / "cache" / "hidden-states").exists()
 
 
 def test_models_are_listed_with_the_adapters_and_ensembles_that_come_along(folder, capsys, monkeypatch):
