@@ -68,9 +68,9 @@ def largest_difference(one, other):
 def gradients(trainee, data, objective, parts):
     """Return the gradients of one step that is computed in `parts`."""
     trainee.zero_grad()
-    weight = objective.weight(np.concatenate(parts))
+    divisor = sum(map(len, parts)) * objective.mean_weight
     for part in parts:
-        (objective(*data.call(trainee, part), part) / weight).backward()
+        (objective(*data.call(trainee, part), part) / divisor).backward()
     return {name: tensor.grad.clone() for name, tensor in trainee.learning().items()}
 
 
