@@ -139,8 +139,8 @@ def _check_keys(root: yaml.Node, loader: yaml.SafeLoader, source: object) -> Non
             name, line = loader.construct_object(key), key.start_mark.line + 1
             if name in lines:
                 raise ConfigError(
-                    f"{source} has the key {key.value!r} twice in one mapping (lines {lines[name]} and {line}), so that "
-                    "only one of the two would count; leave the other out"
+                    f"{source} has the key {key.value!r} twice in one mapping (lines {lines[name]} and {line}), of "
+                    "which only one would count; leave the other out"
                 )
             lines[name] = line
 

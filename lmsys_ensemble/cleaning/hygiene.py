@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -98,5 +100,5 @@ def _texts(frame: pd.DataFrame, name: str) -> list[str | None] | None:
     return _known(frame[name].tolist()) if name in frame else None
 
 
-def _known(values: Sequence[object]) -> list[str | None]:
+def _known(values: Sequence[Any]) -> list[str | None]:
     return [None if pd.isna(value) or value == "" else as_text(value) for value in values]

@@ -58,9 +58,9 @@ class Objective(Protocol):
 class CrossEntropy:
     """Cross-entropy with soft labels, weights of rows and classes, and label smoothing.
 
-    With hard labels and no smoothing, the sum over all rows is that of ``torch.nn.CrossEntropyLoss(weight=class_weights,
-    reduction="sum")``. A smoothed label weighs what the label itself does, whatever the classes that its share is spread
-    over, so that a row of weight 0 teaches nothing.
+    With hard labels and no smoothing, the sum over all rows is that of ``torch.nn.CrossEntropyLoss(class_weights,
+    reduction="sum")``. What smoothing spreads over the classes weighs what the row's own label does (torch weighs it by
+    the class that it falls to), so that a row of weight 0 teaches nothing.
 
     Parameters
     ----------
@@ -84,9 +84,8 @@ class CrossEntropy:
         n_classes = labels.shape[1]
         by_class = np.ones(n_classes) if class_weights is None else class_weights
         self._weights = weights * (labels @ by_class)
-        targets = (1 - smoothing) * weights[:, None] * by_class * labels + smoothing / n_classes * self._weights[
-            :, None
-        ]
+        spread = smoothing / n_classes * self._weights[:, None]
+        targets = (1 - smoothing) * weights[:, None] * by_class * labels + spread
         self._targets = torch.from_numpy(targets.astype(np.float32))
 
     @property

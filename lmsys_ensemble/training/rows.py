@@ -176,7 +176,11 @@ def deal(data: Labelled, settings: Dealing, n_splits: int) -> Folds:
 def check_sources(data: Labelled, settings: DataSettings) -> None:
     """Raise `ConfigError` if a weight, a cap or a share to hold out is of a source that no row is of."""
     known = set(data.sources.tolist())
-    named = {"weights": settings.weights, "rows": settings.rows, "holdout": settings.holdout}
+    named: dict[str, Mapping[str, float]] = {
+        "weights": settings.weights,
+        "rows": settings.rows,
+        "holdout": settings.holdout,
+    }
     faults = [
         f"data.{setting} names the source {source!r}, but no row is of it{suggest(source, known)}"
         for setting, by_source in named.items()
