@@ -98,7 +98,7 @@ def step_losses(checkpoints, weights, rows_per_step):
 
 
 def test_a_step_counts_as_much_as_its_rows_weigh_among_all(checkpoints):
-    """Steps of one row and of four: a row counts as its weight over the mean weight, whatever else is in the step."""
+    """Steps of one row and of four: a row counts as its weight over the mean one, whatever else is in the step."""
     weights = np.array([0.0, 1.0, 1.0, 2.0, 6.0, 1.0, 0.5, 0.5])
     order, alone = step_losses(checkpoints, np.ones(8), 1)
     losses = np.empty(8)
