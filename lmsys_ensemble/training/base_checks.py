@@ -35,8 +35,8 @@ def check_type(settings: TrainSettings, base: Path) -> None:
 def check_positions(recipe: Recipe, base: Path) -> None:
     """Compare ``max_tokens`` with the positions that a base model has, or was made for.
 
-    Warns with `PositionWarning` where it goes on beyond them: rotary and relative positions have no end, but nothing
-    was learned of what lies there.
+    Warns with `PositionWarning` where rotary positions go on beyond them: they have no end, but nothing was learned of
+    what lies there. Relative positions in buckets (DeBERTa) have no end either, and the last bucket was learned.
 
     Raises
     ------
@@ -50,8 +50,9 @@ def check_positions(recipe: Recipe, base: Path) -> None:
             f"max_tokens is {recipe.max_tokens}, but {type(model).__name__} has embeddings of {table} positions and "
             f"cannot run longer rows; set max_tokens to {table} or less"
         )
-    made_for = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if table is None and isinstance(made_for, int) and recipe.max_tokens > made_for > 0:
+    config = model.config.get_text_config()
+    made_for = getattr(config, "max_position_embeddings", None)
+    if getattr(config, "rope_parameters", None) and isinstance(made_for, int) and recipe.max_tokens > made_for > 0:
         warn(
             f"max_tokens is {recipe.max_tokens}, but {recipe.base_model.name} was made for {made_for} positions "
             "(max_position_embeddings); it runs beyond them, where it has learned nothing. Lower max_tokens, or extend "
