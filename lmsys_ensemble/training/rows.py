@@ -15,8 +15,9 @@ from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.data.sources import skipped_lines, skipped_values
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.folds import make_folds
-from lmsys_ensemble.files import suggest, write_json
+from lmsys_ensemble.files import write_json
 from lmsys_ensemble.schema import Task
+from lmsys_ensemble.settings import suggest
 from lmsys_ensemble.training.dataset import split
 from lmsys_ensemble.training.settings import DataSettings, TrainSettings
 
