@@ -88,9 +88,9 @@ def plan_job(settings: TrainSettings, learn: Labelled, held: Labelled, folder: P
         settings = settings.model_copy(update={"base_model": base.resolve().name})
     recipe = plan_recipe(settings, base)
     check_type(settings, base)
-    check_positions(recipe, base)
     check_layers(settings.lora, recipe.head.layers or recipe.base_model.num_hidden_layers)
     check_targets(base, recipe, settings.lora)
+    check_positions(recipe, base)
     encoder = make_encoder(base, recipe)
     digest = base_digest(base)
     held_hash = data_hash(held) if len(held) else None

@@ -17,6 +17,7 @@ def make_settings(**changes):
         "name": "tiny",
         "scorer": "llama",
         "base_model": "tiny",
+        "max_tokens": 160,
         "special_tokens": {"pad_token_id": PAD},
         "lora": {"r": 4, "alpha": 8, "dropout": 0.0},
         "optimizer": {
