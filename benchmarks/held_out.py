@@ -1,4 +1,8 @@
-"""Rows that no bundled model was trained on, found by the recipes' own split."""
+"""Rows that no bundled model was trained on, found by the split that their recipes had when they were trained.
+
+Since then rows whose prompts are equal are held out together, whatever their groups are called. These models may have
+learned from a prompt of these rows with other responses: PandaLM's prompts are AlpacaEval's, too.
+"""
 
 import os
 from pathlib import Path

@@ -193,7 +193,7 @@ def one_step(work, layout, rows, states=None):
         trainee, data = Trainee(wrapped, work.recipe, settings), Data(work.examples, states)
         objective, total = CrossEntropy(work.examples.labels, work.examples.weights), 0.0
         for part in divide(rows, work.examples.encoded.lengths, settings.batches, trainee.packed):
-            loss = objective(*data.call(trainee, part), part) / objective.weight(rows)
+            loss = objective(*data.call(trainee, part), part) / (len(rows) * objective.mean_weight)
             loss.backward()
             total += float(loss.detach())
     took = time.process_time() - begun

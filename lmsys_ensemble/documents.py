@@ -21,6 +21,8 @@ MAX_YAML_BYTES = 2**20
 MAX_ENTRIES = 100_000
 """Scalars, lists and mappings of a YAML file, counted as often as aliases repeat them."""
 
+_MERGE = "tag:yaml.org,2002:merge"
+
 
 def parse_json(text: str, source: object) -> Any:
     """Read JSON.
@@ -57,7 +59,8 @@ def parse_yaml(text: str, source: object) -> Any:
     Raises
     ------
     ConfigError
-        If it is no YAML, is nested more than `MAX_DEPTH` levels deep, or means more than `MAX_ENTRIES` entries.
+        If it is no YAML, names a key twice in one mapping, is nested more than `MAX_DEPTH` levels deep, or means more
+        than `MAX_ENTRIES` entries.
     """
     if len(text) > MAX_YAML_BYTES:
         raise ConfigError(f"{source} has {len(text):,} characters; a YAML file may have {MAX_YAML_BYTES:,}")
@@ -69,6 +72,7 @@ def parse_yaml(text: str, source: object) -> Any:
             if node is None:
                 return None
             _check_entries(node, source)
+            _check_keys(node, loader, source)
             return loader.construct_document(node)
         finally:
             loader.dispose()
@@ -116,6 +120,29 @@ def _check_entries(root: yaml.Node, source: object) -> None:
         )
     if heights[id(root)] > MAX_DEPTH + 1:
         raise _too_deep(source)
+
+
+def _check_keys(root: yaml.Node, loader: yaml.SafeLoader, source: object) -> None:
+    """Refuse a key that stands twice in one mapping: YAML forbids it, and PyYAML takes the last without a word."""
+    visited: set[int] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        stack.extend(_children(node))
+        lines: dict[object, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            name, line = loader.construct_object(key), key.start_mark.line + 1
+            if name in lines:
+                raise ConfigError(
+                    f"{source} has the key {key.value!r} twice in one mapping (lines {lines[name]} and {line}), of "
+                    "which only one would count; leave the other out"
+                )
+            lines[name] = line
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

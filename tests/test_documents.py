@@ -44,6 +44,25 @@ def test_anchors_aliases_and_merge_keys_of_people_are_read():
     assert parse_yaml("", "a.yaml") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nlora: {r: 8}\nname: b\n", r"the key 'name' twice in one mapping \(lines 1 and 3\)"),
+        ("optimizer:\n  epochs: 2\ndata:\n  weights:\n    x: 1\n    'x': 2\n", r"'x' twice .* \(lines 5 and 6\)"),
+        ("- {1: a, 0x1: b}\n", "the key '0x1' twice"),
+        ("? {a: 1, a: 2}\n: 3\n", "the key 'a' twice"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(text, message):
+    with pytest.raises(ConfigError, match=rf"a\.yaml has .*{message}"):
+        parse_yaml(text, "a.yaml")
+
+
+def test_one_key_in_several_mappings_is_no_doubled_key():
+    text = "one: &one {a: 1}\ntwo: {<<: *one, a: 2}\nthree: {<<: *one, <<: {b: 3}}\nfour: [*one, *one]\n"
+    assert parse_yaml(text, "a.yaml") == yaml.safe_load(text)
+
+
 @pytest.mark.parametrize("bomb", [ALIAS_BOMB, MERGE_BOMB])
 def test_an_alias_bomb_is_refused_by_what_it_means(bomb):
     assert len(bomb) < 600

@@ -1,7 +1,8 @@
 """Data hygiene: rows that harm training or spoil what is measured are dropped or relabelled, and every one is named."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,11 @@ from lmsys_ensemble.cleaning.cleaner import Cleaner, Rows
 from lmsys_ensemble.cleaning.report import CleaningReport
 from lmsys_ensemble.cleaning.settings import HygieneSettings
 from lmsys_ensemble.data.battles import Battles, parse_battles
+from lmsys_ensemble.data.corpus import Labelled, as_text
 from lmsys_ensemble.data.frames import TableLike, as_frame
 from lmsys_ensemble.data.labels import parse_labels
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.schema import GROUP_COLUMN, THREE_WAY, WINNER_COLUMN, Task
-
-if TYPE_CHECKING:
-    from lmsys_ensemble.data.corpus import Labelled
 
 SOURCE_COLUMN, LANGUAGE_COLUMN = "source", "language"
 
@@ -86,10 +85,10 @@ def clean(
 
 
 def clean_labelled(
-    data: "Labelled", settings: HygieneSettings, evaluation: Battles | None = None, task: Task = THREE_WAY
-) -> "tuple[Labelled, CleaningReport]":
+    data: Labelled, settings: HygieneSettings, evaluation: Battles | None = None, task: Task = THREE_WAY
+) -> tuple[Labelled, CleaningReport]:
     """Clean labelled battles that have been read already; parameters, results and errors as for `clean`."""
-    rows = Rows(data.battles, data.labels, sources=list(map(str, data.sources)), groups=list(map(str, data.groups)))
+    rows = Rows(data.battles, data.labels, sources=_known(data.sources.tolist()), groups=_known(data.groups.tolist()))
     done = Cleaner(rows, settings, task, evaluation).run()
     kept = data.take(done.positions)
     labels = kept.labels if done.labels is None else done.labels
@@ -98,6 +97,8 @@ def clean_labelled(
 
 def _texts(frame: pd.DataFrame, name: str) -> list[str | None] | None:
     """Return a column's values as texts, missing and empty ones as None; None where there is no such column."""
-    if name not in frame:
-        return None
-    return [None if pd.isna(value) or value == "" else str(value) for value in frame[name].tolist()]
+    return _known(frame[name].tolist()) if name in frame else None
+
+
+def _known(values: Sequence[Any]) -> list[str | None]:
+    return [None if pd.isna(value) or value == "" else as_text(value) for value in values]

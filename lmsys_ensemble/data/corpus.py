@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from lmsys_ensemble.data.battles import Battles, parse_battles
 from lmsys_ensemble.data.frames import TableLike, as_frame
 from lmsys_ensemble.data.labels import parse_labels
+from lmsys_ensemble.data.merging import SOURCE_COLUMN
 from lmsys_ensemble.data.predictions import name_files
 from lmsys_ensemble.data.sources import load_source
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.probabilities import Probabilities
-from lmsys_ensemble.schema import Task
+from lmsys_ensemble.schema import GROUP_COLUMN, PROMPT, Task
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Labelled:
     labels : ndarray of shape (n_rows, n_classes)
         One-hot or soft.
     sources, groups : ndarray of shape (n_rows,)
-        Where each row came from, and which rows share a prompt.
+        Texts: where each row came from, and which rows share a prompt.
     """
 
     battles: Battles
@@ -63,7 +64,8 @@ def read_labelled(
 
     A row's source is its column ``source``, else the name of a public format, else the file's name; its group the
     column ``group``, else its prompt. Where ids of different files are equal or of different kinds, all become
-    ``name:id``.
+    ``name:id``. Groups that are texts hold across files. Where several files number theirs, from 0 say, numbers are of
+    their own file and become ``name:group``.
 
     Parameters
     ----------
@@ -82,9 +84,8 @@ def read_labelled(
     named = [file if isinstance(file, DataFile) else DataFile(file) for file in files]
     parts = [_read_one(file, task, {} if skipped is None else skipped) for file in named]
     all_ids = [row_id for part in parts for row_id in part.battles.ids]
-    ids = pd.Index(all_ids)
+    ids, names = pd.Index(all_ids), name_files([file.path for file in named])
     if not ids.is_unique or len({isinstance(row_id, str) for row_id in all_ids}) > 1:
-        names = name_files([file.path for file in named])
         ids = pd.Index([f"{name}:{row}" for name, part in zip(names, parts, strict=True) for row in part.battles.ids])
     return Labelled(
         Battles(
@@ -95,8 +96,20 @@ def read_labelled(
         ),
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.sources for part in parts]),
-        np.concatenate([part.groups for part in parts]),
+        np.array(_join_groups([part.groups.tolist() for part in parts], names), dtype=object),
     )
+
+
+def _join_groups(groups: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
+    """Return the groups of several files, one file after the other; numbers that several files use name their file."""
+    files_of = Counter(group for inside in groups for group in set(inside) if group.isdecimal())
+    if max(files_of.values(), default=1) == 1:
+        return [group for inside in groups for group in inside]
+    return [
+        f"{name}:{group}" if group.isdecimal() else group
+        for name, inside in zip(names, groups, strict=True)
+        for group in inside
+    ]
 
 
 def _read_one(file: DataFile, task: Task, skipped: dict[str, dict[object, str]]) -> Labelled:
@@ -122,7 +135,8 @@ def as_labelled(table: TableLike, task: Task, source: str = "data") -> Labelled:
     task : Task
         Gives the classes.
     source : str
-        Source of all rows where the table has no column ``source``.
+        Source of the rows for which the column ``source``, if there is one, says nothing. Where ``group`` says nothing,
+        a row's group is its prompt.
 
     Raises
     ------
@@ -131,9 +145,29 @@ def as_labelled(table: TableLike, task: Task, source: str = "data") -> Labelled:
     """
     frame = as_frame(table)
     battles, labels = parse_battles(frame), parse_labels(frame, task)
-    sources = frame["source"] if "source" in frame else pd.Series([source] * len(frame))
-    groups = frame["group"] if "group" in frame else frame["prompt"].astype(str)
-    return Labelled(battles, labels, sources.to_numpy(dtype=object), groups.to_numpy(dtype=object))
+    prompts = frame[PROMPT].astype(str).tolist()
+    return Labelled(
+        battles, labels, _texts(frame, SOURCE_COLUMN, [source] * len(frame)), _texts(frame, GROUP_COLUMN, prompts)
+    )
+
+
+def _texts(frame: pd.DataFrame, name: str, otherwise: list[str]) -> NDArray[np.object_]:
+    """Return a column as texts, and `otherwise` where it is missing or empty."""
+    values = frame[name].tolist() if name in frame else [None] * len(frame)
+    texts = [
+        other if pd.isna(value) or value == "" else as_text(value)
+        for value, other in zip(values, otherwise, strict=True)
+    ]
+    return np.array(texts, dtype=object)
+
+
+def as_text(value: object) -> str:
+    """Return the name that a value stands for; a column of whole numbers with gaps holds floats.
+
+    >>> as_text(3.0), as_text(3), as_text("3")
+    ('3', '3', '3')
+    """
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def rows_by_source(data: Labelled) -> dict[str, int]:

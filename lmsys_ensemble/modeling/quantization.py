@@ -1,6 +1,8 @@
 """bitsandbytes weights: what to quantise, and unpacking them once where there is room."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import bitsandbytes
@@ -8,6 +10,7 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
+from lmsys_ensemble.errors import ModelError
 from lmsys_ensemble.modeling.hardware import free_bytes
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,34 @@ def unpack_weights(model: Any, dtype: torch.dtype) -> None:
         setattr(model.get_submodule(parent), attribute, plain)
     forget_quantization(model)
     logger.info("unpacked %d layers of 4-bit weights to %s once", len(layers), dtype)
+
+
+@contextmanager
+def kept_in_training_layout(model: nn.Module) -> Iterator[None]:
+    """Keep 4-bit weights as gradients need them, in evaluation mode, too.
+
+    On a CPU with AVX512-BF16 a layer of bitsandbytes lays its weights out anew as soon as it runs in evaluation mode,
+    for a kernel that has no gradients (``Linear4bit.forward``, release 0.50). They stay so in training mode, where all
+    gradients that pass the layer are then lost without an error.
+
+    Raises
+    ------
+    ModelError
+        If the model has run in evaluation mode already, so that it is too late.
+    """
+    layers = [layer for _, layer in _packed_layers(model) if getattr(layer, "support_avx512bf16_for_cpu", False)]
+    if any(getattr(layer.weight.quant_state, "packing_format_for_cpu", False) for layer in layers):
+        raise ModelError(
+            "the model's 4-bit weights were laid out for inference when it scored rows, and give no gradients; load it "
+            "anew to train it"
+        )
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.support_avx512bf16_for_cpu = True
 
 
 def forget_quantization(model: Any) -> None:

@@ -23,6 +23,9 @@ SCHEMA_VERSION = 1
 SHAPE_KEYS = ("model_type", "hidden_size", "vocab_size", "num_hidden_layers")
 """Entries of a base model's ``config.json`` by which another model is told apart."""
 
+MODEL_TYPES = {"llama": ("llama",), "gemma": ("gemma", "gemma2", "gemma3", "gemma3_text")}
+"""Architectures (``model_type``) that a scorer takes which is made for some; by its name in configuration files."""
+
 Pooling = Literal["last_token", "response_spans"]
 
 

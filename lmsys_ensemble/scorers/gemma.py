@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from lmsys_ensemble.modeling.recipe import MODEL_TYPES
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
 
 
@@ -14,4 +15,4 @@ class GemmaScorer(ClassifierScorer):
     """
 
     default_template: ClassVar[str] = "kaggle-gemma"
-    model_types: ClassVar[tuple[str, ...]] = ("gemma", "gemma2", "gemma3", "gemma3_text")
+    model_types: ClassVar[tuple[str, ...]] = MODEL_TYPES["gemma"]

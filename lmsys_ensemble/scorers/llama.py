@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from lmsys_ensemble.modeling.recipe import MODEL_TYPES
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
 
 
@@ -12,4 +13,4 @@ class LlamaScorer(ClassifierScorer):
     """
 
     default_template: ClassVar[str] = "kaggle-llama"
-    model_types: ClassVar[tuple[str, ...]] = ("llama",)
+    model_types: ClassVar[tuple[str, ...]] = MODEL_TYPES["llama"]

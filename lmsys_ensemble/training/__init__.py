@@ -11,6 +11,7 @@
 `distillation`      Learning from teachers.
 `batches`           Which rows make a step, and in which batches they are computed.
 `model`             Base, LoRA and head, and their forward pass with gradients.
+`base_checks`       What a recipe asks of its base model.
 `first_stage`       A run that goes on where an earlier one ended.
 `hidden`            Hidden states that enter the first trained layer, computed once and kept.
 `head`              A head by logistic regression on pooled hidden states.

@@ -121,9 +121,10 @@ class Distillation:
         self._negative_entropy = _tensor(xlogy(mean, mean).sum(axis=1))
         self._direction = _tensor(teachers.direction(settings.cosine_of, settings.temperature))
 
-    def weight(self, rows: NDArray[np.intp]) -> float:
-        """Return the weight of some rows together."""
-        return self._hard.weight(rows)
+    @property
+    def mean_weight(self) -> float:
+        """Mean weight of all examples."""
+        return self._hard.mean_weight
 
     def __call__(self, logits: Tensor, pooled: Tensor, rows: NDArray[np.intp]) -> Tensor:
         """Return the sum of the weighted losses of some rows; see `lmsys_ensemble.training.examples.Objective`."""

@@ -32,12 +32,14 @@ class Examples:
 class Objective(Protocol):
     """A loss over rows, known by their positions among the examples.
 
-    A step minimises the sum of the losses of its rows over the sum of their weights, however the rows are divided into
-    batches and over processes.
+    A step minimises the sum of the weighted losses of its rows over their number times `mean_weight`, however the rows
+    are divided into batches and over processes. A row of weight 2 thus counts twice as much as one of weight 1,
+    whichever rows they share a step with.
     """
 
-    def weight(self, rows: NDArray[np.intp]) -> float:
-        """Return the weight of some rows together."""
+    @property
+    def mean_weight(self) -> float:
+        """Mean weight of all examples."""
 
     def __call__(self, logits: Tensor, pooled: Tensor, rows: NDArray[np.intp]) -> Tensor:
         """Return the sum of the weighted losses of some rows.
@@ -56,8 +58,9 @@ class Objective(Protocol):
 class CrossEntropy:
     """Cross-entropy with soft labels, weights of rows and classes, and label smoothing.
 
-    With hard labels it is ``torch.nn.CrossEntropyLoss(weight=class_weights, label_smoothing=smoothing)``, the mean of
-    which is over the weights of the true classes.
+    With hard labels and no smoothing, the sum over all rows is that of ``torch.nn.CrossEntropyLoss(class_weights,
+    reduction="sum")``. What smoothing spreads over the classes weighs what the row's own label does (torch weighs it by
+    the class that it falls to), so that a row of weight 0 teaches nothing.
 
     Parameters
     ----------
@@ -81,12 +84,14 @@ class CrossEntropy:
         n_classes = labels.shape[1]
         by_class = np.ones(n_classes) if class_weights is None else class_weights
         self._weights = weights * (labels @ by_class)
-        smoothed = (1 - smoothing) * labels + smoothing / n_classes
-        self._targets = torch.from_numpy((weights[:, None] * by_class * smoothed).astype(np.float32))
+        spread = smoothing / n_classes * self._weights[:, None]
+        targets = (1 - smoothing) * weights[:, None] * by_class * labels + spread
+        self._targets = torch.from_numpy(targets.astype(np.float32))
 
-    def weight(self, rows: NDArray[np.intp]) -> float:
-        """Return the weight of some rows together."""
-        return float(self._weights[rows].sum())
+    @property
+    def mean_weight(self) -> float:
+        """Mean weight of all examples."""
+        return float(self._weights.mean())
 
     def __call__(self, logits: Tensor, pooled: Tensor, rows: NDArray[np.intp]) -> Tensor:
         """Return the sum of the weighted losses of some rows; see `Objective`."""

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from lmsys_ensemble.encoding.batches import plan_batches
+from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.modeling.quantization import kept_in_training_layout
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.training.batches import Steps
 from lmsys_ensemble.training.checkpoints import last_complete
@@ -27,7 +29,7 @@ from lmsys_ensemble.training.hidden import HiddenStore
 from lmsys_ensemble.training.model import Trainee, trained_head
 from lmsys_ensemble.training.settings import TrainSettings
 from lmsys_ensemble.training.trainer import AdapterTrainer, Data
-from lmsys_ensemble.training.watching import EVENTS, EventWriter, Rhythm, Watcher, curve, losses_by_epoch
+from lmsys_ensemble.training.watching import EVENTS, EventWriter, Patience, Rhythm, Watcher, curve, losses_by_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -97,42 +99,66 @@ def fit_lora(
         CSV file of the curves.
     callbacks : sequence of TrainerCallback
         Told of the progress, too.
+
+    Raises
+    ------
+    InputError
+        If all examples have weight 0.
+    ModelError
+        If a loss or gradients are not finite, or LoRA gets no gradients.
     """
     trainee = Trainee(wrapped, recipe, settings)
     if objective is None:
         by_class = class_weights(settings.data.class_weights, settings.task)[: examples.labels.shape[1]]
         objective = CrossEntropy(examples.labels, examples.weights, by_class, settings.optimizer.label_smoothing)
+    if not objective.mean_weight > 0:
+        raise InputError(f"all {len(examples)} examples have weight 0: there is nothing to learn")
     if not settings.evaluation.per_epoch or not settings.optimizer.epochs:
         held = None
-    wrapped.eval()
-    data = _with_states(trainee, examples, store, settings)
-    held_data = None if held is None or not len(held) else _with_states(trainee, held, store, settings)
-    checkpoint = last_complete(folder) if resume and folder is not None else None
-    if checkpoint is None and settings.init_adapter is None and settings.optimizer.head_l2 is not None:
-        start_head(trainee, data, settings)
-    if not settings.optimizer.epochs:
-        return Fitted([], [], 0, 0)
+    with kept_in_training_layout(wrapped):
+        wrapped.eval()
+        data = _with_states(trainee, examples, store, settings)
+        held_data = None if held is None or not len(held) else _with_states(trainee, held, store, settings)
+        checkpoint = last_complete(folder) if resume and folder is not None else None
+        if checkpoint is None and settings.init_adapter is None and settings.optimizer.head_l2 is not None:
+            start_head(trainee, data, settings)
+        if not settings.optimizer.epochs:
+            return Fitted([], [], 0, 0)
+        return _run_trainer(trainee, settings, data, held_data, objective, folder, checkpoint, curves, callbacks)
+
+
+def _run_trainer(
+    trainee: Trainee,
+    settings: TrainSettings,
+    data: Data,
+    held: Data | None,
+    objective: Objective,
+    folder: Path | None,
+    checkpoint: Path | None,
+    curves: Path | None,
+    callbacks: Sequence[TrainerCallback],
+) -> Fitted:
     with ExitStack() as stack:
         stack.enter_context(_quiet_trainer())
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lmsys-ensemble-training-")))
-        n_steps = len(Steps(examples.encoded.lengths, settings.optimizer.rows_per_step, settings.seed, True))
+        n_steps = len(Steps(data.examples.encoded.lengths, settings.optimizer.rows_per_step, settings.seed, True))
         arguments = training_arguments(
-            settings, place, n_steps, cpu=trainee.device.type == "cpu", measures=held_data is not None,
+            settings, place, n_steps, cpu=trainee.device.type == "cpu", measures=held is not None,
             saves=folder is not None,
         )  # fmt: skip
-        watching: list[TrainerCallback] = [Rhythm(n_steps, held_data is not None), Watcher(curves), *callbacks]
+        watching: list[TrainerCallback] = [Rhythm(n_steps, held is not None), Watcher(curves), *callbacks]
         if "tensorboard" in settings.report_to:
             watching.append(EventWriter((place if curves is None else curves.parent) / EVENTS))
-        if held_data is not None and settings.evaluation.patience is not None:
-            watching.append(EarlyStoppingCallback(settings.evaluation.patience))
-        trainer = AdapterTrainer(trainee, arguments, settings, data, objective, held_data, watching)
+        if held is not None and settings.evaluation.patience is not None:
+            watching.append(Patience(settings.evaluation.patience))
+        trainer = AdapterTrainer(trainee, arguments, settings, data, objective, held, watching)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (KeyboardInterrupt, SystemExit) as stop:
             stop.add_note(f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}")
             raise
         state = trainer.state
-    wrapped.eval()
+    trainee.wrapped.eval()
     kept = state.best_global_step if arguments.load_best_model_at_end else state.global_step
     losses = losses_by_epoch(state.log_history, n_steps)
     return Fitted(losses, curve(state.log_history), int(state.global_step), int(kept or state.global_step))

@@ -33,7 +33,7 @@ from lmsys_ensemble.training.out_of_fold import OOF_FILE, measure_folds, read_fo
 from lmsys_ensemble.training.output import is_begun, says_how_to_go_on
 from lmsys_ensemble.training.processes import is_main
 from lmsys_ensemble.training.rows import Cleaning, Folds, deal
-from lmsys_ensemble.training.run import check_run, default_cache, open_recipe, read_rows
+from lmsys_ensemble.training.run import check_rows, check_run, default_cache, open_recipe, read_rows
 from lmsys_ensemble.training.settings import TrainSettings
 from lmsys_ensemble.training.unseen import check_folds_unseen
 
@@ -136,6 +136,8 @@ def kfold(
     folds = deal(read_rows(recipe, settings, df, data_folder, skipped), settings, n_splits)
     cleaning = Cleaning(settings.data.hygiene, folds.report, skipped)
     cleaning.say(tell)
+    for number in chosen:
+        check_rows(settings, *folds.divide(number))
     recipe_objective(settings, folds.data)  # a teacher that lacks rows of the last fold is told before the first one
     check_folds_unseen(settings, folds, chosen)
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"holdout": {}})})

@@ -15,6 +15,7 @@ from lmsys_ensemble.modeling.digests import base_digest, base_sha256
 from lmsys_ensemble.modeling.recipe import Recipe, TemplateRecipe, describe_base
 from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
+from lmsys_ensemble.training.base_checks import check_positions, check_type
 from lmsys_ensemble.training.checkpoints import HASHES, describe_run
 from lmsys_ensemble.training.first_stage import check_first_stage
 from lmsys_ensemble.training.inputs import describe_inputs, without_paths
@@ -87,8 +88,10 @@ def plan_job(settings: TrainSettings, learn: Labelled, held: Labelled, folder: P
         scorer_model = os.path.relpath(base, folder)
         settings = settings.model_copy(update={"base_model": base.resolve().name})
     recipe = plan_recipe(settings, base)
+    check_type(settings, base)
     check_layers(settings.lora, recipe.head.layers or recipe.base_model.num_hidden_layers)
     check_targets(base, recipe, settings.lora)
+    check_positions(recipe, base)
     encoder = make_encoder(base, recipe)
     hashes = {
         "data_sha256": data_hash(learn),

@@ -140,7 +140,8 @@ class Trainee(nn.Module):
         if entering is None:
             states = backbone.get_input_embeddings()(packed.tokens).float()
         else:
-            states = torch.cat(list(entering)).to(self.device, torch.float32)
+            with torch.autocast(self.device.type, enabled=False):  # it would look for a format of bfloat16 and float16
+                states = torch.cat(list(entering)).to(self.device, torch.float32)
         attention = SequenceAttention(packed, plan.wanted)
         wanted = to_device(plan.wanted, self.device)
         decoder = PackedDecoder(backbone)

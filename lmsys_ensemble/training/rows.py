@@ -13,10 +13,11 @@ from lmsys_ensemble.cleaning.report import CleaningReport
 from lmsys_ensemble.cleaning.settings import HygieneSettings
 from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.data.sources import skipped_lines, skipped_values
-from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.evaluation.folds import make_folds
 from lmsys_ensemble.files import write_json
 from lmsys_ensemble.schema import Task
+from lmsys_ensemble.settings import suggest
 from lmsys_ensemble.training.dataset import split
 from lmsys_ensemble.training.settings import DataSettings, TrainSettings
 
@@ -121,17 +122,21 @@ class Folds:
 def divide(data: Labelled, settings: TrainSettings) -> Divided:
     """Divide into rows to learn from and rows held out; where ``data.hygiene`` is set, clean the former.
 
-    Rows that share a prompt, or nearly so, are then of one group, and are held out together. What is held out stays as
-    it came, and is what the rest must not overlap with. Caps (``data.rows``) apply to what cleaning leaves.
+    Rows whose prompts are equal (after normalisation) are of one group, whatever the column ``group`` says, and are
+    held out together; where they are cleaned, so are those whose prompts are nearly equal. What is held out stays as it
+    came, and is what the rest must not overlap with. Caps (``data.rows``) apply to what cleaning leaves.
 
     Raises
     ------
     InputError
         If a source has too few groups to hold any out, or cleaning leaves nothing.
+    ConfigError
+        If the recipe names a source that no row is of.
     """
+    check_sources(data, settings.data)
     hygiene, seed = settings.data.hygiene, settings.seed
     if hygiene is None:
-        return Divided(*split(data, settings.data, seed), None)
+        return Divided(*split(group_by_prompt(data, settings, None), settings.data, seed), None)
     data = group_by_prompt(data, settings, hygiene.similar_prompts)
     learn, held = split(data, settings.data.model_copy(update={"rows": {}}), seed)
     if not len(learn):
@@ -152,7 +157,10 @@ def deal(data: Labelled, settings: Dealing, n_splits: int) -> Folds:
     ------
     InputError
         If there are fewer groups than folds, or no rows are left.
+    ConfigError
+        If the recipe names a source that no row is of.
     """
+    check_sources(data, settings.data)
     hygiene, report = settings.data.hygiene, None
     if hygiene is None:
         data = group_by_prompt(data, settings, _ONLY_GROUPS.similar_prompts)
@@ -164,6 +172,27 @@ def deal(data: Labelled, settings: Dealing, n_splits: int) -> Folds:
     sources = np.unique(data.sources.astype(str), return_inverse=True)[1]
     fold_of = make_folds(data.groups, n_splits, settings.seed, labels=np.eye(sources.max() + 1)[sources])
     return Folds(data, fold_of + 1, report)
+
+
+def check_sources(data: Labelled, settings: DataSettings) -> None:
+    """Raise `ConfigError` if a weight, a cap or a share to hold out is of a source that no row is of."""
+    known = set(data.sources.tolist())
+    named: dict[str, Mapping[str, float]] = {
+        "weights": settings.weights,
+        "rows": settings.rows,
+        "holdout": settings.holdout,
+    }
+    faults = [
+        f"data.{setting} names the source {source!r}, but no row is of it{suggest(source, known)}"
+        for setting, by_source in named.items()
+        for source in by_source
+        if source not in known and (setting, source) != ("holdout", "default")
+    ]
+    if faults:
+        raise ConfigError(
+            f"{'; '.join(faults)}. A row's source is its column 'source', or else the name of its public format or its "
+            "file"
+        )
 
 
 def group_by_prompt(data: Labelled, settings: Dealing, similar_prompts: float | None) -> Labelled:

@@ -16,6 +16,8 @@ from lmsys_ensemble.flags import spell
 from lmsys_ensemble.modeling.bundled import cache_folder
 from lmsys_ensemble.modeling.sources import locate_base
 from lmsys_ensemble.training.adapter import train_adapter
+from lmsys_ensemble.training.base_checks import check_type
+from lmsys_ensemble.training.examples import class_weights, row_weights
 from lmsys_ensemble.training.inputs import FOLD, locate_inputs
 from lmsys_ensemble.training.locks import reserved_output
 from lmsys_ensemble.training.output import check_output, says_how_to_go_on
@@ -147,7 +149,9 @@ def check_run(settings: TrainSettings, device: str) -> str:
         Names the setting, and the cure.
     """
     get_template(settings.template)
-    locate_base(settings.base_model, settings.revision)
+    base = locate_base(settings.base_model, settings.revision)
+    if base is not None:
+        check_type(settings, base)
     chosen = own_device(device)
     if settings.optimizer.name == "paged_adamw_8bit" and chosen == "cpu":
         raise ConfigError(
@@ -162,6 +166,12 @@ def check_rows(settings: TrainSettings, learn: Labelled, held: Labelled) -> None
     """Raise `InputError` or `ConfigError` if there is nothing to learn from, or nothing to choose by."""
     if not len(learn):
         raise InputError("no rows to learn from are left; look at data.rows and data.holdout")
+    weights = row_weights(learn, settings.data)
+    if not (weights * (learn.labels @ class_weights(settings.data.class_weights, settings.task))).any():
+        raise InputError(
+            f"all {len(learn)} rows to learn from have weight 0; look at data.weights and data.class_weights, or leave "
+            "sources out with data.rows"
+        )
     if settings.evaluation.keeps_best and not len(held):
         raise ConfigError(
             "evaluation.patience and keep_best choose by rows held out, and there are none; set data.holdout"

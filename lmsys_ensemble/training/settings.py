@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lmsys_ensemble.cleaning.settings import HygieneSettings
-from lmsys_ensemble.data.corpus import DataFile
+from lmsys_ensemble.data.corpus import DataFile, as_text
 from lmsys_ensemble.data.sources import split_source
 from lmsys_ensemble.encoding.truncation import Policy
 from lmsys_ensemble.errors import ConfigError
@@ -24,8 +24,9 @@ class DataSettings(Settings):
 
     ``holdout`` is the share of the groups (prompts) held out, by source; ``default`` is for the sources it does not
     name. ``weights`` multiplies the loss of a source's rows, ``class_weights`` that of a class (``model_a``,
-    ``model_b``, ``tie``), and a row whose prompt occurs n times weighs ``n ** -frequency_penalty``. ``rows`` caps a
-    source's training rows.
+    ``model_b``, ``tie``), and a row whose prompt occurs n times weighs ``n ** -frequency_penalty``. All are relative to
+    the mean weight of all training rows, so that a step of heavy rows counts for more. ``rows`` caps a source's
+    training rows. Sources that the data do not have are an error.
 
     An entry of ``files`` is a file in the library's columns, or ``SOURCE=FILE`` for a public format (see
     `lmsys_ensemble.data.sources.SOURCES`). ``hygiene`` cleans the rows first, and says of every row that it touches
@@ -42,6 +43,14 @@ class DataSettings(Settings):
     class_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default={})
     frequency_penalty: float = Field(default=0.0, ge=0, le=1)
     rows: dict[str, Annotated[int, Field(ge=0)]] = Field(default={})
+
+    @field_validator("holdout", "weights", "rows", mode="before")
+    @classmethod
+    def _sources_are_texts(cls, values: Any) -> Any:
+        """Take ``1: 6.0`` for what it says: YAML reads the name of a source as a number where it looks like one."""
+        if not isinstance(values, dict):
+            return values
+        return {as_text(name) if isinstance(name, int | float) else name: value for name, value in values.items()}
 
 
 class LoraSettings(Settings):
@@ -99,12 +108,12 @@ class OptimizerSettings(Settings):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
-    head_l2: float | None = Field(default=0.3, gt=0)
+    head_l2: float | None = Field(default=0.3, gt=0, allow_inf_nan=False)
     epochs: int = Field(default=1, ge=0)
-    learning_rate: float = Field(default=2e-4, gt=0)
-    head_learning_rate: float = Field(default=1e-4, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
-    head_weight_decay: float = Field(default=0.1, ge=0)
+    learning_rate: float = Field(default=2e-4, gt=0, allow_inf_nan=False)
+    head_learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    head_weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     rows_per_step: int = Field(default=32, ge=1)
     warmup: float = Field(default=0.1, ge=0, lt=1)
     max_gradient_norm: float = Field(default=1.0, gt=0)

@@ -2,8 +2,8 @@
 
 The Trainer keeps the loop: epochs, optimiser, schedule, clipping, checkpoints, resuming, and with accelerate the
 processes of several GPUs. What it hands over here is one step at a time: rows are divided into batches by tokens, and
-the sum of their losses over the weight of the whole step (of all processes) is what is minimised, so that the result
-does not depend on how rows were divided.
+the sum of their losses over the rows of the whole step (of all processes) times the mean weight of all examples is what
+is minimised. So the result does not depend on how rows were divided, and a step of heavy rows counts for more.
 """
 
 import math
@@ -89,6 +89,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         self.settings, self.data, self.objective, self.held = settings, data, objective, held
         self._scales = trainee.autocast == torch.float16
         self._overflows, self._last_loss = 0, math.nan
+        self._lora_learns = False
         eval_rows = None if held is None else range(len(held.examples))
         super().__init__(model=trainee, args=arguments, eval_dataset=eval_rows, callbacks=list(callbacks))
         self.remove_callback(PrinterCallback)
@@ -133,7 +134,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         """Compute the gradients of one step; returns its loss."""
         model.train()
         rows: NDArray[np.intp] = inputs["rows"].cpu().numpy()
-        weight = max(self.objective.weight(rows), 1e-12) / self.args.world_size
+        divisor = len(rows) * self.objective.mean_weight / self.args.world_size
         lengths = self.data.examples.encoded.lengths
         own = rows[self.args.process_index :: self.args.world_size]
         factor = 1.0
@@ -144,10 +145,28 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         for number, part in enumerate(parts, 1):
             last = number == len(parts)
             with nullcontext() if last else self.accelerator.no_sync(model):
-                loss = factor * self.objective(*self.data.call(model, part), part) / weight
+                loss = factor * self.objective(*self.data.call(model, part), part) / divisor
                 self.accelerator.backward(loss)
             total += loss.detach()
+        if not self._lora_learns:
+            self._check_gradients()
         return self._guarded(total)
+
+    def _check_gradients(self) -> None:
+        """Find out in the first step whether the base passes gradients on to LoRA."""
+        lora = [parameter for name, parameter in self.model.learning().items() if "lora_" in name]
+        self._lora_learns = not lora or any(parameter.grad is not None for parameter in lora)
+        if not self._lora_learns:
+            raise ModelError(
+                f"none of {len(lora)} LoRA weights got a gradient in step {self.state.global_step + 1}: the base model "
+                "does not pass gradients on, so that nothing but the head would learn. Set another quantization (none, "
+                "int8), or train on another device"
+            )
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Run an epoch, unless a resumed run had been stopped already; the Trainer asks only after a step."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     def _guarded(self, loss: Tensor) -> Tensor:
         """Stop at a loss that is not finite; with float16 the gradient scaler skips such a step instead."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from lmsys_ensemble.files import write_atomically
@@ -152,6 +152,16 @@ class Rhythm(TrainerCallback):  # type: ignore[misc]
             control.should_log = True
         if state.global_step >= state.max_steps and self._measures:
             control.should_evaluate = True
+
+
+class Patience(EarlyStoppingCallback):  # type: ignore[misc]
+    """Stops after so many measurements without a new best one, and stays stopped in a run that is resumed."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Stop at once where the checkpoint was written by the measurement that ended the run."""
+        super().on_train_begin(args, state, control)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
 
 
 def losses_by_epoch(history: Iterable[Mapping[str, Any]], steps_per_epoch: int) -> list[float]:

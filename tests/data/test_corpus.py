@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmsys_ensemble.data.corpus import data_hash, read_labelled
+from lmsys_ensemble.data.corpus import as_labelled, data_hash, read_labelled
 from lmsys_ensemble.errors import InputError
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 
@@ -33,6 +33,35 @@ def test_ids_of_files_that_do_not_go_together_name_their_files(tmp_path):
         table.to_parquet(tmp_path / f"{name}.parquet")
     data = read_labelled([tmp_path / "numbers.parquet", tmp_path / "texts.parquet"], THREE_WAY)
     assert data.battles.ids.tolist() == [f"numbers:{n}" for n in range(4)] + [f"texts:{n}" for n in range(10, 14)]
+
+
+def test_sources_and_groups_are_texts_and_what_is_missing_is_filled(tmp_path):
+    """Numbers in a column with gaps become floats in pandas; a row without a group is of its prompt's."""
+    table = make_table(4, "x", 0, 2).assign(source=[7, None, 7, 8], group=[3, 3, None, None])
+    table["prompt"] = [json.dumps([text]) for text in ("one", "two", "three", "three")]
+    table.to_parquet(tmp_path / "mine.parquet")
+    data = read_labelled([tmp_path / "mine.parquet"], THREE_WAY)
+    assert data.sources.tolist() == ["7", "mine", "7", "8"]
+    assert data.groups.tolist() == ["3", "3", '["three"]', '["three"]']
+    empty = as_labelled(table.assign(source="", group=np.nan), THREE_WAY)
+    assert set(empty.sources) == {"data"}
+    assert empty.groups.tolist() == table["prompt"].tolist()
+
+
+def test_group_numbers_are_of_their_own_file_and_texts_hold_across_files(tmp_path):
+    for name, start in (("one", 0), ("two", 10)):
+        groups = {"numbers": [0, 1, 2], "texts": ["a", "b", "c"], "apart": [start, start + 1, start + 2]}
+        for kind, named in groups.items():
+            table = make_table(3, "x", start=start).assign(group=named)
+            table.to_parquet(tmp_path / f"{kind}-{name}.parquet")
+
+    def groups_of(kind):
+        files = [tmp_path / f"{kind}-{name}.parquet" for name in ("one", "two")]
+        return read_labelled(files, THREE_WAY).groups.tolist()
+
+    assert groups_of("numbers") == [f"numbers-{name}:{n}" for name in ("one", "two") for n in range(3)]
+    assert groups_of("texts") == ["a", "b", "c"] * 2
+    assert groups_of("apart") == ["0", "1", "2", "10", "11", "12"], "one numbering that goes on in another file"
 
 
 def test_soft_labels_and_the_files_name_as_source(tmp_path):

@@ -17,6 +17,7 @@ def make_settings(**changes):
         "name": "tiny",
         "scorer": "llama",
         "base_model": "tiny",
+        "max_tokens": 160,
         "special_tokens": {"pad_token_id": PAD},
         "lora": {"r": 4, "alpha": 8, "dropout": 0.0},
         "optimizer": {
@@ -68,9 +69,9 @@ def largest_difference(one, other):
 def gradients(trainee, data, objective, parts):
     """Return the gradients of one step that is computed in `parts`."""
     trainee.zero_grad()
-    weight = objective.weight(np.concatenate(parts))
+    divisor = sum(map(len, parts)) * objective.mean_weight
     for part in parts:
-        (objective(*data.call(trainee, part), part) / weight).backward()
+        (objective(*data.call(trainee, part), part) / divisor).backward()
     return {name: tensor.grad.clone() for name, tensor in trainee.learning().items()}
 
 

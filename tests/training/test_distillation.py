@@ -55,7 +55,7 @@ def loss_and_gradient(teachers, chosen, labels=HARD, weights=WEIGHTS, parts=(ALL
     """Return the loss of a step that is computed in parts, and its gradient in the logits."""
     logits = torch.tensor(LOGITS, dtype=torch.float32, requires_grad=True)
     objective = Distillation(labels, weights, teachers, chosen, **options)
-    total = sum(objective(logits[rows], logits[rows], rows) for rows in parts) / objective.weight(ALL)
+    total = sum(objective(logits[rows], logits[rows], rows) for rows in parts) / (N_ROWS * objective.mean_weight)
     total.backward()
     return float(total.detach()), logits.grad.numpy()
 
@@ -68,7 +68,7 @@ def test_a_teacher_that_says_what_hard_labels_do_gives_the_same_gradient(term, m
     loss, found = loss_and_gradient(teachers, make_chosen(terms={term: 3.0}, mean=mean), by_class=by_class)
     logits = torch.tensor(LOGITS, dtype=torch.float32, requires_grad=True)
     objective = CrossEntropy(HARD, WEIGHTS, by_class)
-    expected = objective(logits, logits, ALL) / objective.weight(ALL)
+    expected = objective(logits, logits, ALL) / (N_ROWS * objective.mean_weight)
     expected.backward()
     np.testing.assert_allclose(found, logits.grad.numpy(), atol=1e-6)
     assert loss == pytest.approx(float(expected.detach()), abs=1e-5)
@@ -141,7 +141,7 @@ def test_the_hard_term_is_smoothed_and_weighted_as_without_teachers():
     loss, found = loss_and_gradient(make_teachers(), make_chosen(terms={"hard": 2}), **options)
     logits = torch.tensor(LOGITS, dtype=torch.float32, requires_grad=True)
     objective = CrossEntropy(HARD, WEIGHTS, BY_CLASS, 0.2)
-    expected = objective(logits, logits, ALL) / objective.weight(ALL)
+    expected = objective(logits, logits, ALL) / (N_ROWS * objective.mean_weight)
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), abs=1e-6)
     np.testing.assert_allclose(found, logits.grad.numpy(), atol=1e-6)

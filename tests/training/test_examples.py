@@ -18,7 +18,7 @@ def gradient(labels, weights=None, **options):
     """Return the mean loss and its gradient in the logits."""
     logits = LOGITS.float().requires_grad_()
     objective = CrossEntropy(labels, np.ones(6) if weights is None else weights, **options)
-    loss = objective(logits, logits, np.arange(6)) / objective.weight(np.arange(6))
+    loss = objective(logits, logits, np.arange(6)) / (6 * objective.mean_weight)
     loss.backward()
     return loss.detach(), logits.grad
 
@@ -26,15 +26,27 @@ def gradient(labels, weights=None, **options):
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("by_class", [None, BY_CLASS])
 def test_it_is_the_loss_of_torch(by_class, smoothing):
-    weight = None if by_class is None else torch.from_numpy(by_class).float()
-    logits = LOGITS.float().requires_grad_()
-    expected = torch.nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)(
-        logits, torch.from_numpy(HARD.argmax(axis=1))
-    )
+    logits, classes = LOGITS.float().requires_grad_(), torch.from_numpy(HARD.argmax(axis=1))
+    by_row = torch.nn.CrossEntropyLoss(label_smoothing=smoothing, reduction="none")(logits, classes)
+    own = torch.ones(6) if by_class is None else torch.from_numpy(by_class).float()[classes]
+    expected = (own * by_row).sum() / own.sum()
     expected.backward()
     loss, found = gradient(HARD, class_weights=by_class, smoothing=smoothing)
     torch.testing.assert_close(loss, expected.detach())
     torch.testing.assert_close(found, logits.grad)
+    if not smoothing or by_class is None:
+        weight = None if by_class is None else torch.from_numpy(by_class).float()
+        plain = torch.nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)(LOGITS.float(), classes)
+        torch.testing.assert_close(loss, plain)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_rows_of_a_class_of_weight_zero_have_no_loss(smoothing):
+    objective = CrossEntropy(HARD, np.ones(6), np.array([1.0, 1.0, 0.0]), smoothing)
+    ties, others = np.flatnonzero(HARD[:, 2]), np.flatnonzero(1 - HARD[:, 2])
+    assert objective(LOGITS[ties].float(), LOGITS[ties], ties) == 0
+    assert objective(LOGITS[others].float(), LOGITS[others], others) > 0
+    assert objective.mean_weight == pytest.approx(4 / 6)
 
 
 def test_soft_labels_that_say_what_hard_ones_do_give_the_same_gradient():
@@ -58,7 +70,7 @@ def test_a_row_of_weight_two_is_a_row_that_comes_twice():
     objective = CrossEntropy(HARD, np.ones(6))
     logits = LOGITS.float().requires_grad_()
     rows = np.array([0, 0, 1, 2, 3, 4, 5])
-    (objective(logits[rows], logits, rows) / objective.weight(rows)).backward()
+    (objective(logits[rows], logits, rows) / (len(rows) * objective.mean_weight)).backward()
     torch.testing.assert_close(doubled, logits.grad)
 
 

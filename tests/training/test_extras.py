@@ -9,8 +9,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallba
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.data.labels import parse_labels
-from lmsys_ensemble.errors import ModelError
+from lmsys_ensemble.errors import InputError, ModelError
 from lmsys_ensemble.modeling.forward import ForwardPass
+from lmsys_ensemble.modeling.quantization import unpack_weights
 from lmsys_ensemble.probabilities import softmax, swap_classes
 from lmsys_ensemble.schema import THREE_WAY
 from lmsys_ensemble.training import fit as fit_module
@@ -78,6 +79,29 @@ def test_a_quantised_base_is_trained_on(checkpoints, quantization):
     assert kinds == {torch.uint8 if quantization == "nf4" else torch.int8}
     assert {parameter.dtype for parameter in wrapped.parameters() if parameter.requires_grad} == {torch.float32}
     assert fitted.losses[-1] < 0.9 * fitted.losses[0]
+
+
+def test_four_bits_learn_what_plain_weights_of_the_same_values_learn(checkpoints):
+    """The head's start and the measurements run in evaluation mode, in which bitsandbytes may lose gradients."""
+    optimizer = {"head_l2": 0.1, "epochs": 2, "learning_rate": 1e-3}
+    models = []
+    for plain in (False, True):
+        settings = make_settings(head=SPANS, quantization="nf4", optimizer=optimizer, evaluation={"per_epoch": 3})
+        wrapped = build(checkpoints, settings)
+        if plain:
+            unpack_weights(wrapped, torch.float32)
+        fit_lora(wrapped, recipe_of(settings), settings, make_examples(24), held=make_examples(8, seed=1))
+        models.append(learned(wrapped))
+    assert all(tensor.any() for name, tensor in models[0].items() if "lora_B" in name)
+    assert largest_difference(*models) < 1e-4
+
+
+def test_a_base_that_passes_no_gradients_on_ends_the_run_in_the_first_step(checkpoints):
+    settings = make_settings(head=SPANS)
+    wrapped = build(checkpoints, settings)
+    wrapped.get_base_model().base_model.norm.register_forward_hook(lambda module, given, hidden: hidden.detach())
+    with pytest.raises(ModelError, match=r"none of 32 LoRA weights got a gradient in step 1: the base model"):
+        fit(checkpoints, wrapped=wrapped)
 
 
 def test_a_base_that_is_stored_in_four_bits_is_trained_on(tmp_path):
@@ -148,6 +172,36 @@ def test_measuring_changes_nothing_of_what_is_learned(checkpoints):
     measured, fitted = fit(checkpoints, held=make_examples(9, seed=1), evaluation={"per_epoch": 3}, **changes)
     assert largest_difference(learned(measured), learned(silent)) == 0
     assert sum("held_log_loss" in row for row in fitted.curve) == 6
+
+
+def test_a_run_that_had_stopped_when_it_was_killed_stays_stopped(checkpoints, tmp_path):
+    """Killed behind the checkpoint of the measurement at which patience ran out; the last weights are the ones kept."""
+    held = make_examples(30, seed=1)
+    opposite = Examples(held.encoded, held.labels[:, [1, 0, 2]], held.weights)
+    settings = make_settings(
+        head=SPANS, evaluation={"per_epoch": 1, "patience": 2, "keep_best": False},
+        optimizer={"epochs": 12, "learning_rate": 5e-3, "head_learning_rate": 2e-2, "rows_per_step": 32},
+    )  # fmt: skip
+
+    def run(folder, resume=False):
+        wrapped, examples = build(checkpoints, settings), make_examples(64)
+        return (
+            learned(wrapped),
+            fit_lora(wrapped, recipe_of(settings), settings, examples, held=opposite, folder=folder, resume=resume),
+            learned(wrapped),
+        )
+
+    _, whole, weights = run(tmp_path)
+    before, again, resumed = run(tmp_path, resume=True)
+    assert whole.n_steps < 24
+    assert again == whole
+    assert largest_difference(resumed, weights) == 0
+    assert largest_difference(before, weights) > 0
+
+
+def test_examples_that_all_weigh_nothing_are_refused(checkpoints):
+    with pytest.raises(InputError, match=r"all 24 examples have weight 0"):
+        fit(checkpoints, make_examples(24, weights=np.zeros(24)))
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_cure(checkpoints):

@@ -383,6 +383,17 @@ def test_weights_are_not_chosen_by_the_rows_that_are_predicted(run, base, tmp_pa
         train(recipe, tmp_path / "new")
 
 
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [({"one": 0, "two": 0}, "rows to learn from have weight 0"), ({"tow": 2}, "the source 'tow', but no row is of it")],
+)
+def test_weights_that_cannot_be_meant_are_told_before_anything_is_loaded(base, tmp_path, monkeypatch, weights, words):
+    monkeypatch.setattr(folds_module, "train_adapter", lambda *_, **__: pytest.fail("trained"))
+    recipe = write_inputs(tmp_path, base, data={"files": ["train.csv"], "weights": weights})
+    with pytest.raises(EnsembleError, match=words):
+        train(recipe, tmp_path / "new")
+
+
 def test_a_folder_of_something_else_is_left_alone(run, tmp_path):
     (tmp_path / "fold-1").mkdir()
     (tmp_path / "fold-1" / "mine").touch()

@@ -148,3 +148,15 @@ def test_an_encoder_cannot_be_packed(checkpoints):
             checkpoints, "modernbert", head={"pooling": "last_token"}, lora={"target_modules": ["Wqkv"]},
             batches={"layout": "packed"},
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_stored_states_of_bfloat16_enter_where_arithmetic_is_float16(checkpoints, layout):
+    settings = make_settings(autocast="float16", lora={"first_layer": 2}, batches={"layout": layout})
+    trainee = Trainee(build(checkpoints, settings), recipe_of(settings), settings)
+    encoded = make_examples(3).encoded
+    states = torch.randn(int(encoded.lengths.sum()), 64).bfloat16()
+    entering = list(states.split(encoded.lengths.tolist()))
+    logits, _ = trainee(encoded.ids, encoded.fields, entering)
+    exact, _ = trainee(encoded.ids, encoded.fields, [each.float() for each in entering])
+    torch.testing.assert_close(logits, exact, atol=0, rtol=0)

@@ -54,7 +54,7 @@ ARCHITECTURES = {
 def save_tiny(architecture, folder, n_layers):
     """Save a tiny base of so many layers."""
     if architecture != "deberta":
-        return save_base(architecture, folder, num_hidden_layers=n_layers)
+        return save_base(architecture, folder, num_hidden_layers=n_layers, max_position_embeddings=8192)
     torch.manual_seed(0)
     config = DebertaV2Config(
         vocab_size=400, hidden_size=64, intermediate_size=128, num_hidden_layers=n_layers, num_attention_heads=4,

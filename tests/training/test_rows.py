@@ -8,7 +8,7 @@ import pytest
 
 from lmsys_ensemble.cli import main
 from lmsys_ensemble.data.corpus import as_labelled
-from lmsys_ensemble.errors import InputError
+from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.schema import THREE_WAY
 from lmsys_ensemble.training.dataset import split
 from lmsys_ensemble.training.rows import deal, divide
@@ -50,6 +50,43 @@ def test_without_hygiene_rows_are_divided_as_ever():
     assert divided.report is None
     assert (ids(divided.learn), ids(divided.held)) == (ids(learn), ids(held))
     assert prompts(learn) & prompts(held), "near copies are on both sides"
+
+
+def test_equal_prompts_are_held_out_together_whatever_the_groups_say():
+    """One file has a column group, another has none; so that names of groups do not meet."""
+    table = make_rows()
+    named = table.assign(group=[f"mine-{row // 2}" for row in range(len(table))])
+    other = table.assign(id=table["id"] + 1000, group=table["prompt"], prompt=table["prompt"].str.upper())
+    settings = settings_of(holdout={"default": 0.3})
+    divided = divide(as_labelled(pd.concat([named, other]), THREE_WAY), settings)
+    exact = [{turns[0].lower() for turns in part.battles.prompts} for part in (divided.learn, divided.held)]
+    assert not exact[0] & exact[1]
+    assert len(divided.held) > 10
+    alone = divide(as_labelled(named, THREE_WAY), settings)
+    assert ids(alone.held) == ids(split(as_labelled(named, THREE_WAY), settings.data, 0)[1]), "what needs no joining"
+
+
+@pytest.mark.parametrize("hygiene", [None, {}])
+def test_rows_without_a_group_are_of_their_prompt(hygiene):
+    table = make_rows(40)
+    prompt_of = table["prompt"].tolist()
+    for groups in ([None] * 80, [f"mine-{row // 4}" if row % 3 else None for row in range(80)]):
+        data = as_labelled(table.assign(group=groups), THREE_WAY)
+        folds = deal(data, settings_of(hygiene=hygiene), 4)
+        assert max(np.bincount(folds.fold_of)[1:]) <= 24, "no fold holds a large group"
+        divided = divide(data, settings_of(hygiene=hygiene, holdout={"default": 0.5}))
+        assert len(divided.held) > 20
+        held = {prompt_of[row_id - 100] for row_id in ids(divided.held)}
+        assert not held & {prompt_of[row_id - 100] for row_id in ids(divided.learn)}
+
+
+@pytest.mark.parametrize("name", ["weights", "rows", "holdout"])
+def test_a_source_that_no_row_is_of_is_an_error(name):
+    data = as_labelled(make_rows(), THREE_WAY)
+    settings = settings_of(**{name: {"xy": 0}, "holdout": {"default": 0.1, **({"xy": 0} if name == "holdout" else {})}})
+    for act in (divide, lambda *given: deal(*given, 4)):
+        with pytest.raises(ConfigError, match=rf"data\.{name} names the source 'xy', but no row is of it \("):
+            act(data, settings)
 
 
 def test_what_is_learned_from_is_clean_and_shares_no_prompt_with_what_is_held_out():

@@ -228,6 +228,8 @@ def test_a_table_and_a_recipe_in_memory_are_enough(checkpoints, tmp_path):
         ({"optimizer": {"name": "paged_adamw_8bit"}}, ConfigError, "on the CPU use adamw_8bit"),
         ({"evaluation": {"patience": 2}, "data": {"holdout": {"default": 0.0}}}, ConfigError, r"set data\.holdout"),
         ({"data": {"rows": {"one": 0, "two": 0}}}, InputError, "no rows to learn from are left"),
+        ({"data": {"weights": {"one": 0, "two": 0}}}, InputError, r"all 142 rows to learn from have weight 0"),
+        ({"data": {"weights": {"oen": 2}}}, ConfigError, r"the source 'oen', but no row is of it \(did you mean 'one'"),
         ({"lora": {"target_modules": ["W_pack"]}}, ConfigError, "no linear layer called 'W_pack'"),
         ({"lora": {"layers_to_transform": [1, 7]}}, ConfigError, "names 7, but only 3 layers run"),
         ({"template": "chatt"}, ConfigError, "chatt"),

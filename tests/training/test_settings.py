@@ -44,6 +44,11 @@ def test_the_least_recipe_is_enough(tmp_path):
         ({"lora": {"freeze_layers": 2, "layers_to_transform": [3]}}, r"freeze_layers and layers_to_transform say"),
         ({"quantization": "nf8"}, r"quantization: .*'none', 'nf4' or 'int8'"),
         ({"optimizer": {"name": "sgd"}}, r"optimizer\.name: .*'adamw_torch', 'adamw_8bit' or 'paged_adamw_8bit'"),
+        ({"optimizer": {"learning_rate": float("inf")}}, r"optimizer\.learning_rate: .*finite"),
+        ({"optimizer": {"head_learning_rate": float("inf")}}, r"optimizer\.head_learning_rate: .*finite"),
+        ({"optimizer": {"weight_decay": float("inf")}}, r"optimizer\.weight_decay: .*finite"),
+        ({"optimizer": {"head_weight_decay": float("inf")}}, r"optimizer\.head_weight_decay: .*finite"),
+        ({"optimizer": {"head_l2": float("inf")}}, r"optimizer\.head_l2: .*finite"),
         ({"optimizer": {"label_smoothing": 1}}, r"optimizer\.label_smoothing: .*less than 1"),
         ({"data": {"class_weights": {"draw": 2}}}, r"class_weights names draw; the classes are model_a, model_b, tie"),
         ({"data": {"weights": {"x": -1}}}, r"data\.weights\.x: .*greater than or equal to 0"),
@@ -72,6 +77,13 @@ def test_what_others_call_a_setting_leads_to_keys_that_there_are():
         assert section in known, instead
         if key:
             assert key in TrainSettings.model_fields[section].annotation.model_fields, instead
+
+
+def test_sources_whose_names_are_numbers_may_be_written_as_numbers(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump({**LEAST, "data": {"weights": {1: 6.0}, "rows": {2: 9}, "holdout": {"3": 0.2}}}))
+    data = read_train_settings(path).data
+    assert (data.weights, data.rows, data.holdout) == ({"1": 6.0}, {"2": 9}, {"3": 0.2})
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -80,3 +80,30 @@ def test_losses_and_weights_are_those_of_a_plain_trainer(checkpoints, tmp_path, 
     np.testing.assert_allclose(found.seen, expected.seen, atol=1e-5)
     assert largest_difference(learned(ours), learned(plain)) < 1e-5
     assert largest_difference(learned(ours), before) > 2e-3
+
+
+def step_losses(checkpoints, weights, rows_per_step):
+    """Return the loss of every step of an epoch in which nothing moves."""
+    settings = make_settings(
+        optimizer={"learning_rate": 1e-15, "head_learning_rate": 1e-15, "rows_per_step": rows_per_step},
+        batches={"by_length": False},
+    )
+    found = Losses()
+    fit_lora(
+        build(checkpoints, settings), recipe_of(settings), settings, make_examples(8, weights=weights),
+        callbacks=[found],
+    )  # fmt: skip
+    (order,) = (Steps(make_examples(8).encoded.lengths, rows_per_step, settings.seed, False).plan(0),)
+    return order, np.array(found.seen)
+
+
+def test_a_step_counts_as_much_as_its_rows_weigh_among_all(checkpoints):
+    """Steps of one row and of four: a row counts as its weight over the mean one, whatever else is in the step."""
+    weights = np.array([0.0, 1.0, 1.0, 2.0, 6.0, 1.0, 0.5, 0.5])
+    order, alone = step_losses(checkpoints, np.ones(8), 1)
+    losses = np.empty(8)
+    losses[np.concatenate(order)] = alone
+    for rows_per_step in (1, 4):
+        steps, found = step_losses(checkpoints, weights, rows_per_step)
+        expected = [(weights[rows] * losses[rows]).sum() / (len(rows) * weights.mean()) for rows in steps]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
