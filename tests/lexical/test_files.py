@@ -98,6 +98,15 @@ def test_a_record_that_vouches_for_files_elsewhere_is_refused(tmp_path):
         read_record(tmp_path)
 
 
+def test_numbers_without_a_digest_are_refused(tmp_path):
+    save(tmp_path)
+    record = json.loads((tmp_path / "lexical.json").read_text())
+    del record["files"]["lexical.safetensors"]
+    (tmp_path / "lexical.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"files must hold the digest of lexical\.safetensors"):
+        read_record(tmp_path)
+
+
 def test_golden_rows_catch_a_model_that_gives_other_probabilities(tmp_path):
     save(tmp_path)
     change(tmp_path, "lexical.safetensors", {"difference_weights": np.zeros(35)})

@@ -50,7 +50,7 @@ def test_all_that_is_wrong_is_listed_at_once(checkpoints, tmp_path):
         ({"labels": ["A", "B", "A"]}, "must differ"),
         ({"chat": True}, "no chat template"),
         ({"max_tokens": 30}, "max_tokens=30 is too short"),
-        ({"max_tokens": 0}, "max_tokens must be a whole number above 0"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number from 1 to 131,072, got 0"),
         ({"truncation": "middle"}, "unknown truncation 'middle'; known: tail, per_field, balanced"),
         ({"calibration": "batch"}, "unknown calibration 'batch'"),
         ({"prompts": {"question": "{who}?"}}, "nothing to put in for {who}"),

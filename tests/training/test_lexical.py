@@ -11,6 +11,7 @@ from lmsys_ensemble.cleaning.settings import HygieneSettings
 from lmsys_ensemble.errors import ConfigError, InputError
 from lmsys_ensemble.lexical.files import load_model, read_record
 from lmsys_ensemble.lexical.settings import LexicalSettings
+from lmsys_ensemble.modeling.learned_rows import LEARNED_KEY
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY
 from lmsys_ensemble.training import fit_lexical
 from tests.lexical.longer import make_table
@@ -31,7 +32,7 @@ def test_a_folder_scores_and_says_what_it_was_measured_as(fit):
     names = {path.name for path in fitted.folder.iterdir()}
     assert names == {
         "lexical.json", "lexical.safetensors", "vocabulary.json", "golden.json", "scorer.yaml", "importances.csv",
-        "README.md", "oof.parquet", "labels.parquet",
+        "README.md", "oof.parquet", "labels.parquet", "learned_rows.safetensors",
     }  # fmt: skip
     assert yaml.safe_load((fitted.folder / "scorer.yaml").read_text()) == {
         "type": "lexical", "name": "counted", "path": ".",
@@ -69,6 +70,16 @@ def test_two_classes_without_folds_and_a_second_fit_only_on_request(tmp_path):
         table, output=tmp_path, settings=settings.model_copy(update={"components": 0}), n_splits=0, overwrite=True
     )
     assert not (tmp_path / "vocabulary.json").exists()
+
+
+def test_only_a_fit_is_overwritten_and_it_says_which_rows_it_has_seen(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(InputError, match=r"is not empty; it holds no lexical\.json of a fit; name another"):
+        fit_lexical(make_table(40), output=tmp_path, settings=SETTINGS, n_splits=0, overwrite=True)
+    assert (tmp_path / "README.md").read_text() == "mine"
+    fitted = fit_lexical(make_table(40), output=tmp_path / "new", settings=SETTINGS, n_splits=0)
+    assert LEARNED_KEY in read_record(fitted.folder).training
+    assert (fitted.folder / "learned_rows.safetensors").is_file()
 
 
 def test_rows_are_cleaned_on_request(tmp_path):
