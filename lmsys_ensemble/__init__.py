@@ -23,10 +23,12 @@ _EXPORTS = {
     "GemmaScorer": "lmsys_ensemble.scorers.gemma",
     "LexicalScorer": "lmsys_ensemble.scorers.lexical",
     "LlamaScorer": "lmsys_ensemble.scorers.llama",
+    "RewardScorer": "lmsys_ensemble.scorers.reward",
     "SavedScorer": "lmsys_ensemble.scorers.saved",
     "Scorer": "lmsys_ensemble.scorers.base",
     "build_submission": "lmsys_ensemble.data.submission",
     "check_scorer": "lmsys_ensemble.testing.check",
+    "fit_link": "lmsys_ensemble.blending.links",
     "parse_battles": "lmsys_ensemble.data.battles",
     "parse_labels": "lmsys_ensemble.data.labels",
     "read_table": "lmsys_ensemble.data.tables",
@@ -46,11 +48,13 @@ __all__ = [
     "GemmaScorer",
     "LexicalScorer",
     "LlamaScorer",
+    "RewardScorer",
     "SavedScorer",
     "Scorer",
     "__version__",
     "build_submission",
     "check_scorer",
+    "fit_link",
     "parse_battles",
     "parse_labels",
     "read_table",
@@ -60,6 +64,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from lmsys_ensemble.blending.blender import Blender
+    from lmsys_ensemble.blending.links import fit_link
     from lmsys_ensemble.data.battles import Battles, parse_battles
     from lmsys_ensemble.data.labels import parse_labels
     from lmsys_ensemble.data.submission import build_submission, write_submission
@@ -73,6 +78,7 @@ if TYPE_CHECKING:
     from lmsys_ensemble.scorers.gemma import GemmaScorer
     from lmsys_ensemble.scorers.lexical import LexicalScorer
     from lmsys_ensemble.scorers.llama import LlamaScorer
+    from lmsys_ensemble.scorers.reward import RewardScorer
     from lmsys_ensemble.scorers.saved import SavedScorer
     from lmsys_ensemble.testing.check import check_scorer
     from lmsys_ensemble.testing.fake import FakeScorer

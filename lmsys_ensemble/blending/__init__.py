@@ -6,6 +6,7 @@
 `temperature`  Temperature and class biases of one array of probabilities.
 `weights`      Weights on the simplex, by greedy selection, as exponents, as matrices.
 `blend`        A fitted blend as a value: what turns members into one prediction.
+`links`        From two rewards to the logits of classes, and fitting it.
 `spec`         What to fit: methods, calibrations, which go together.
 `selection`    Choosing a method by cross-fitting; equal weights if in doubt.
 `diagnosis`    Signs that a member's rows or columns are not in order.

@@ -20,6 +20,7 @@ from lmsys_ensemble.schema import THREE_WAY, Task
 from lmsys_ensemble.scorers.base import Scorer
 from lmsys_ensemble.scorers.choice import ChoiceScorer
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
+from lmsys_ensemble.scorers.reward import RewardScorer
 from lmsys_ensemble.settings import parse_settings
 
 
@@ -197,6 +198,8 @@ def validate(options: ValidateOptions) -> Result:
         elif isinstance(scorer, ChoiceScorer):
             asked = "; ".join(wording.name for wording in make_wordings(scorer.prompts, scorer.labels))
             detail = f", {asked}, at most {scorer.max_tokens} tokens, {scorer.truncation}"
+        elif isinstance(scorer, RewardScorer):
+            detail = f", {scorer.link}, at most {scorer.max_tokens} tokens"
         lines.append(f"  {scorer.name}: {type(scorer).__name__} on {scorer.device}{detail}")
         lines += [f"    {note}" for note in _notes(scorer)]
     return Result({**values, **data}, "\n".join([*lines, *data_lines]))
@@ -220,7 +223,7 @@ def _notes(scorer: Scorer) -> Iterator[str]:
             check_device(scorer.device)
         except DeviceError:
             yield f"{scorer.device} is not on this machine"
-    if isinstance(scorer, ClassifierScorer | ChoiceScorer):
+    if isinstance(scorer, ClassifierScorer | ChoiceScorer | RewardScorer):
         from lmsys_ensemble.modeling.sources import locate_base
 
         trained = scorer.recipe().base_model.revision if isinstance(scorer, ClassifierScorer) else None

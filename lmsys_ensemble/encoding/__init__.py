@@ -7,6 +7,7 @@
 `choice_prompts`  Prompts that ask which response is better, and the labels that answer.
 `label_tokens`    The tokens of labels, derived and checked for a tokenizer.
 `choices`     Battles as questions whose last token is followed by a label.
+`rewards`     Battles as two conversations, one with each response, for reward models.
 `prefixes`    Beginnings that rows share, so that they are computed once.
 `batches`     Batches by token budget, and the way back to the rows' order.
 """

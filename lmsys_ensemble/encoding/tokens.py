@@ -200,7 +200,7 @@ class Encoder:
             parts = []
             for piece in pieces:
                 ids = next(encodings).ids
-                n_literal = _common_prefix(self._literal(piece.literal), ids)
+                n_literal = common_prefix(self._literal(piece.literal), ids)
                 n_read = min(len(piece.text), self._max_characters) if piece.turn >= first else 0
                 total = estimate_tokens(len(ids) - n_literal, n_read, len(piece.text))
                 parts.append(_Part(piece, ids[:n_literal], ids[n_literal:], total))
@@ -287,7 +287,8 @@ class Encoder:
         return row
 
 
-def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two sequences begin with alike."""
     for position, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:
             return position

@@ -45,6 +45,7 @@
 `label_head`      A language model's output for the label tokens only.
 `chat`            What stands around the texts of a battle: a chat template, or plain words.
 `choices`         Language model, adapter, label head put together; contextual calibration.
+`rewards`         Reward models: how conversations are written for them.
 `importing`       Other people's checkpoints become safetensors with a recipe.
 """
 

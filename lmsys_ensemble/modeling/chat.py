@@ -69,9 +69,9 @@ def chat_frame(tokenizer: Any, wording: Wording, options: Mapping[str, Any]) -> 
     joined = [{"role": "user", "content": f"{wording.system}\n\n{user}"}]
     if not wording.system:
         apart = joined = [{"role": "user", "content": user}]
-    messages, text = apart, _render(tokenizer, apart, options)
+    messages, text = apart, render_messages(tokenizer, apart, options)
     if text is None or wording.system not in text:
-        messages, text = joined, _render(tokenizer, joined, options)
+        messages, text = joined, render_messages(tokenizer, joined, options)
     if text is None or text.count(_TEXTS) != 1 or wording.question.strip() not in text:
         raise ConfigError(
             f"the chat template of this tokenizer cannot be filled with {wording.name}"
@@ -79,7 +79,7 @@ def chat_frame(tokenizer: Any, wording: Wording, options: Mapping[str, Any]) -> 
         )
     before, after = text.split(_TEXTS)
     answered = [*messages, {"role": "assistant", "content": f"{wording.chat_cue}{_ANSWER}"}]
-    whole = _render(tokenizer, answered, options, add_generation_prompt=False) or ""
+    whole = render_messages(tokenizer, answered, options, add_generation_prompt=False) or ""
     between = whole.removeprefix(text).split(_ANSWER)[0] if whole.startswith(text) and _ANSWER in whole else None
     if between is None or between.strip() != wording.chat_cue.strip():
         return Frame(before, after + wording.chat_cue)
@@ -88,10 +88,10 @@ def chat_frame(tokenizer: Any, wording: Wording, options: Mapping[str, Any]) -> 
     return Frame(before, after, blank=between.startswith(" "))
 
 
-def _render(
+def render_messages(
     tokenizer: Any, messages: list[dict[str, str]], options: Mapping[str, Any], *, add_generation_prompt: bool = True
 ) -> str | None:
-    """Return what the template writes; None where it refuses."""
+    """Return what a tokenizer's chat template writes for messages; None where it refuses."""
     try:
         text = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=add_generation_prompt, **options
@@ -141,7 +141,7 @@ def make_questions(
             Question(
                 wording.name,
                 wording.template,
-                (*([] if in_chat else _beginning(tokenizer, bos)), *before),
+                (*([] if in_chat else beginning(tokenizer, bos)), *before),
                 tuple(continue_text(backend, frame.after)),
                 find_label_tokens(backend, frame.after, wording.labels, name=wording.name, blank=frame.blank),
             )
@@ -149,7 +149,14 @@ def make_questions(
     return questions
 
 
-def _beginning(tokenizer: Any, bos: bool | None) -> list[int]:
+def beginning(tokenizer: Any, bos: bool | None) -> list[int]:
+    """Return what a prompt without a chat template begins with: the beginning token, by default as the tokenizer does.
+
+    Raises
+    ------
+    ConfigError
+        If `bos` asks for a token that there is not.
+    """
     token = tokenizer.bos_token_id
     if bos and token is None:
         raise ConfigError("the tokenizer has no bos token; set bos=False")

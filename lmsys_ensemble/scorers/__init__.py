@@ -9,6 +9,8 @@
 `llama`            `LlamaScorer`.
 `choice_identity`  What a choice scorer is made of: checks and fingerprint.
 `choice`           `ChoiceScorer`: a language model that is asked which response is better.
+`reward_identity`  What a reward scorer is made of: checks and fingerprint.
+`reward`           `RewardScorer`: a reward model that scores each response.
 `lexical`          `LexicalScorer`: what can be counted in the texts.
 `saved`            `SavedScorer`: probabilities that somebody else has computed.
 `registry`         Scorers by name, built-in and third-party alike.

@@ -12,14 +12,13 @@ from lmsys_ensemble.encoding.choice_prompts import parse_labels
 from lmsys_ensemble.encoding.choices import ChoiceEncoder
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.encoding.truncation import Policy
-from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.probabilities import Logits, log_softmax
 from lmsys_ensemble.progress import GroupedProgress
 from lmsys_ensemble.schema import Task, task_of
-from lmsys_ensemble.scorers import choice_identity, identity
+from lmsys_ensemble.scorers import choice_identity
 from lmsys_ensemble.scorers.base import Costs
-from lmsys_ensemble.scorers.model import ModelScorer
+from lmsys_ensemble.scorers.model import ModelScorer, costs_by_battle
 
 if TYPE_CHECKING:
     from lmsys_ensemble.modeling.forward import ForwardPass
@@ -205,17 +204,7 @@ class ChoiceScorer(ModelScorer):
 
     def costs(self, battles: Battles) -> Costs:
         """Return tokens, operations and memory, from the tokenizer and the model's configuration."""
-        encoded = self.encode(battles)
-        shape = read_shape(self._base_folder())
-        weights = identity.weights_in_memory(self)
-        number_format = weights if weights in BYTES_PER_WEIGHT else self.compute.dtype
-        by_battle = (len(battles), len(encoded) // max(len(battles), 1))
-        return Costs(
-            encoded.lengths.reshape(by_battle).sum(axis=1),
-            None if shape is None else shape.flops(encoded.lengths).reshape(by_battle).sum(axis=1),
-            int(encoded.retention["truncated"].to_numpy().reshape(by_battle).any(axis=1).sum()),
-            None if shape is None else shape.weight_bytes(number_format if number_format != "auto" else "float16"),
-        )
+        return costs_by_battle(self, self.encode(battles), self._base_folder(), len(battles))
 
     def _logits(self, forward: "ForwardPass", prepared: Encoded) -> Logits:
         """Return logarithms of probabilities, averaged over the questions of every battle."""

@@ -4,6 +4,7 @@ import gc
 import threading
 from abc import abstractmethod
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -11,10 +12,11 @@ import numpy as np
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import InputError, ScoringError
+from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.scorers import identity
-from lmsys_ensemble.scorers.base import Scorer
+from lmsys_ensemble.scorers.base import Costs, Scorer
 
 if TYPE_CHECKING:
     from lmsys_ensemble.modeling.forward import ForwardPass
@@ -141,3 +143,29 @@ class ModelScorer(Scorer):
         self._forward = None
         gc.collect()
         free_memory(self._device)
+
+
+def costs_by_battle(scorer: ModelScorer, encoded: Encoded, base: Path, n_battles: int) -> Costs:
+    """Return what scoring will cost where every battle is several sequences, one behind the other.
+
+    Parameters
+    ----------
+    scorer : ModelScorer
+        Whose number formats count.
+    encoded : Encoded
+        Equally many sequences for every battle.
+    base : Path
+        Folder of the base model, of which only the configuration is read.
+    n_battles : int
+        Number of battles.
+    """
+    shape = read_shape(base)
+    weights = identity.weights_in_memory(scorer)
+    number_format = weights if weights in BYTES_PER_WEIGHT else scorer.compute.dtype
+    by_battle = (n_battles, len(encoded) // max(n_battles, 1))
+    return Costs(
+        encoded.lengths.reshape(by_battle).sum(axis=1),
+        None if shape is None else shape.flops(encoded.lengths).reshape(by_battle).sum(axis=1),
+        int(encoded.retention["truncated"].to_numpy().reshape(by_battle).any(axis=1).sum()),
+        None if shape is None else shape.weight_bytes(number_format if number_format != "auto" else "float16"),
+    )

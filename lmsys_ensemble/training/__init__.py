@@ -15,6 +15,7 @@
 `first_stage`       A run that goes on where an earlier one ended.
 `hidden`            Hidden states that enter the first trained layer, computed once and kept.
 `head`              A head by logistic regression on pooled hidden states.
+`rewards`           A reward head on a frozen base.
 `processes`         Several processes of one launcher.
 `checkpoints`       What a run resumes from.
 `watching`          A bar and a table of curves while it runs.
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from lmsys_ensemble.training.folds import kfold as kfold
     from lmsys_ensemble.training.lexical import FittedLexical as FittedLexical
     from lmsys_ensemble.training.lexical import fit_lexical as fit_lexical
+    from lmsys_ensemble.training.rewards import train_reward_head as train_reward_head
     from lmsys_ensemble.training.run import train as train
     from lmsys_ensemble.training.settings import TrainSettings as TrainSettings
 
@@ -62,6 +64,7 @@ _EXPORTS = {
     "FittedLexical": "lmsys_ensemble.training.lexical",
     "fit_lexical": "lmsys_ensemble.training.lexical",
     "train": "lmsys_ensemble.training.run",
+    "train_reward_head": "lmsys_ensemble.training.rewards",
     "TrainSettings": "lmsys_ensemble.training.settings",
     "SeenRowsWarning": "lmsys_ensemble.modeling.learned_rows",
 }
@@ -75,6 +78,7 @@ __all__ = [
     "kfold",
     "train",
     "train_adapter",
+    "train_reward_head",
 ]
 
 

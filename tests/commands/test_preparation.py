@@ -99,10 +99,15 @@ def test_validate_says_what_is_missing_here_but_not_wrong(folder, capsys, checkp
         [
             {"type": "llama", "model": str(base), "adapter": str(adapter), "device": "cuda:7", "name": "one"},
             {"type": "llama", "model": "bundled:smollm2-135m-instruct", "adapter": str(adapter), "name": "two"},
-        ]
+            {"type": "reward", "model": "bundled:smollm2-135m-instruct", "adapter": str(adapter), "name": "three"},
+        ],
+        {"weights": [0.4, 0.3, 0.3]},
     )
     code, out, err = run(capsys, "validate", "--config", "ensemble.yaml")
     assert code == 0, err
+    assert (
+        "three: RewardScorer on auto, davidson, at most 2048 tokens\n    bundled:smollm2-135m-instruct has not" in out
+    )
     assert "cuda:7 is not on this machine" in out
     assert "bundled:smollm2-135m-instruct has not been fetched yet" in out
     code, _, err = run(capsys, "predict", "--config", "ensemble.yaml", "--input", "test.csv", "--output", "p.csv")

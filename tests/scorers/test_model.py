@@ -7,9 +7,10 @@ from lmsys_ensemble.scorers.choice import ChoiceScorer
 from lmsys_ensemble.scorers.classifier import ClassifierScorer
 from lmsys_ensemble.scorers.gemma import GemmaScorer
 from lmsys_ensemble.scorers.model import ModelScorer
+from lmsys_ensemble.scorers.reward import RewardScorer
 from lmsys_ensemble.testing.results import example_battles
 
-KINDS = [ClassifierScorer, GemmaScorer, ChoiceScorer]
+KINDS = [ClassifierScorer, GemmaScorer, ChoiceScorer, RewardScorer]
 
 
 @pytest.mark.parametrize("kind", KINDS)
