@@ -64,7 +64,7 @@ def test_a_setting_that_is_no_path_here_stays_as_it_is(tmp_path):
         ("scorers: [{type: fake}]\nversion: 2", "version: "),
         ("scorers: [{type: fake}]\ntask: three", r"unknown task 'three' \(did you mean 'three_way'\?\)"),
         ("scorers: [{type: fke}]", r"no scorer type 'fke' \(did you mean 'fake'\?\)"),
-        ("scorers: [{seed: 1}]", "a scorer needs a type: one of classifier, fake"),
+        ("scorers: [{seed: 1}]", "a scorer needs a type: one of choice, classifier, fake"),
         ("scorers: [{type: fake, sead: 1}]", r"'fake' has no setting 'sead' \(did you mean 'seed'\?\)"),
         ("scorers: [{type: saved}]", "'saved' needs the setting 'path'"),
         ("scorers: [absent.yaml]", "there is no file .*absent.yaml"),

@@ -10,7 +10,7 @@ import pytest
 
 from lmsys_ensemble import commands
 from lmsys_ensemble.cli import main
-from lmsys_ensemble.commands import options
+from lmsys_ensemble.commands import options, training_options
 from lmsys_ensemble.commands.options import CommandOptions
 from lmsys_ensemble.commands.output import Result
 from lmsys_ensemble.commands.table import COMMANDS, make_parser
@@ -24,7 +24,8 @@ def test_the_function_takes_the_options_of_its_command_and_returns_a_result(name
 
 
 def test_no_options_are_left_without_a_command():
-    kinds = {kind for _, kind in inspect.getmembers(options, inspect.isclass) if issubclass(kind, CommandOptions)}
+    found = [kind for module in (options, training_options) for _, kind in inspect.getmembers(module, inspect.isclass)]
+    kinds = {kind for kind in found if issubclass(kind, CommandOptions)}
     assert kinds - {CommandOptions} == {command.options for command in COMMANDS.values()}
 
 

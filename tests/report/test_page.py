@@ -42,7 +42,7 @@ def test_nothing_is_loaded_from_anywhere(whole):
 def test_figures_and_tables_can_be_read_without_seeing(whole):
     root = parse(whole[1])
     figures = [svg for svg in root.iter("svg") if svg.get("aria-hidden") != "true"]
-    assert len(figures) == 1 + 1 + 3 + 2 * 3 + 3
+    assert len(figures) == 1 + 1 + 3 + 2 * 3 + 4
     for svg in figures:
         assert svg.get("role") == "img"
         assert svg.get("aria-label")
