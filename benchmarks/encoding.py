@@ -19,10 +19,10 @@ import pandas as pd
 import tokenizers
 
 from lmsys_ensemble import parse_battles
+from lmsys_ensemble.bases.sources import resolve_base
 from lmsys_ensemble.encoding.truncation import POLICIES
 from lmsys_ensemble.hosting.slots import usable_cores
 from lmsys_ensemble.modeling.recipe import Recipe
-from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 
 FILES = ("gpt4_preferences.parquet", "hh_multi_turn.parquet", "pandalm_human.parquet")

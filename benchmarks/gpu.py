@@ -31,11 +31,11 @@ import transformers
 from torch import nn
 from transformers import AutoModelForSequenceClassification, Gemma2Config, LlamaConfig
 
+from lmsys_ensemble.compute.capacity import read_shape
+from lmsys_ensemble.compute.hardware import DTYPES, current_device, free_memory, resolve_dtype
 from lmsys_ensemble.encoding.batches import plan_batches, restore_order
 from lmsys_ensemble.encoding.tokens import Encoded
-from lmsys_ensemble.modeling.capacity import read_shape
 from lmsys_ensemble.modeling.forward import ForwardPass
-from lmsys_ensemble.modeling.hardware import DTYPES, current_device, free_memory, resolve_dtype
 from lmsys_ensemble.probabilities import softmax
 
 SHAPES = {

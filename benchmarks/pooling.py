@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from lmsys_ensemble.bases.sources import resolve_base
 from lmsys_ensemble.data.corpus import read_labelled
 from lmsys_ensemble.encoding.batches import plan_batches
 from lmsys_ensemble.evaluation.folds import group_codes, group_folds
@@ -25,7 +26,6 @@ from lmsys_ensemble.hosting.slots import usable_cores
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.pooling import pad_batch, pool, pooled_size
 from lmsys_ensemble.modeling.recipe import Recipe
-from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.schema import THREE_WAY

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from workload import FILES, write_checkpoints
 
 from lmsys_ensemble import ClassifierScorer, Ensemble, parse_battles
+from lmsys_ensemble.bases.sources import resolve_base
 from lmsys_ensemble.hosting.slots import usable_cores
-from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.runtime.estimate import project
 from lmsys_ensemble.runtime.summary import library_versions
 

@@ -28,10 +28,10 @@ import torch
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from lmsys_ensemble.bases.sources import resolve_base
 from lmsys_ensemble.data.corpus import read_labelled
 from lmsys_ensemble.hosting.slots import usable_cores
 from lmsys_ensemble.modeling.loading import load_tokenizer
-from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.runtime.summary import library_versions
 from lmsys_ensemble.schema import THREE_WAY

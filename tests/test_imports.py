@@ -49,7 +49,7 @@ def test_nothing_but_loading_a_model_imports_torch():
 
 
 def test_what_is_looked_for_would_be_found():
-    assert loaded_by("import lmsys_ensemble.modeling.hardware", ("torch", "json", "no_such_module")) == [
+    assert loaded_by("import lmsys_ensemble.compute.hardware", ("torch", "json", "no_such_module")) == [
         "torch",
         "json",
     ]
@@ -87,7 +87,7 @@ class Watch:
 sys.meta_path.insert(0, Watch())
 importlib.import_module(sys.argv[1])
 """
-MODULES = ("modeling.assembly", "modeling.importing", "modeling.convert", "training.run", "merging.export")
+MODULES = ("modeling.assembly", "modeling.importing", "bases.convert", "training.run", "merging.export")
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -17,12 +17,14 @@ PACKAGE = "lmsys_ensemble"
 FOLDER = Path(lmsys_ensemble.__file__).parent
 
 FLOORS = (
-    ("schema", "errors", "progress", "terminal", "memory", "flags", "notices", "_version"),
+    ("schema", "errors", "progress", "terminal", "memory", "cache", "flags", "notices", "_version"),
     ("documents", "probabilities", "settings", "streams"),
     ("files",),
     ("data", "evaluation", "journal"),
     ("encoding", "blending", "cleaning"),
+    ("compute",),
     ("modeling", "report", "lexical"),
+    ("bases",),
     ("scorers", "training", "merging"),
     ("hosting", "config", "testing"),
     ("runtime",),
@@ -34,7 +36,7 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes"}
-HEAVY_ROOMS = {"merging", "modeling", "training"}
+HEAVY_ROOMS = {"bases", "compute", "merging", "modeling", "training"}
 
 
 def room_of(module: str) -> str:
@@ -200,26 +202,30 @@ def test_every_module_is_mirrored_by_a_file_of_tests_of_its_name(room):
 @pytest.mark.parametrize(
     ("module", "source", "words"),
     [
-        ("data.battles", "import lmsys_ensemble.ensemble", "floor 9, above its own, 3"),
+        ("data.battles", "import lmsys_ensemble.ensemble", "floor 11, above its own, 3"),
         ("data.battles", "from lmsys_ensemble.encoding import tokens", "floor 4"),
         ("data.battles", "from lmsys_ensemble import Ensemble", "imports lmsys_ensemble.ensemble"),
         ("data.battles", "from lmsys_ensemble import ensemble", "imports lmsys_ensemble.ensemble"),
         ("data.battles", "from lmsys_ensemble import __version__", "_version"),
         ("data.battles", "from lmsys_ensemble.evaluation import folds", "a neighbour on floor 3"),
         ("scorers.base", "def load():\n    from lmsys_ensemble.runtime.workers import score_all", "line 2"),
-        ("scorers.base", "if TYPE_CHECKING:\n    from lmsys_ensemble.ensemble import Ensemble", "floor 9"),
+        ("scorers.base", "if TYPE_CHECKING:\n    from lmsys_ensemble.ensemble import Ensemble", "floor 11"),
         ("scorers.base", "from ..runtime import workers", "imports lmsys_ensemble.runtime"),
-        ("scorers.base", "from importlib import import_module\nimport_module('lmsys_ensemble.cli')", "floor 11"),
-        ("scorers.base", "__import__('lmsys_ensemble.cli')", "floor 11"),
-        ("scorers.base", "from lmsys_ensemble.training.run import train", "a neighbour on floor 6"),
-        ("training.run", "from lmsys_ensemble.scorers.base import Scorer", "a neighbour on floor 6"),
+        ("scorers.base", "from importlib import import_module\nimport_module('lmsys_ensemble.cli')", "floor 13"),
+        ("scorers.base", "__import__('lmsys_ensemble.cli')", "floor 13"),
+        ("scorers.base", "from lmsys_ensemble.training.run import train", "a neighbour on floor 8"),
+        ("training.run", "from lmsys_ensemble.scorers.base import Scorer", "a neighbour on floor 8"),
         ("encoding.tokens", "from lmsys_ensemble.blending.blender import Blender", "a neighbour on floor 4"),
-        ("journal.journal", "from lmsys_ensemble.runtime.jobs import Job", "floor 8, above its own, 3"),
-        ("data.submission", "from lmsys_ensemble.commands.scoring import submit", "floor 10, above its own, 3"),
+        ("journal.journal", "from lmsys_ensemble.runtime.jobs import Job", "floor 10, above its own, 3"),
+        ("data.submission", "from lmsys_ensemble.commands.scoring import submit", "floor 12, above its own, 3"),
         ("data.battles", "from lmsys_ensemble.attic import old", "'attic'"),
         ("attic", "import json", "enter 'attic' into FLOORS"),
-        ("scorers.base", "def load():\n    import torch", "only merging, modeling, training may"),
-        ("hosting.devices", "from transformers.utils import logging", "only merging, modeling, training may"),
+        ("scorers.base", "def load():\n    import torch", "only bases, compute, merging, modeling, training may"),
+        (
+            "hosting.devices",
+            "from transformers.utils import logging",
+            "only bases, compute, merging, modeling, training may",
+        ),
     ],
 )
 def test_a_forbidden_import_is_found(module, source, words):

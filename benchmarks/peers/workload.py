@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from lmsys_ensemble import parse_battles
+from lmsys_ensemble.bases.sources import resolve_base
 from lmsys_ensemble.modeling.loading import quiet_transformers
 from lmsys_ensemble.modeling.recipe import Recipe
-from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 
 FILES = ("hh_multi_turn.parquet", "gpt4_preferences.parquet")

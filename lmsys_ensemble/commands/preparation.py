@@ -77,10 +77,10 @@ def _train_folds(options: TrainOptions, n_splits: int) -> Result:
 
 def import_checkpoint(options: ImportOptions) -> Result:
     """Convert a checkpoint to safetensors with a recipe and golden rows."""
+    from lmsys_ensemble.bases.sources import resolve_base
     from lmsys_ensemble.modeling.importing import LoraShape
     from lmsys_ensemble.modeling.importing import import_checkpoint as convert
     from lmsys_ensemble.modeling.recipe import Recipe, describe_base
-    from lmsys_ensemble.modeling.sources import resolve_base
 
     _check_import(options)
     base = resolve_base(options.base, options.revision)
@@ -127,8 +127,8 @@ def _check_import(options: ImportOptions) -> None:
 
 def models(options: ModelsOptions) -> Result:
     """List, fetch or verify the bundled base models."""
-    from lmsys_ensemble.modeling.bundled import bundled_folder, disk_bytes, ensure_bundled, is_ready, verify_bundled
-    from lmsys_ensemble.modeling.catalogue import BUNDLED_MODELS, get_bundled
+    from lmsys_ensemble.bases.bundled import bundled_folder, disk_bytes, ensure_bundled, is_ready, verify_bundled
+    from lmsys_ensemble.bases.catalogue import BUNDLED_MODELS, get_bundled
 
     chosen = [get_bundled(name) for name in options.names] or [
         model
@@ -217,14 +217,14 @@ def _raise_with_faults_of_data(error: EnsembleError, data: str | None) -> NoRetu
 def _notes(scorer: Scorer) -> Iterator[str]:
     """Yield what is not wrong but will keep the ensemble from running on this machine as it is."""
     if scorer.needs_device and scorer.device != "auto":
-        from lmsys_ensemble.modeling.hardware import check_device
+        from lmsys_ensemble.compute.hardware import check_device
 
         try:
             check_device(scorer.device)
         except DeviceError:
             yield f"{scorer.device} is not on this machine"
     if isinstance(scorer, ClassifierScorer | ChoiceScorer | RewardScorer):
-        from lmsys_ensemble.modeling.sources import locate_base
+        from lmsys_ensemble.bases.sources import locate_base
 
         trained = scorer.recipe().base_model.revision if isinstance(scorer, ClassifierScorer) else None
         if locate_base(scorer.model, scorer.revision or trained) is None:

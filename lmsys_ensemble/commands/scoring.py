@@ -109,8 +109,8 @@ def pull_bundled(ensemble: Ensemble) -> None:
     names = {str(getattr(scorer, "model", "")) for scorer in ensemble.scorers}
     wanted = sorted(name for name in names if name.startswith("bundled:"))
     if wanted:
-        from lmsys_ensemble.modeling.bundled import ensure_bundled, is_ready
-        from lmsys_ensemble.modeling.catalogue import get_bundled
+        from lmsys_ensemble.bases.bundled import ensure_bundled, is_ready
+        from lmsys_ensemble.bases.catalogue import get_bundled
 
         if not all(is_ready(get_bundled(name)) for name in wanted):
             ensemble.check()

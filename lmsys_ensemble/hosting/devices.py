@@ -36,7 +36,7 @@ def assign_devices(scorers: Sequence[Scorer], allowed: Sequence[str] | None = No
             raise ConfigError(f"{spell('devices=')} names {name!r}; a device is called cpu, cuda:0, cuda:1 and so on")
     if not any(scorer.needs_device for scorer in scorers):
         return ["cpu"] * len(scorers)
-    from lmsys_ensemble.modeling.hardware import check_device, list_devices
+    from lmsys_ensemble.compute.hardware import check_device, list_devices
 
     there = list_devices() if allowed is None else [check_device(name) for name in allowed]
     devices = [""] * len(scorers)
@@ -62,7 +62,7 @@ def reachable(scorer: Scorer, home: str, devices: Sequence[str]) -> frozenset[st
 
 
 def _pinned(scorer: Scorer, allowed: Sequence[str] | None) -> str:
-    from lmsys_ensemble.modeling.hardware import check_device
+    from lmsys_ensemble.compute.hardware import check_device
 
     try:
         device = check_device(scorer.device)

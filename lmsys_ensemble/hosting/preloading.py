@@ -115,7 +115,7 @@ def _load(load: _Load, slots: Sequence[Slot]) -> None:
     scorer, device = load.scorer, load.device
     copy = scorer.replica() if load.residence.has(scorer) else scorer
     if scorer.needs_device and slots[0].cores:
-        from lmsys_ensemble.modeling.hardware import limit_threads
+        from lmsys_ensemble.compute.hardware import limit_threads
 
         limit_threads(len(slots[0].cores))
     fingerprint, before, start = scorer.fingerprint(), allocated(device), time.perf_counter()

@@ -212,7 +212,7 @@ def allocated(device: str) -> int:
     """Return the memory of a GPU that tensors take; 0 on the CPU."""
     if device == "cpu":
         return 0
-    from lmsys_ensemble.modeling.hardware import allocated_bytes
+    from lmsys_ensemble.compute.hardware import allocated_bytes
 
     return allocated_bytes(device)
 

@@ -71,7 +71,7 @@ def make_slots(scorers: Sequence[Scorer], homes: Sequence[str], allowed: Sequenc
     """
     asked = list(homes) if allowed is None else ["cuda:0" if name == "cuda" else name for name in allowed]
     if allowed is None and any(home != "cpu" for home in homes):
-        from lmsys_ensemble.modeling.hardware import list_devices
+        from lmsys_ensemble.compute.hardware import list_devices
 
         asked = list(dict.fromkeys([*list_devices(), *asked]))
     used = {name for pair in zip(scorers, homes, strict=True) for name in reachable(*pair, asked)}

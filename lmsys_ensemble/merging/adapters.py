@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import check_new_folder, sha256_of, whole_folder, write_atomically
@@ -25,7 +26,6 @@ from lmsys_ensemble.merging.parts import (
     read_parts,
     scorer_settings,
 )
-from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE
 from lmsys_ensemble.modeling.assembly import assemble

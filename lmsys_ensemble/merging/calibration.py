@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from lmsys_ensemble.compute.depth import only_layers
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.data.tables import read_table
 from lmsys_ensemble.encoding.tokens import Encoder
 from lmsys_ensemble.errors import ConfigError, InputError, ModelError
 from lmsys_ensemble.files import sha256_of
 from lmsys_ensemble.merging.compression import Scheme, compress, fit_scales
-from lmsys_ensemble.modeling.depth import only_layers
 from lmsys_ensemble.modeling.forward import has_plain_head
 
 DAMPING = 0.01

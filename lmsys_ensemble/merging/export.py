@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from torch import nn
 
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.errors import ConfigError, GoldenError
 from lmsys_ensemble.files import check_new_folder, read_object, sha256_of, whole_folder, write_atomically, write_json
 from lmsys_ensemble.merging.calibration import CalibrationRows, read_calibration, round_layers
@@ -34,7 +35,6 @@ from lmsys_ensemble.merging.parts import (
     scorer_settings,
 )
 from lmsys_ensemble.merging.weights import load_unmerged, merged_tensors, plain_name, rounded_layers, stored_dtype
-from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.forward import ForwardPass

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmsys_ensemble.bases.sources import locate_base, resolve_base
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import read_object
 from lmsys_ensemble.merging.averaging import check_can_average, check_whole_modules
 from lmsys_ensemble.modeling.adapters import Adapter, read_adapter
 from lmsys_ensemble.modeling.digests import BASE_HASHES, is_base_of
 from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, describe_base, read_recipe
-from lmsys_ensemble.modeling.sources import locate_base, resolve_base
 
 SCORER_FILE = "scorer.yaml"
 

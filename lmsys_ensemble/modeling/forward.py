@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lmsys_ensemble.compute.attention import Attention, SequenceAttention
+from lmsys_ensemble.compute.decoder import PackedDecoder, can_pack
+from lmsys_ensemble.compute.flex import FlexAttention
+from lmsys_ensemble.compute.hardware import current_device, tokens_that_fit
+from lmsys_ensemble.compute.packing import Packed, pack, to_device
 from lmsys_ensemble.encoding.batches import pack_batches, plan_batches, restore_order
 from lmsys_ensemble.encoding.prefixes import Family, find_families, keep_rows, unique_rows
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.adapters import head_name
-from lmsys_ensemble.modeling.attention import Attention, SequenceAttention
-from lmsys_ensemble.modeling.decoder import PackedDecoder, can_pack
-from lmsys_ensemble.modeling.flex import FlexAttention
-from lmsys_ensemble.modeling.hardware import current_device, tokens_that_fit
-from lmsys_ensemble.modeling.packing import Packed, pack, to_device
 from lmsys_ensemble.modeling.pooling import pad_batch, plan_pooling, pool, pool_packed, pooled_size
 from lmsys_ensemble.modeling.recipe import HeadRecipe, Pooling
 from lmsys_ensemble.modeling.rescue import score_rows

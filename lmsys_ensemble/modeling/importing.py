@@ -15,10 +15,10 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file
 
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.errors import ConfigError, IntegrityError, ModelError
 from lmsys_ensemble.files import check_new_folder
 from lmsys_ensemble.flags import spell
-from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE, check_ranks, read_lora_config
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE, account_for_keys, shapes_of
 from lmsys_ensemble.modeling.assembly import assemble

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lmsys_ensemble.compute.hardware import DTYPES
 from lmsys_ensemble.errors import ModelError, collected
 from lmsys_ensemble.modeling.adapters import account_for_shapes, read_adapter_header, shapes_of
 from lmsys_ensemble.modeling.checkpoints import HEAD_NAMES, check_base_config, check_base_folder
 from lmsys_ensemble.modeling.golden import check_golden_fits, read_golden
-from lmsys_ensemble.modeling.hardware import DTYPES
 from lmsys_ensemble.modeling.heads import is_head_key, missing_head
 from lmsys_ensemble.modeling.loading import check_attention
 from lmsys_ensemble.modeling.pooling import pooled_size

@@ -22,9 +22,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from lmsys_ensemble.compute.hardware import dtype_name, resolve_dtype
 from lmsys_ensemble.errors import ConfigError, MissingDependencyError, ModelError
 from lmsys_ensemble.modeling.checkpoints import HEAD_NAMES, check_base_config, check_base_folder
-from lmsys_ensemble.modeling.hardware import dtype_name, resolve_dtype
 from lmsys_ensemble.modeling.prequantized import adapt_config, check_stored
 from lmsys_ensemble.modeling.quantization import QUANTIZATIONS, forget_quantization, quantization_config
 from lmsys_ensemble.modeling.recipe import Recipe

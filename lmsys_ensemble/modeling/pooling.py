@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmsys_ensemble.compute.packing import Packed, to_device
 from lmsys_ensemble.encoding.retention import FIELD_CODES, LITERAL
-from lmsys_ensemble.modeling.packing import Packed, to_device
 from lmsys_ensemble.modeling.recipe import Pooling
 from lmsys_ensemble.schema import RESPONSE_A, RESPONSE_B
 

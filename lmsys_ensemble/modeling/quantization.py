@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
+from lmsys_ensemble.compute.hardware import free_bytes
 from lmsys_ensemble.errors import ModelError
-from lmsys_ensemble.modeling.hardware import free_bytes
 
 logger = logging.getLogger(__name__)
 

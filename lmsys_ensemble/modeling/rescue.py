@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmsys_ensemble.compute.hardware import free_memory
 from lmsys_ensemble.encoding.prefixes import Family, keep_rows
 from lmsys_ensemble.memory import is_out_of_memory
-from lmsys_ensemble.modeling.hardware import free_memory
 from lmsys_ensemble.probabilities import Logits, rows_not_finite
 from lmsys_ensemble.progress import NOT_FINITE, OUT_OF_MEMORY, Progress
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from lmsys_ensemble.modeling.hardware import current_device
+from lmsys_ensemble.compute.hardware import current_device
 
 THREADS = 4
 """Threads that copy at a time: a weight is read from the disk as it is copied, and one does not keep a disk busy."""

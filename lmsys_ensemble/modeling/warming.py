@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmsys_ensemble.compute.attention import AttentionRule, SequenceAttention
+from lmsys_ensemble.compute.decoder import attention_rule
+from lmsys_ensemble.compute.hardware import current_device, free_memory
+from lmsys_ensemble.compute.kernels import rounded_up
+from lmsys_ensemble.compute.packing import pack
 from lmsys_ensemble.encoding.prefixes import Family
 from lmsys_ensemble.memory import is_out_of_memory
-from lmsys_ensemble.modeling.attention import AttentionRule, SequenceAttention
-from lmsys_ensemble.modeling.decoder import attention_rule
 from lmsys_ensemble.modeling.forward import ForwardPass
-from lmsys_ensemble.modeling.hardware import current_device, free_memory
-from lmsys_ensemble.modeling.kernels import rounded_up
-from lmsys_ensemble.modeling.packing import pack
 
 logger = logging.getLogger(__name__)
 

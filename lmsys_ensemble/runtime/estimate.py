@@ -250,8 +250,8 @@ def _by_arithmetic(scorer: Scorer, costs: Costs | None, slots: Sequence[Slot], d
 
 
 def _speed(dtype: str, slot: Slot) -> float:
-    from lmsys_ensemble.modeling.hardware import resolve_dtype
-    from lmsys_ensemble.modeling.speed import forward_flops_per_s
+    from lmsys_ensemble.compute.hardware import resolve_dtype
+    from lmsys_ensemble.compute.speed import forward_flops_per_s
 
     with slot.pinned():
         return forward_flops_per_s(slot.device, resolve_dtype(dtype, slot.device), len(slot.cores))

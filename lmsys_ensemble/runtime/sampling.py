@@ -126,7 +126,7 @@ def _time_together(callers: Sequence[tuple[Scorer, Slot]], sample: Battles) -> f
 
     def measure(scorer: Scorer, slot: Slot) -> float:
         if scorer.needs_device and slot.cores:
-            from lmsys_ensemble.modeling.hardware import limit_threads
+            from lmsys_ensemble.compute.hardware import limit_threads
 
             limit_threads(len(slot.cores))
         with slot.pinned():

@@ -174,7 +174,7 @@ def peak_memory(slots: Sequence[Slot]) -> dict[str, int]:
         unit = 1 if sys.platform == "darwin" else 1024
         peaks["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     for device in sorted({slot.device for slot in slots} - {"cpu"}):
-        from lmsys_ensemble.modeling.hardware import peak_bytes
+        from lmsys_ensemble.compute.hardware import peak_bytes
 
         peaks[device] = peak_bytes(device)
     return peaks

@@ -140,7 +140,7 @@ class Worker:
         if self._held is not job:
             self._let_go()
         if job.scorer.needs_device and self.slot.cores and not self._limited:
-            from lmsys_ensemble.modeling.hardware import limit_threads
+            from lmsys_ensemble.compute.hardware import limit_threads
 
             limit_threads(len(self.slot.cores))
             self._limited = True

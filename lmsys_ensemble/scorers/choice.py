@@ -173,7 +173,7 @@ class ChoiceScorer(ModelScorer):
             choice_identity.check_choice_scorer(self)
 
     def _base_folder(self) -> Path:
-        from lmsys_ensemble.modeling.sources import resolve_base
+        from lmsys_ensemble.bases.sources import resolve_base
 
         return resolve_base(self.model, self.revision)
 

@@ -35,11 +35,11 @@ def check_choice_scorer(scorer: "ChoiceScorer") -> None:
     CheckError
         Lists all that is wrong.
     """
+    from lmsys_ensemble.bases.sources import locate_base
     from lmsys_ensemble.modeling import inspection
     from lmsys_ensemble.modeling.choices import load_settings
     from lmsys_ensemble.modeling.language import language_adapter_faults, language_base_faults
     from lmsys_ensemble.modeling.settings import ComputeSettings
-    from lmsys_ensemble.modeling.sources import locate_base
 
     faults = list(inspection.setting_faults(scorer.compute))
     with collected(faults):
@@ -67,9 +67,9 @@ def check_choice_scorer(scorer: "ChoiceScorer") -> None:
 
 def fingerprint_choices(scorer: "ChoiceScorer", base: Path) -> dict[str, Any]:
     """Return all that can change a choice scorer's result beyond rounding, as values that JSON can hold."""
+    from lmsys_ensemble.compute.hardware import dtype_name, list_devices, resolve_dtype
     from lmsys_ensemble.modeling.choices import CONTENT_FREE
     from lmsys_ensemble.modeling.digests import SCORING_GENERATION, adapter_identity, base_digest
-    from lmsys_ensemble.modeling.hardware import dtype_name, list_devices, resolve_dtype
 
     device = list_devices()[0] if scorer.device == "auto" else scorer.device
     compute = scorer.compute

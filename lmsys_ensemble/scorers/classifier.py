@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lmsys_ensemble.compute.capacity import BYTES_PER_WEIGHT, read_shape
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded, Encoder
-from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.schema import THREE_WAY, Task
@@ -184,7 +184,7 @@ class ClassifierScorer(ModelScorer):
             identity.check_classifier(self)
 
     def _base_folder(self, recipe: Recipe) -> Path:
-        from lmsys_ensemble.modeling.sources import resolve_base
+        from lmsys_ensemble.bases.sources import resolve_base
 
         folder = resolve_base(self.model, self.revision or recipe.base_model.revision)
         identity.check_base_identity(self, folder, recipe)

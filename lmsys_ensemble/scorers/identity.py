@@ -25,8 +25,8 @@ def check_classifier(scorer: "ClassifierScorer") -> None:
     CheckError
         Lists all that is wrong.
     """
+    from lmsys_ensemble.bases.sources import locate_base
     from lmsys_ensemble.modeling import inspection
-    from lmsys_ensemble.modeling.sources import locate_base
 
     faults = list(inspection.setting_faults(scorer.compute))
     if scorer.other_base not in OTHER_BASES:
@@ -113,8 +113,8 @@ def weights_in_memory(scorer: "ModelScorer") -> str:
 
     "none" also where the model has not been fetched yet, or cannot be read: checking and loading tell that.
     """
+    from lmsys_ensemble.bases.sources import locate_base
     from lmsys_ensemble.modeling.prequantized import stored_quantization
-    from lmsys_ensemble.modeling.sources import locate_base
 
     if scorer.compute.quantization != "none":
         return scorer.compute.quantization
@@ -129,8 +129,8 @@ def weights_in_memory(scorer: "ModelScorer") -> str:
 
 def fingerprint_classifier(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> dict[str, Any]:
     """Return all that can change a classifier's result beyond rounding, as values that JSON can hold."""
+    from lmsys_ensemble.compute.hardware import dtype_name, list_devices, resolve_dtype
     from lmsys_ensemble.modeling.digests import SCORING_GENERATION, adapter_identity, base_digest
-    from lmsys_ensemble.modeling.hardware import dtype_name, list_devices, resolve_dtype
 
     device = list_devices()[0] if scorer.device == "auto" else scorer.device
     compute = scorer.compute

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from lmsys_ensemble.compute.capacity import BYTES_PER_WEIGHT, read_shape
 from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import InputError, ScoringError
-from lmsys_ensemble.modeling.capacity import BYTES_PER_WEIGHT, read_shape
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.scorers import identity
@@ -78,7 +78,7 @@ class ModelScorer(Scorer):
         DeviceError
             If there is no such device.
         """
-        from lmsys_ensemble.modeling import hardware
+        from lmsys_ensemble.compute import hardware
         from lmsys_ensemble.modeling.warming import warm_up
 
         asked = device or self.device
@@ -138,7 +138,7 @@ class ModelScorer(Scorer):
         """Free the model's memory."""
         if self._forward is None:
             return
-        from lmsys_ensemble.modeling.hardware import free_memory
+        from lmsys_ensemble.compute.hardware import free_memory
 
         self._forward = None
         gc.collect()

@@ -161,7 +161,7 @@ class RewardScorer(ModelScorer):
             reward_identity.check_reward_scorer(self)
 
     def _base_folder(self) -> Path:
-        from lmsys_ensemble.modeling.sources import resolve_base
+        from lmsys_ensemble.bases.sources import resolve_base
 
         return resolve_base(self.model, self.revision)
 

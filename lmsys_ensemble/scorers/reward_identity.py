@@ -33,8 +33,8 @@ def check_reward_scorer(scorer: "RewardScorer") -> None:
     CheckError
         Lists all that is wrong.
     """
+    from lmsys_ensemble.bases.sources import locate_base
     from lmsys_ensemble.modeling import inspection
-    from lmsys_ensemble.modeling.sources import locate_base
 
     faults = list(inspection.setting_faults(scorer.compute))
     with collected(faults):
@@ -62,8 +62,8 @@ def check_reward_scorer(scorer: "RewardScorer") -> None:
 
 def fingerprint_rewards(scorer: "RewardScorer", base: Path) -> dict[str, Any]:
     """Return all that can change a reward scorer's result beyond rounding, as values that JSON can hold."""
+    from lmsys_ensemble.compute.hardware import dtype_name, list_devices, resolve_dtype
     from lmsys_ensemble.modeling.digests import SCORING_GENERATION, adapter_identity, base_digest
-    from lmsys_ensemble.modeling.hardware import dtype_name, list_devices, resolve_dtype
 
     device = list_devices()[0] if scorer.device == "auto" else scorer.device
     compute = scorer.compute

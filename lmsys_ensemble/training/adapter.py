@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.data.corpus import Labelled
-from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapters import save_adapter
 from lmsys_ensemble.training.checkpoints import CHECKPOINTS
 from lmsys_ensemble.training.dataset import encode_both_orders

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import write_atomically
-from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.assembly import assemble
 from lmsys_ensemble.modeling.forward import ForwardPass
 from lmsys_ensemble.modeling.golden import golden_battles, write_golden

@@ -8,6 +8,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
+from lmsys_ensemble.bases.sources import HUB_NAMES
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.adapters import (
     WEIGHTS_FILE,
@@ -19,7 +20,6 @@ from lmsys_ensemble.modeling.adapters import (
 from lmsys_ensemble.modeling.digests import is_base_of
 from lmsys_ensemble.modeling.recipe import SHAPE_KEYS, Recipe, read_recipe
 from lmsys_ensemble.modeling.skeleton import adapter_skeleton, empty_classifier
-from lmsys_ensemble.modeling.sources import HUB_NAMES
 from lmsys_ensemble.training.model import choose_what_learns, lora_config
 from lmsys_ensemble.training.settings import TrainSettings
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pandas as pd
 
+from lmsys_ensemble.bases.sources import resolve_base
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.data.corpus import data_hash
 from lmsys_ensemble.data.frames import TableLike
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import check_new_folder, write_json
 from lmsys_ensemble.flags import spell
-from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.digests import base_sha256
-from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.training import fold_places
 from lmsys_ensemble.training.adapter import train_adapter
 from lmsys_ensemble.training.checkpoints import describe_run

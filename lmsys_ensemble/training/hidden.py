@@ -23,11 +23,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmsys_ensemble.compute.depth import only_layers
 from lmsys_ensemble.encoding.batches import plan_batches
 from lmsys_ensemble.encoding.tokens import Encoded
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.files import read_object, write_json
-from lmsys_ensemble.modeling.depth import only_layers
 from lmsys_ensemble.modeling.pooling import pad_batch
 
 STORED_FORMAT = torch.bfloat16

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmsys_ensemble.bases.sources import resolve_base
 from lmsys_ensemble.data.corpus import Labelled, data_hash, origin_hash, rows_by_source
 from lmsys_ensemble.encoding.tokens import Encoder
 from lmsys_ensemble.files import read_object
@@ -13,7 +14,6 @@ from lmsys_ensemble.modeling.adapter_config import CONFIG_FILE
 from lmsys_ensemble.modeling.adapters import WEIGHTS_FILE
 from lmsys_ensemble.modeling.digests import base_digest, base_sha256
 from lmsys_ensemble.modeling.recipe import Recipe, TemplateRecipe, describe_base
-from lmsys_ensemble.modeling.sources import resolve_base
 from lmsys_ensemble.modeling.tokenization import make_encoder
 from lmsys_ensemble.training.base_checks import check_positions, check_type
 from lmsys_ensemble.training.checkpoints import HASHES, describe_run

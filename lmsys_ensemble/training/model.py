@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from lmsys_ensemble.compute import hardware
+from lmsys_ensemble.compute.attention import SequenceAttention
+from lmsys_ensemble.compute.decoder import PackedDecoder, can_pack
+from lmsys_ensemble.compute.depth import only_layers
+from lmsys_ensemble.compute.packing import pack, to_device
 from lmsys_ensemble.encoding.prefixes import Family
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.modeling.adapters import head_name, inject_lora
-from lmsys_ensemble.modeling.attention import SequenceAttention
-from lmsys_ensemble.modeling.decoder import PackedDecoder, can_pack
-from lmsys_ensemble.modeling.depth import only_layers
 from lmsys_ensemble.modeling.forward import has_plain_head, prepare_head
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
-from lmsys_ensemble.modeling.packing import pack, to_device
 from lmsys_ensemble.modeling.pooling import pad_batch, plan_pooling, pool, pool_packed
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.skeleton import empty_classifier

@@ -4,8 +4,8 @@ import os
 
 import torch
 
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.errors import ConfigError
-from lmsys_ensemble.modeling import hardware
 
 
 def is_main() -> bool:

@@ -7,14 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lmsys_ensemble.bases.sources import locate_base
+from lmsys_ensemble.cache import cache_folder
 from lmsys_ensemble.data.corpus import Labelled, as_labelled, read_labelled
 from lmsys_ensemble.data.frames import TableLike
 from lmsys_ensemble.encoding.templates import get_template
 from lmsys_ensemble.errors import ConfigError, InputError, MissingDependencyError
 from lmsys_ensemble.files import check_new_folder
 from lmsys_ensemble.flags import spell
-from lmsys_ensemble.modeling.bundled import cache_folder
-from lmsys_ensemble.modeling.sources import locate_base
 from lmsys_ensemble.training.adapter import train_adapter
 from lmsys_ensemble.training.base_checks import check_type
 from lmsys_ensemble.training.examples import class_weights, row_weights
@@ -64,7 +64,7 @@ def train(
         Go on from the last checkpoint in `output`, if there is one, to the same weights as without an interruption.
     cache : str or Path, optional
         Folder of hidden states that enter the first trained layer, which later runs use again; by default
-        ``hidden-states`` in `lmsys_ensemble.modeling.bundled.cache_folder`.
+        ``hidden-states`` in `lmsys_ensemble.bases.bundled.cache_folder`.
     say : callable
         Told in words what is being done.
 

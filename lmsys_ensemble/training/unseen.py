@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from lmsys_ensemble.bases.sources import locate_base
 from lmsys_ensemble.data.corpus import Labelled
 from lmsys_ensemble.data.tables import MAX_LISTED_FAULTS, read_table
 from lmsys_ensemble.errors import ConfigError
 from lmsys_ensemble.modeling.learned_rows import LEARNED_FILE, SeenRowsWarning, read_learned_rows
 from lmsys_ensemble.modeling.recipe import Recipe, read_recipe
-from lmsys_ensemble.modeling.sources import locate_base
 from lmsys_ensemble.notices import warn
 from lmsys_ensemble.training.inputs import FOLD, stage_of_fold
 from lmsys_ensemble.training.out_of_fold import FOLD_COLUMN

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lmsys_ensemble.modeling import bundled, catalogue
+from lmsys_ensemble.bases import bundled, catalogue
 from lmsys_ensemble.training import trainer
 from tests.commandline import run, write_config
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from lmsys_ensemble.bases import bundled
 from lmsys_ensemble.blending.blender import MissingMemberWarning
-from lmsys_ensemble.modeling import bundled
 from lmsys_ensemble.schema import THREE_WAY
 from tests.commandline import run, write_config
 

@@ -18,10 +18,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _triton
 from triton.backends.compiler import GPUTarget
 
+from lmsys_ensemble.compute.attention import AttentionRule
+from lmsys_ensemble.compute.flex import FlexAttention
+from lmsys_ensemble.compute.packing import pack
 from lmsys_ensemble.encoding.prefixes import find_families
-from lmsys_ensemble.modeling.attention import AttentionRule
-from lmsys_ensemble.modeling.flex import FlexAttention
-from lmsys_ensemble.modeling.packing import pack
 
 
 class Generated(BaseException):

@@ -1,9 +1,9 @@
 import pytest
 
 from lmsys_ensemble import Ensemble
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.errors import ConfigError, DeviceError
 from lmsys_ensemble.hosting.devices import assign_devices, reachable
-from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.testing.fake import FakeScorer
 
 

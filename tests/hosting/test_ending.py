@@ -19,11 +19,11 @@ import pytest
 
 from lmsys_ensemble import Ensemble, FakeScorer
 from lmsys_ensemble.blending.blender import MissingMemberWarning
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.errors import DeviceError, ScoringError
 from lmsys_ensemble.hosting import ending
 from lmsys_ensemble.hosting.ending import after_deadline_s
 from lmsys_ensemble.journal.journal import Journal
-from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.runtime import items, predictor
 from lmsys_ensemble.runtime.run import Run
 
@@ -318,7 +318,7 @@ import functools, sys, threading, time
 import torch
 from lmsys_ensemble import FakeScorer
 from lmsys_ensemble.cli import main
-from lmsys_ensemble.modeling import hardware
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.hosting import ending
 from lmsys_ensemble.runtime import predictor
 from lmsys_ensemble.runtime.run import Run

@@ -2,10 +2,10 @@ import os
 
 import pytest
 
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.hosting import slots
 from lmsys_ensemble.hosting.devices import assign_devices
 from lmsys_ensemble.hosting.slots import Slot, make_slots
-from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.testing.fake import FakeScorer
 
 

@@ -9,7 +9,7 @@ import torch
 from gguf import GGMLQuantizationType, GGUFWriter, dequantize, quantize
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Qwen2Config
 
-from lmsys_ensemble.modeling.catalogue import Wheel
+from lmsys_ensemble.bases.catalogue import Wheel
 from tests.tiny import (
     BOS,
     DECODERS,

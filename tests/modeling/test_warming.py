@@ -4,10 +4,10 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 from transformers import AutoModelForSequenceClassification
 
+from lmsys_ensemble.compute import kernels
+from lmsys_ensemble.compute.attention import SequenceAttention
+from lmsys_ensemble.compute.flex import FlexAttention
 from lmsys_ensemble.modeling import forward as forward_module
-from lmsys_ensemble.modeling import kernels
-from lmsys_ensemble.modeling.attention import SequenceAttention
-from lmsys_ensemble.modeling.flex import FlexAttention
 from lmsys_ensemble.modeling.forward import ForwardPass
 from lmsys_ensemble.modeling.warming import common_sizes, warm_up
 from lmsys_ensemble.scorers.llama import LlamaScorer

@@ -6,7 +6,7 @@ from collections import defaultdict
 import pandas as pd
 import pytest
 
-from lmsys_ensemble.modeling import hardware
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.runtime import items
 from tests.hosting.watched import Heavy
 

@@ -5,9 +5,9 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from lmsys_ensemble.compute import hardware
 from lmsys_ensemble.data.battles import parse_battles
 from lmsys_ensemble.errors import InputError, ScoringError
-from lmsys_ensemble.modeling import hardware
 from lmsys_ensemble.probabilities import softmax
 from lmsys_ensemble.runtime import items
 from lmsys_ensemble.runtime.run import Run

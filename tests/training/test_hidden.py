@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmsys_ensemble.modeling.depth import only_layers
+from lmsys_ensemble.compute.depth import only_layers
 from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.training import hidden
 from lmsys_ensemble.training.hidden import HiddenStore

@@ -12,7 +12,7 @@ def test_launchers_that_would_shard_the_model_are_refused(monkeypatch, variable)
 
 
 def test_every_process_of_a_launcher_has_its_own_device(monkeypatch):
-    monkeypatch.setattr("lmsys_ensemble.modeling.hardware.list_devices", lambda: ["cuda:0", "cuda:1"])
+    monkeypatch.setattr("lmsys_ensemble.compute.hardware.list_devices", lambda: ["cuda:0", "cuda:1"])
     assert (own_device("auto"), is_main()) == ("cuda:0", True)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("RANK", "1")

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
+from lmsys_ensemble.compute.attention import SequenceAttention
+from lmsys_ensemble.compute.capacity import shape_of
+from lmsys_ensemble.compute.hardware import MOST_TOKENS
 from lmsys_ensemble.encoding.retention import FIELD_CODES
 from lmsys_ensemble.encoding.tokens import Encoded
-from lmsys_ensemble.modeling.attention import SequenceAttention
-from lmsys_ensemble.modeling.capacity import shape_of
 from lmsys_ensemble.modeling.forward import attention_kind
-from lmsys_ensemble.modeling.hardware import MOST_TOKENS
 from lmsys_ensemble.modeling.warming import common_sizes, warm_up
 from lmsys_ensemble.progress import NoProgress
 from tests.gpu_path.pretended.conftest import CAPABILITY, DEVICE, FREE_BYTES, draw_rows, flex

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lmsys_ensemble.modeling import assembly, hardware, kernels
+from lmsys_ensemble.compute import hardware, kernels
+from lmsys_ensemble.modeling import assembly
 from lmsys_ensemble.modeling import forward as forward_module
 from lmsys_ensemble.runtime.run import Run
 from lmsys_ensemble.scorers.llama import LlamaScorer

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, Gemma2Config, LlamaConfig
 
+from lmsys_ensemble.compute.flex import FlexAttention
 from lmsys_ensemble.modeling import forward as forward_module
-from lmsys_ensemble.modeling.flex import FlexAttention
 from lmsys_ensemble.modeling.forward import ForwardPass, prepare_head
 from lmsys_ensemble.modeling.recipe import HeadRecipe
 from tests.gpu_path.pretend import pretend_gpus
