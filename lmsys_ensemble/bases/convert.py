@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lmsys_ensemble.modeling.loading import LOAD_LOCK, quiet_transformers
+from lmsys_ensemble.modeling.building import LOAD_LOCK, quiet_transformers
 from lmsys_ensemble.modeling.tensorfiles import save_tensors
 
 

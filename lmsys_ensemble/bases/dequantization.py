@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from lmsys_ensemble.bases.gguf_tokenizer import TokenizerDescription, write_tokenizer
 from lmsys_ensemble.errors import ModelError
-from lmsys_ensemble.modeling.loading import LOAD_LOCK, quiet_transformers
+from lmsys_ensemble.modeling.building import LOAD_LOCK, quiet_transformers
 from lmsys_ensemble.modeling.tensorfiles import save_shards
 
 SHARD_BYTES = 2**28

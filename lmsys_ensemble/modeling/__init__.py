@@ -13,6 +13,7 @@
 `tokenization`    The encoder that a recipe asks for.
 `prequantized`    Base models that are stored quantised: known methods, packages, contradictions.
 `quantization`    4-bit and 8-bit weights, and unpacking them.
+`building`        One model or tokenizer at a time, without transformers' words.
 `loading`         Base models and tokenizers, one load at a time.
 `transfer`        Copying weights to a GPU beside the loads of other GPUs.
 `adapters`        LoRA adapters with their heads: every key is accounted for.

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 from lmsys_ensemble.errors import CheckError, ModelError
 from lmsys_ensemble.modeling.adapter_config import check_lora_patterns, check_ranks, read_lora_config
+from lmsys_ensemble.modeling.building import LOAD_LOCK
 from lmsys_ensemble.modeling.checkpoints import HEAD_NAMES
-from lmsys_ensemble.modeling.loading import LOAD_LOCK
 from lmsys_ensemble.modeling.tensorfiles import read_header, save_tensors
 
 logger = logging.getLogger(__name__)

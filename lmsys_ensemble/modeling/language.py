@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from lmsys_ensemble.errors import ModelError, collected
 from lmsys_ensemble.modeling.adapters import account_for_shapes, inject_lora, read_adapter_header, shapes_of
+from lmsys_ensemble.modeling.building import LOAD_LOCK
 from lmsys_ensemble.modeling.checkpoints import HEAD_NAMES, check_base_folder
-from lmsys_ensemble.modeling.loading import LOAD_LOCK, LoadSettings, load_config, load_pretrained
+from lmsys_ensemble.modeling.loading import LoadSettings, load_config, load_pretrained
 from lmsys_ensemble.modeling.tensorfiles import read_header
 
 OUTPUT_NAMES = ("lm_head",)

@@ -1,14 +1,7 @@
-"""Loading of base models and tokenizers: safetensors only, no remote code, one load at a time.
-
-``from_pretrained`` sets torch's default dtype for the whole process while it runs, so two threads that load at once
-get each other's dtypes, silently; and it exchanges functions of ``torch.nn.init``. Every load in this library takes
-`LOAD_LOCK`. What changes nothing but the model goes on without it: copying weights to a GPU.
-"""
+"""Loading of base models and tokenizers: safetensors only, no remote code, one load at a time."""
 
 import logging
-import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,12 +11,11 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    modeling_gguf_pytorch_utils,
 )
-from transformers.utils import logging as transformers_logging
 
 from lmsys_ensemble.compute.hardware import dtype_name, resolve_dtype
 from lmsys_ensemble.errors import ConfigError, MissingDependencyError, ModelError
+from lmsys_ensemble.modeling.building import LOAD_LOCK, quiet_transformers
 from lmsys_ensemble.modeling.checkpoints import HEAD_NAMES, check_base_config, check_base_folder
 from lmsys_ensemble.modeling.prequantized import adapt_config, check_stored
 from lmsys_ensemble.modeling.quantization import QUANTIZATIONS, forget_quantization, quantization_config
@@ -32,9 +24,6 @@ from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.modeling.transfer import can_follow, transfer
 
 logger = logging.getLogger(__name__)
-
-LOAD_LOCK = threading.RLock()
-"""Held by whoever builds a model or a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -80,27 +69,6 @@ class LoadSettings:
             n_layers=recipe.head.layers,
             soft_capping=recipe.soft_capping,
         )
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' load reports and bars; what they say is checked here and raised as errors.
-
-    The bar of GGUF conversion is tqdm's own and heeds no setting, so that for the time it is one that does.
-    """
-    verbosity = transformers_logging.get_verbosity()
-    bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    loud = modeling_gguf_pytorch_utils.tqdm
-    modeling_gguf_pytorch_utils.tqdm = transformers_logging.tqdm
-    try:
-        yield
-    finally:
-        modeling_gguf_pytorch_utils.tqdm = loud
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -12,8 +12,9 @@ from transformers import AutoModelForSequenceClassification
 
 from lmsys_ensemble.errors import ModelError
 from lmsys_ensemble.modeling.adapters import inject_lora
+from lmsys_ensemble.modeling.building import LOAD_LOCK
 from lmsys_ensemble.modeling.forward import prepare_head
-from lmsys_ensemble.modeling.loading import LOAD_LOCK, LoadSettings, load_config
+from lmsys_ensemble.modeling.loading import LoadSettings, load_config
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
 

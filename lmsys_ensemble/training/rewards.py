@@ -18,8 +18,9 @@ from lmsys_ensemble.data.battles import Battles
 from lmsys_ensemble.errors import ConfigError, InputError, ScoringError
 from lmsys_ensemble.evaluation.regression import minimise
 from lmsys_ensemble.files import check_new_folder, whole_folder
+from lmsys_ensemble.modeling.building import quiet_transformers
 from lmsys_ensemble.modeling.forward import ForwardPass, has_plain_head
-from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier, quiet_transformers
+from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.rewards import Writing, make_reward_encoder, reward_recipe
 from lmsys_ensemble.modeling.settings import ComputeSettings
 from lmsys_ensemble.probabilities import Probabilities, check_labels, softmax

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lmsys_ensemble.modeling import transfer as transfer_module
-from lmsys_ensemble.modeling.loading import LOAD_LOCK, LoadSettings, load_classifier
+from lmsys_ensemble.modeling.building import LOAD_LOCK
+from lmsys_ensemble.modeling.loading import LoadSettings, load_classifier
 from lmsys_ensemble.modeling.transfer import can_follow
 from tests.tiny import make_config, save_classifier
 
