@@ -28,36 +28,71 @@ def train(options: TrainOptions) -> Result:
     """Train an adapter and a head, or one of each per fold."""
     if options.fold is not None and options.folds is None:
         raise InputError(f"--fold {options.fold} is one of how many? Give --folds N, too")
+    if options.check:
+        return _check_training(options)
+    if options.output is None:
+        raise InputError("where is the result to go? Give --output FOLDER, or --check to train nothing")
     with terminable():
-        return _train_one(options) if options.folds is None else _train_folds(options, options.folds)
+        if options.folds is None:
+            return _train_one(options, options.output)
+        return _train_folds(options, options.output, options.folds)
 
 
-def _train_one(options: TrainOptions) -> Result:
+def _check_training(options: TrainOptions) -> Result:
+    from lmsys_ensemble.training.previewing import preview
+
+    found = preview(options.recipe, data_folder=options.data, device=options.device, say=say)
+    labels = ", ".join(f"{name} {share:.3f}" for name, share in found["labels"].items())
+    lines = [
+        f"{options.recipe}: all that can be told without training is right",
+        f"  learned from: {_by_source(found['learn'])}; labels: {labels}",
+        f"  held out: {_by_source(found['held'])}",
+    ]
+    if "steps" not in found:
+        lines.append("  the base model has not been fetched yet; it will be checked, and tokens counted, when it has")
+        return Result(found, "\n".join(lines))
+    tokens = found["tokens"]
+    lines += [
+        f"  {found['sequences']} sequences, both orders counted, of {tokens['mean']:.0f} tokens on average (longest "
+        f"{tokens['longest']}, {tokens['total']:,} in all); {found['truncated']} are cut",
+        f"  {found['steps']} steps, {found['steps_per_epoch']} per epoch; a checkpoint every "
+        f"{found['checkpoint_steps']} steps",
+        f"  on {found['device']} in {found['arithmetic']}; hidden states kept on disk: "
+        f"{found['hidden_state_bytes'] / 1e9:.2f} GB",
+    ]
+    return Result(found, "\n".join(lines))
+
+
+def _by_source(rows: dict[str, int]) -> str:
+    return f"{sum(rows.values())} rows" + "".join(f", {n} of {source}" for source, n in rows.items() if len(rows) > 1)
+
+
+def _train_one(options: TrainOptions, output: str) -> Result:
     from lmsys_ensemble.training.run import train as run
 
     figures = run(
-        options.recipe, output=options.output, data_folder=options.data, device=options.device,
+        options.recipe, output=output, data_folder=options.data, device=options.device,
         overwrite=options.overwrite, resume=options.resume, cache=options.cache, say=say,
     )  # fmt: skip
-    lines = [f"{options.output}: adapter, head, recipe.json, golden.json, scorer.yaml, curves, README.md"]
+    lines = [f"{output}: adapter, head, recipe.json, golden.json, scorer.yaml, curves, README.md"]
     lines += [
         f"  {source}: log loss {values['log_loss']:.4f} on {values['rows']} rows held out "
         f"(class prior {values['class_prior']:.4f}, length only {values['length_only']:.4f})"
         for source, values in figures.items()
     ]
-    return Result({"output": str(options.output), "validation": figures}, "\n".join(lines))
+    return Result({"output": output, "validation": figures}, "\n".join(lines))
 
 
-def _train_folds(options: TrainOptions, n_splits: int) -> Result:
+def _train_folds(options: TrainOptions, output: str, n_splits: int) -> Result:
     from lmsys_ensemble.training.folds import kfold
     from lmsys_ensemble.training.out_of_fold import figures_table
 
     trained = kfold(
-        options.recipe, n_splits=n_splits, fold=options.fold, output=options.output, data_folder=options.data,
+        options.recipe, n_splits=n_splits, fold=options.fold, output=output, data_folder=options.data,
         device=options.device, overwrite=options.overwrite, cache=options.cache, say=say,
     )  # fmt: skip
     values = {
-        "output": str(options.output),
+        "output": output,
         "folds": {"finished": list(trained.finished), "missing": list(trained.missing)},
         "figures": trained.figures,
     }
@@ -65,11 +100,11 @@ def _train_folds(options: TrainOptions, n_splits: int) -> Result:
         missing = ", ".join(map(str, trained.missing))
         return Result(
             values,
-            f"{options.output}: of {n_splits} folds, {missing} are missing. Train them here or elsewhere with --fold, "
+            f"{output}: of {n_splits} folds, {missing} are missing. Train them here or elsewhere with --fold, "
             "bring the folders fold-K together, and run this once more without --fold",
         )
     lines = [
-        f"{options.output}: {n_splits} folds, oof.parquet, labels.parquet, folds.json, ensemble.yaml, README.md",
+        f"{output}: {n_splits} folds, oof.parquet, labels.parquet, folds.json, ensemble.yaml, README.md",
         figures_table(trained.figures).to_string(index=False),
     ]
     return Result(values, "\n".join(lines))

@@ -98,7 +98,13 @@ class TrainOptions(CommandOptions):
     recipe: str = field(
         metadata=positional("YAML file, such as models/smollm2-135m/train.yaml of the repository", "RECIPE")
     )
-    output: str = field(metadata=flag("where adapter, head and recipe go", "FOLDER"))
+    output: str | None = field(
+        default=None, metadata=flag("where adapter, head and recipe go; needed, but for --check", "FOLDER")
+    )
+    check: bool = field(
+        default=False,
+        metadata=flag("train nothing: say what is wrong, and how many rows, tokens and steps there will be"),
+    )
     overwrite: bool = field(default=False, metadata=flag("replace what an earlier training left in --output"))
     resume: bool = field(
         default=False, metadata=flag("go on from the last checkpoint that an interrupted training left in --output")

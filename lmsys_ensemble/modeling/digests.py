@@ -75,7 +75,7 @@ def base_sha256(folder: Path) -> str:
     """Return a hash of every byte of what `base_digest` samples.
 
     Files of weights are read once: their hashes are kept in ``digests`` of
-    `lmsys_ensemble.bases.bundled.cache_folder`, and hold as long as path, size and time of change are the same.
+    `lmsys_ensemble.cache.cache_folder`, and hold as long as path, size and time of change are the same.
     """
     digest = hashlib.sha256()
     for path in _base_files(folder):

@@ -32,6 +32,7 @@
 `output`            The folder of a training, and how a result takes its place.
 `adapter`           One adapter, from labelled rows to a folder that scores.
 `run`               One training run, from a recipe to a folder.
+`previewing`         What a training will be, without training.
 `fold_places`       Where folds lie, and how they take the places of others.
 `folds_card`        What lies beside the folds: an ensemble of all, and a page.
 `folds`             One adapter per fold, each from a fresh base.
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from lmsys_ensemble.training.folds import kfold as kfold
     from lmsys_ensemble.training.lexical import FittedLexical as FittedLexical
     from lmsys_ensemble.training.lexical import fit_lexical as fit_lexical
+    from lmsys_ensemble.training.previewing import preview as preview
     from lmsys_ensemble.training.rewards import train_reward_head as train_reward_head
     from lmsys_ensemble.training.run import train as train
     from lmsys_ensemble.training.settings import TrainSettings as TrainSettings
@@ -63,6 +65,7 @@ _EXPORTS = {
     "kfold": "lmsys_ensemble.training.folds",
     "FittedLexical": "lmsys_ensemble.training.lexical",
     "fit_lexical": "lmsys_ensemble.training.lexical",
+    "preview": "lmsys_ensemble.training.previewing",
     "train": "lmsys_ensemble.training.run",
     "train_reward_head": "lmsys_ensemble.training.rewards",
     "TrainSettings": "lmsys_ensemble.training.settings",
@@ -76,6 +79,7 @@ __all__ = [
     "TrainedFolds",
     "fit_lexical",
     "kfold",
+    "preview",
     "train",
     "train_adapter",
     "train_reward_head",

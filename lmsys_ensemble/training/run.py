@@ -64,7 +64,7 @@ def train(
         Go on from the last checkpoint in `output`, if there is one, to the same weights as without an interruption.
     cache : str or Path, optional
         Folder of hidden states that enter the first trained layer, which later runs use again; by default
-        ``hidden-states`` in `lmsys_ensemble.bases.bundled.cache_folder`.
+        ``hidden-states`` in `lmsys_ensemble.cache.cache_folder`.
     say : callable
         Told in words what is being done.
 

@@ -15,7 +15,7 @@ LEAST = {
     "plan": ("--test", "a.csv"),
     "clean": ("--input", "a.csv", "--output", "b.csv"),
     "pseudo-label": ("--input", "a.csv", "--output", "b.csv"),
-    "train": ("recipe.yaml", "--output", "out"),
+    "train": ("recipe.yaml",),
     "fit-lexical": ("--input", "a.csv", "--output", "out"),
     "merge-adapters": ("a", "b", "--output", "out"),
     "merge": ("--adapter", "a", "--output", "out"),

@@ -18,6 +18,7 @@ def test_every_one_belongs_to_a_command():
 def test_training_by_default_replaces_nothing_and_begins_anew_without_folds():
     options = read("train", *LEAST["train"])
     assert (options.overwrite, options.resume, options.folds, options.fold) == (False, False, None, None)
+    assert (options.output, options.check) == (None, False)
     assert (options.data, options.cache, options.device) == (None, None, "auto")
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lmsys_ensemble.modeling import attention as attention_module
+from lmsys_ensemble.compute import attention as attention_module
 from lmsys_ensemble.modeling.forward import ForwardPass
 from tests.tiny import DECODERS, PAD, encode, make_battles
 
