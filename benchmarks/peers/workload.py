@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from lmsys_ensemble import parse_battles
 from lmsys_ensemble.bases.sources import resolve_base
-from lmsys_ensemble.modeling.loading import quiet_transformers
+from lmsys_ensemble.modeling.building import quiet_transformers
 from lmsys_ensemble.modeling.recipe import Recipe
 from lmsys_ensemble.modeling.tokenization import make_encoder
 
