@@ -1,7 +1,7 @@
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _cache(tmp_path_factory):
     """Keep hashes of base models out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
