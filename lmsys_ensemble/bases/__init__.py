@@ -9,3 +9,5 @@
 `bundled`         Fetching and converting them once, and the cache.
 `sources`         Where base models come from: a folder, the bundle, the Hub.
 """
+
+import lmsys_ensemble.modeling  # noqa: F401 - quietens bitsandbytes, before transformers imports that
