@@ -4,6 +4,7 @@
 `recipes`          Which recipe a classifier follows.
 `identity`         What a classifier is made of: checks and fingerprint.
 `model`            What scorers have in common that run a model.
+`sequences`        What those have in common that make several sequences of a battle.
 `classifier`       `ClassifierScorer`: any sequence-classification model.
 `gemma`            `GemmaScorer`.
 `llama`            `LlamaScorer`.

@@ -1,6 +1,6 @@
 """Scorer that asks a language model which response is better, and reads the probabilities of its next token."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,13 @@ from lmsys_ensemble.probabilities import Logits, log_softmax
 from lmsys_ensemble.progress import GroupedProgress
 from lmsys_ensemble.schema import Task, task_of
 from lmsys_ensemble.scorers import choice_identity
-from lmsys_ensemble.scorers.base import Costs
-from lmsys_ensemble.scorers.model import ModelScorer, costs_by_battle
+from lmsys_ensemble.scorers.sequences import SequencesScorer
 
 if TYPE_CHECKING:
     from lmsys_ensemble.modeling.forward import ForwardPass
 
 
-class ChoiceScorer(ModelScorer):
+class ChoiceScorer(SequencesScorer[ChoiceEncoder]):
     """A causal language model as a judge: its next token's probabilities, renormalised over the labels.
 
     The model reads a prompt and two responses, is asked which is better, and is not made to write anything: what it
@@ -119,8 +118,6 @@ class ChoiceScorer(ModelScorer):
         self.max_tokens = max_tokens
         self.truncation = truncation
         self.tokens_per_batch = tokens_per_batch
-        self._encoder: ChoiceEncoder | None = None
-        self._encoder_key = ""
         self._prior: NDArray[np.float64] | None = None
 
     @property
@@ -172,39 +169,13 @@ class ChoiceScorer(ModelScorer):
         if self._forward is None:
             choice_identity.check_choice_scorer(self)
 
-    def _base_folder(self) -> Path:
-        from lmsys_ensemble.bases.sources import resolve_base
-
-        return resolve_base(self.model, self.revision)
-
-    def encoder(self, base: Path) -> ChoiceEncoder:
-        """Return the encoder of a base model and these settings, made once; large tokenizers take seconds."""
+    def _encoder_maker(self) -> tuple[str, Callable[[Path], ChoiceEncoder]]:
         from lmsys_ensemble.modeling.chat import Asking, make_choice_encoder
-        from lmsys_ensemble.modeling.tokenization import tokenizer_key
 
         asking = Asking(
             self.prompts, self.labels, self.chat, self.chat_options or {}, self.bos, self.max_tokens, self.truncation
         )
-        with self._encoding:
-            key = f"{tokenizer_key(base)} {asking}"
-            if self._encoder is None or self._encoder_key != key:
-                self._encoder, self._encoder_key = make_choice_encoder(base, asking), key
-            return self._encoder
-
-    def encoding_digest(self, base: Path) -> str:
-        """Return a hash of the token ids that the scorer makes of a few battles."""
-        from lmsys_ensemble.modeling.digests import encoding_digest
-
-        with self._encoding:
-            return encoding_digest(self.encoder(base))
-
-    def _encode(self, battles: Battles) -> Encoded:
-        """Return token ids; the questions of a battle lie one behind the other."""
-        return (self._encoder or self.encoder(self._base_folder())).encode(battles)
-
-    def costs(self, battles: Battles) -> Costs:
-        """Return tokens, operations and memory, from the tokenizer and the model's configuration."""
-        return costs_by_battle(self, self.encode(battles), self._base_folder(), len(battles))
+        return str(asking), lambda base: make_choice_encoder(base, asking)
 
     def _logits(self, forward: "ForwardPass", prepared: Encoded) -> Logits:
         """Return logarithms of probabilities, averaged over the questions of every battle."""

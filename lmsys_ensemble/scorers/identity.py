@@ -127,29 +127,31 @@ def weights_in_memory(scorer: "ModelScorer") -> str:
     return "none" if stored is None else stored.counts_as
 
 
-def fingerprint_classifier(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> dict[str, Any]:
-    """Return all that can change a classifier's result beyond rounding, as values that JSON can hold."""
+def fingerprint_model(scorer: "ModelScorer", base: Path) -> dict[str, Any]:
+    """Return what can change the result of any scorer with a model: base, adapter, number formats."""
     from lmsys_ensemble.compute.hardware import dtype_name, list_devices, resolve_dtype
     from lmsys_ensemble.modeling.digests import SCORING_GENERATION, adapter_identity, base_digest
 
     device = list_devices()[0] if scorer.device == "auto" else scorer.device
     compute = scorer.compute
-    told = recipe.model_dump(mode="json", exclude={"training", "validation", "files"})
-    is_local = Path(scorer.model).is_dir()  # then its digest says what it is, wherever it lies
-    if is_local and told["base_model"]["name"] == str(scorer.model):
-        told["base_model"]["name"] = None
     return {
         "class": f"{type(scorer).__module__}:{type(scorer).__qualname__}",
         "generation": SCORING_GENERATION,
-        "model": None if is_local else str(scorer.model),
+        "model": None if Path(scorer.model).is_dir() else str(scorer.model),  # a folder is told by its digest
         "revision": scorer.revision,
         "base_digest": base_digest(base),
         "adapter": adapter_identity(Path(scorer.adapter)) if scorer.adapter else None,
-        "recipe": told,
-        "encoding": scorer.encoding_digest(base, recipe),
         "dtype": dtype_name(resolve_dtype(compute.dtype, device)),
         "quantization": compute.quantization,
         "attn_implementation": compute.attn_implementation,
         "merge": compute.merge,
         "unpack": compute.unpack,
     }
+
+
+def fingerprint_classifier(scorer: "ClassifierScorer", base: Path, recipe: Recipe) -> dict[str, Any]:
+    """Return all that can change a classifier's result beyond rounding, as values that JSON can hold."""
+    told = recipe.model_dump(mode="json", exclude={"training", "validation", "files"})
+    if Path(scorer.model).is_dir() and told["base_model"]["name"] == str(scorer.model):
+        told["base_model"]["name"] = None  # its digest says what it is, wherever it lies
+    return {**fingerprint_model(scorer, base), "recipe": told, "encoding": scorer.encoding_digest(base, recipe)}

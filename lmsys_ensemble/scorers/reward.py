@@ -1,6 +1,6 @@
 """Scorer that lets a reward model score each response, and makes probabilities of the two rewards."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,13 @@ from lmsys_ensemble.probabilities import Logits
 from lmsys_ensemble.progress import GroupedProgress
 from lmsys_ensemble.schema import THREE_WAY, TWO_WAY, Task
 from lmsys_ensemble.scorers import reward_identity
-from lmsys_ensemble.scorers.base import Costs
-from lmsys_ensemble.scorers.model import ModelScorer, costs_by_battle
+from lmsys_ensemble.scorers.sequences import SequencesScorer
 
 if TYPE_CHECKING:
     from lmsys_ensemble.modeling.forward import ForwardPass
 
 
-class RewardScorer(ModelScorer):
+class RewardScorer(SequencesScorer[RewardEncoder]):
     """A scalar reward model: each response gets a reward on its own, a link makes A, B and tie of the two.
 
     The model is a sequence classifier with one output (``num_labels=1``), as reward models on the Hub and those of
@@ -116,8 +115,6 @@ class RewardScorer(ModelScorer):
         self.eos = eos
         self.max_tokens = max_tokens
         self.tokens_per_batch = tokens_per_batch
-        self._encoder: RewardEncoder | None = None
-        self._encoder_key = ""
 
     @property
     def task(self) -> Task:  # type: ignore[override]
@@ -160,37 +157,11 @@ class RewardScorer(ModelScorer):
         if self._forward is None:
             reward_identity.check_reward_scorer(self)
 
-    def _base_folder(self) -> Path:
-        from lmsys_ensemble.bases.sources import resolve_base
-
-        return resolve_base(self.model, self.revision)
-
-    def encoder(self, base: Path) -> RewardEncoder:
-        """Return the encoder of a base model and these settings, made once; large tokenizers take seconds."""
+    def _encoder_maker(self) -> tuple[str, Callable[[Path], RewardEncoder]]:
         from lmsys_ensemble.modeling.rewards import Writing, make_reward_encoder
-        from lmsys_ensemble.modeling.tokenization import tokenizer_key
 
         writing = Writing(self.chat, self.chat_options or {}, self.bos, self.eos, self.max_tokens)
-        with self._encoding:
-            key = f"{tokenizer_key(base)} {writing}"
-            if self._encoder is None or self._encoder_key != key:
-                self._encoder, self._encoder_key = make_reward_encoder(base, writing), key
-            return self._encoder
-
-    def encoding_digest(self, base: Path) -> str:
-        """Return a hash of the token ids that the scorer makes of a few battles."""
-        from lmsys_ensemble.modeling.digests import encoding_digest
-
-        with self._encoding:
-            return encoding_digest(self.encoder(base))
-
-    def _encode(self, battles: Battles) -> Encoded:
-        """Return token ids; the two conversations of a battle lie one behind the other."""
-        return (self._encoder or self.encoder(self._base_folder())).encode(battles)
-
-    def costs(self, battles: Battles) -> Costs:
-        """Return tokens, operations and memory, from the tokenizer and the model's configuration."""
-        return costs_by_battle(self, self.encode(battles), self._base_folder(), len(battles))
+        return str(writing), lambda base: make_reward_encoder(base, writing)
 
     def rewards(self, battles: Battles) -> NDArray[np.float32]:
         """Return the rewards of both responses, of shape (n_rows, 2); NaN where one could not be scored.

@@ -52,7 +52,7 @@ def test_all_that_is_wrong_is_listed_at_once(checkpoints, tmp_path):
         ({"scale": -1.0}, "scale must be a number above 0"),
         ({"chat": True}, "no chat template"),
         ({"max_tokens": 10}, "max_tokens=10 is too short"),
-        ({"max_tokens": 0}, "max_tokens must be a whole number above 0"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number from 1 to 131,072, got 0"),
     ],
 )
 def test_what_does_not_fit_is_found_without_weights(model, settings, words):
